@@ -1,0 +1,132 @@
+"""The mixture of documents, and batches cut from it.
+
+Every batch is drawn from its own seed and number alone: training can stop and
+resume anywhere and see the same text, and nothing needs to lie on disk.
+"""
+
+import random
+
+import torch
+
+import chat
+import editing
+import smalltalk
+import snippets
+import stories
+import sums
+import turns
+
+SEED = 20
+VOCABULARY_START = 262  # the first id that is neither special nor a bare byte
+
+
+def generator(*key):
+    return random.Random(f"{SEED}/{'/'.join(map(str, key))}")
+
+
+def single(ask):
+    """A conversation of one exchange made by ask(rng)."""
+    return lambda rng: turns.conversation(rng, [ask(rng)])
+
+
+def raw_story(rng):
+    chapters = rng.choice((1, 1, 1, 1, 2, 3))
+    return turns.raw(rng, stories.make_story(rng, chapters=chapters).text)
+
+
+def dialogue(rng):
+    return turns.conversation(rng, chat.dialogue(rng, turns=rng.choice((2, 2, 3, 4, 5))))
+
+
+def chatter(rng):
+    count = rng.choice((1, 1, 2, 3))
+    return turns.conversation(rng, [smalltalk.small_talk(rng) for _ in range(count)])
+
+
+def code(rng):
+    if rng.random() < 0.5:
+        return snippets.code_with_hole(rng)
+    if rng.random() < 0.5:
+        return turns.conversation(rng, [snippets.code_exchange(rng)])
+    return turns.raw(rng, snippets.code_file(rng))
+
+
+# Kind of document, and how often it is drawn at first and at the end: copying
+# is drilled early, because everything else that edits is built on it.
+MIXTURE = (
+    (raw_story, 0.10, 0.12),
+    (single(lambda rng: chat.tell(rng)[:2]), 0.10, 0.16),
+    (single(chat.continue_story), 0.02, 0.05),
+    (single(editing.rename), 0.16, 0.17),
+    (single(editing.swap_drill), 0.16, 0.04),
+    (single(editing.repeat), 0.20, 0.04),
+    (single(editing.mend), 0.06, 0.20),
+    (single(chat.extract), 0.05, 0.13),
+    (single(sums.sum_exchange), 0.10, 0.19),
+    (chatter, 0.03, 0.05),
+    (code, 0.05, 0.08),
+    (dialogue, 0.02, 0.10),
+)
+KINDS = [kind for kind, _, _ in MIXTURE]
+
+
+def document(rng, progress):
+    """One document; `progress` moves from 0 to 1 over the training."""
+    late = min(1.0, 2.5 * progress)
+    weights = [first + late * (last - first) for _, first, last in MIXTURE]
+    return rng.choices(KINDS, weights)[0](rng)
+
+
+def token_drill(rng, tokenizer, longest):
+    """Random tokens, then the same again: only copying can predict them."""
+    size = tokenizer.get_vocab_size()
+    half = [rng.randrange(VOCABULARY_START, size)
+            for _ in range(rng.randint(8, longest // 2))]
+    return half + half, [False] * len(half) + [True] * len(half)
+
+
+def encode(tokenizer, document):
+    """Token ids of a document, and for each whether it is to be learnt."""
+    ids, learnt = [], []
+    for text, learn in document:
+        piece = tokenizer.encode(text).ids
+        ids += piece
+        learnt += [learn] * len(piece)
+    return ids, learnt
+
+
+def encoded(rng, tokenizer, progress, longest):
+    if rng.random() < max(0.02, 0.35 - 3 * progress):
+        return token_drill(rng, tokenizer, longest // 4)
+    return encode(tokenizer, document(rng, progress))
+
+
+def fill_rows(rng, tokenizer, progress, rows, length):
+    """Put whole documents side by side; only the last of a row may be cut."""
+    filled = [([], []) for _ in range(rows)]
+    misses = 0
+    while misses < 2 * rows:
+        ids, learnt = encoded(rng, tokenizer, progress, length)
+        fits = [row for row in filled if len(row[0]) + len(ids) <= length]
+        if not fits:
+            misses += 1
+            continue
+        row = max(fits, key=lambda row: len(row[0]))
+        row[0].extend(ids)
+        row[1].extend(learnt)
+    for row in filled:
+        while len(row[0]) < length:
+            ids, learnt = encode(tokenizer, raw_story(rng))
+            row[0].extend(ids)
+            row[1].extend(learnt)
+    return [(ids[:length], learnt[:length]) for ids, learnt in filled]
+
+
+def batch(tokenizer, step, progress, rows, length, part="train"):
+    """Ids [rows, length] and targets, with -100 where nothing is learnt."""
+    rng = generator(part, step)
+    filled = fill_rows(rng, tokenizer, progress, rows, length + 1)
+    ids = torch.tensor([ids for ids, _ in filled])
+    learnt = torch.tensor([learnt for _, learnt in filled])
+    targets = ids[:, 1:].masked_fill(~learnt[:, 1:], -100)
+    return ids[:, :-1].contiguous(), targets

@@ -1,0 +1,58 @@
+"""Muon for matrices inside the blocks, AdamW for embeddings and norms.
+
+Muon turns each update into the nearest orthogonal matrix, so that rare
+directions are learnt as fast as common ones. For a model this small and a
+budget this short, that saves about a third of the tokens AdamW needs.
+"""
+
+import torch
+
+QUINTIC = (3.4445, -4.7750, 2.0315)  # drives singular values to about one
+ROUNDS = 5
+
+
+def orthogonal(matrix):
+    """An approximation of U V^T where matrix = U S V^T."""
+    a, b, c = QUINTIC
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(ROUNDS):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.T if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    def __init__(self, weights, lr, momentum=0.95, decay=0.01):
+        super().__init__(weights, dict(lr=lr, momentum=momentum, decay=decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                self.update(weight, group)
+
+    def update(self, weight, group):
+        state = self.state[weight]
+        if "sum" not in state:
+            state["sum"] = torch.zeros_like(weight)
+        state["sum"].lerp_(weight.grad, 1 - group["momentum"])
+        ahead = weight.grad.lerp(state["sum"], group["momentum"])
+        rows, columns = weight.shape
+        scale = max(1.0, rows / columns) ** 0.5
+        weight.mul_(1 - group["lr"] * group["decay"])
+        weight.add_(orthogonal(ahead), alpha=-group["lr"] * scale)
+
+
+def optimizers(model, matrix_rate, other_rate):
+    """One optimizer per kind of weight; `peak` is kept for the schedule."""
+    inside = [w for w in model.blk.parameters() if w.dim() == 2]
+    chosen = {id(w) for w in inside}
+    others = [w for w in model.parameters() if id(w) not in chosen]
+    made = [Muon(inside, matrix_rate),
+            torch.optim.AdamW(others, other_rate, betas=(0.9, 0.95), weight_decay=0.0)]
+    for optimizer in made:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return made

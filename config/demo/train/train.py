@@ -1,0 +1,137 @@
+"""Train the target or the draft; stops and resumes at any step.
+
+    python3 train.py target --work build-demo --steps 1600
+
+The learning rate stays flat and then falls to nothing over the last part, so
+`--steps` may be lowered on resuming to finish sooner, or raised to go on.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+
+import corpus
+from model import DRAFT, TARGET, Llama, Shape
+from muon import optimizers
+
+WARM_UP = 40
+DECAY_FROM = 0.6
+EXIT_WEIGHT = 0.3
+SAVE_EVERY = 50
+# Rows and their length; long rows come last, since attention makes them dear.
+PACKING = ((0.5, 8, 768), (0.85, 6, 1024), (1.0, 3, 2048))
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("role", choices=("target", "draft"))
+    parser.add_argument("--work", type=Path, default=Path("build-demo"))
+    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--matrix-rate", type=float, default=0.02)
+    parser.add_argument("--other-rate", type=float, default=0.004)
+    return parser.parse_args()
+
+
+def rate(step, steps):
+    """The share of the full learning rate at this step."""
+    remaining = (1 - step / steps) / (1 - DECAY_FROM)
+    return min(1.0, (step + 1) / WARM_UP, max(remaining, 0.01))
+
+
+def packing(progress):
+    return next((rows, length) for upto, rows, length in PACKING if progress <= upto)
+
+
+def cross_entropy(model, hidden, targets):
+    """The loss at the learnt positions; the head is not run anywhere else."""
+    learnt = targets >= 0
+    return F.cross_entropy(model.logits(hidden[learnt]), targets[learnt])
+
+
+def losses(model, ids, targets, step):
+    """Loss at the last layer, and at the early exit for part of the rows."""
+    hidden, early = model(ids)
+    last = cross_entropy(model, hidden, targets)
+    if early is None:
+        return last, None
+    part = slice(step % 3, None, 3)
+    return last, cross_entropy(model, early[part], targets[part])
+
+
+def save(path, model, opts, step, tokens, seconds):
+    """Write beside the old file first: a kill in between loses nothing."""
+    state = {"shape": model.shape.to_dict(), "model": model.state_dict(),
+             "optimizers": [o.state_dict() for o in opts],
+             "step": step, "tokens": tokens, "seconds": seconds}
+    torch.save(state, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+def load(path):
+    """The model of a checkpoint, and the checkpoint."""
+    state = torch.load(path, weights_only=True)
+    model = Llama(Shape(**state["shape"]))
+    model.load_state_dict(state["model"])
+    return model, state
+
+
+def start(args, path):
+    """A model and its optimizers, fresh or as the last run left them."""
+    torch.manual_seed(corpus.SEED)
+    state = {"step": 0, "tokens": 0, "seconds": 0.0}
+    if path.exists():
+        model, state = load(path)
+    else:
+        model = Llama(TARGET if args.role == "target" else DRAFT)
+    opts = optimizers(model, args.matrix_rate, args.other_rate)
+    for optimizer, kept in zip(opts, state.get("optimizers", ())):
+        optimizer.load_state_dict(kept)
+    return model, opts, state["step"], state["tokens"], state["seconds"]
+
+
+def train_step(model, opts, tokenizer, step, args):
+    """One batch, one update; returns both losses and the batch's tokens."""
+    progress = step / args.steps
+    rows, length = packing(progress)
+    ids, targets = corpus.batch(tokenizer, step, progress, rows, length)
+    last, early = losses(model, ids, targets, step)
+    (last if early is None else last + EXIT_WEIGHT * early).backward()
+    for optimizer in opts:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * rate(step, args.steps)
+        optimizer.step()
+        optimizer.zero_grad()
+    return last.item(), 0.0 if early is None else early.item(), ids.numel()
+
+
+def main():
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    path = args.work / f"{args.role}.pt"
+    tokenizer = Tokenizer.from_file(str(args.work / "tokenizer.json"))
+    model, opts, step, tokens, seconds = start(args, path)
+    smooth, smooth_early = 0.0, 0.0
+    while step < args.steps:
+        began = time.monotonic()
+        last, early, seen = train_step(model, opts, tokenizer, step, args)
+        step, tokens = step + 1, tokens + seen
+        took = time.monotonic() - began
+        seconds += took
+        smooth = 0.95 * smooth + 0.05 * last if smooth else last
+        smooth_early = 0.95 * smooth_early + 0.05 * early if smooth_early else early
+        if step % 10 == 0:
+            print(f"{args.role} step {step}/{args.steps} loss {smooth:.3f} "
+                  f"exit {smooth_early:.3f} tokens {tokens / 1e6:.2f}M "
+                  f"{seen / took:.0f}/s {seconds / 60:.1f} min", flush=True)
+        if step % SAVE_EVERY == 0 or step == args.steps:
+            save(path, model, opts, step, tokens, seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+/* The back-end contract: model-forward level, about nine functions. The engine is its only caller, from one thread
+ * (load may run on another before the first submit). A back end owns weights, KV memory and its threads; a plan is lent
+ * to it from submit to wait. Architecture is data (struct model_desc), never a class. */
+#ifndef GALLEY_BACKEND_H
+#define GALLEY_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dtype.h"
+#include "err.h"
+#include "plan.h"
+
+enum { MODEL_MAX_HEAD_DIM = 512 };
+
+enum model_flag {
+    MODEL_NEOX_ROPE = 1 << 0, /* rotate (x[i], x[i + d/2]); else adjacent pairs (x[2i], x[2i + 1]) */
+    MODEL_QK_NORM = 1 << 1,   /* RMS norm of each q and k head before RoPE (Qwen3) */
+};
+
+struct model_desc {
+    int32_t n_vocab, n_embd, n_layer, n_head, n_head_kv, head_dim, n_ff, n_ctx_train;
+    int32_t rope_dim;        /* leading elements of a head that rotate */
+    int32_t sliding_window;  /* keys further back than this - 1 positions are unseen; 0: none */
+    uint32_t flags;          /* enum model_flag */
+    float rms_eps, attn_scale; /* attn_scale: 1 / sqrt(head_dim) unless the file says otherwise */
+    float rope_inv_freq[MODEL_MAX_HEAD_DIM / 2]; /* angle = position * rope_inv_freq[i]; scaling already applied */
+    float rope_mscale;       /* multiplies cos and sin; 1 without YaRN */
+};
+
+struct tensor {       /* a matrix in file layout: n_row rows of n_col elements, row-major; vectors have n_row 1 */
+    const void *data; /* NULL: the model has no such tensor. Borrowed: valid until load returns */
+    int32_t type;     /* enum dtype */
+    int64_t n_row, n_col;
+};
+
+struct layer_weights {
+    struct tensor attn_norm, ffn_norm;   /* [n_embd] */
+    struct tensor wq;                    /* [n_head * head_dim, n_embd] */
+    struct tensor wk, wv;                /* [n_head_kv * head_dim, n_embd] */
+    struct tensor bq, bk, bv;            /* biases, optional */
+    struct tensor q_norm, k_norm;        /* [head_dim], with MODEL_QK_NORM */
+    struct tensor wo;                    /* [n_embd, n_head * head_dim] */
+    struct tensor gate, up;              /* [n_ff, n_embd] */
+    struct tensor down;                  /* [n_embd, n_ff] */
+};
+
+struct model_weights {
+    struct tensor tok_embd;      /* [n_vocab, n_embd] */
+    struct tensor out_norm;      /* [n_embd] */
+    struct tensor out;           /* [n_vocab, n_embd]; data NULL: tied to tok_embd */
+    struct layer_weights *layer; /* [n_layer] */
+};
+
+struct kv_config {
+    int32_t block_len;   /* slots a block, a power of two */
+    int32_t n_block;
+    int32_t k_type, v_type; /* DT_F32, DT_F16, DT_BF16 or DT_Q8_0 */
+    int32_t hidden_plane;   /* 1: keep each slot's normalised final hidden state, for READ_CONTRAST */
+    int32_t n_bank;         /* rows of the vector bank */
+};
+
+struct backend_options {
+    int32_t n_thread;         /* 0: one for each core available to the process */
+    struct plan_limits limits; /* the largest plan that will be submitted: scratch is sized by it, at kv_create */
+};
+
+struct backend_stats {
+    size_t weight_bytes, kv_bytes, scratch_bytes;
+    int32_t n_thread;
+    char device[128]; /* for a person: "cpu avx512-vnni, 2 threads" */
+};
+
+struct backend; /* a device; opaque */
+struct bmodel;  /* a model loaded on it (target, draft); opaque */
+
+/* Called from load: done and total bytes. Returns nonzero to stop loading (-ERR_CANCELED). */
+typedef int (*load_progress)(void *arg, size_t done, size_t total);
+
+struct backend_ops {
+    const char *name;
+    int (*open)(const struct backend_options *opt, struct backend **out, struct err *e);
+    int (*load)(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress, void *arg,
+                struct bmodel **out, struct err *e);
+    /* Bytes that kv_create would take for this configuration, scratch included. */
+    size_t (*kv_bytes)(const struct bmodel *m, const struct kv_config *kv);
+    int (*kv_create)(struct bmodel *m, const struct kv_config *kv, struct err *e);
+    /* Starts a step; one at a time for each model. The plan passed plan_check. */
+    int (*submit)(struct bmodel *m, const struct step_plan *p, struct err *e);
+    /* Blocks until the step is done and `r` is written. An error is sticky: the model is lost. */
+    int (*wait)(struct bmodel *m, struct step_result *r, struct err *e);
+    void (*stats)(const struct bmodel *m, struct backend_stats *s);
+    void (*unload)(struct bmodel *m); /* NULL is legal, here and in close */
+    void (*close)(struct backend *b);
+};
+
+/* "ref", "cpu", "fake", "cuda", or "auto" (the best this machine can use). NULL and an error naming what there is. */
+const struct backend_ops *backend_find(const char *name, struct err *e);
+
+#endif

@@ -1,0 +1,52 @@
+/* Tensor element types: sizes, conversion to and from f32. Used by model loading, `galley quantize` and every
+ * back end. The block layouts are those of GGUF v3 (ggml's documented formats), little-endian. */
+#ifndef GALLEY_DTYPE_H
+#define GALLEY_DTYPE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The numbers are GGUF's own, so a file's type field is the enum. */
+enum dtype {
+    DT_F32 = 0,
+    DT_F16 = 1,
+    DT_Q4_0 = 2,
+    DT_Q8_0 = 8,
+    DT_Q4_K = 12,
+    DT_Q5_K = 13,
+    DT_Q6_K = 14,
+    DT_BF16 = 30,
+};
+
+struct dtype_info {
+    const char *name;    /* "Q4_K" */
+    int block_len;       /* elements a block: 1, 32 or 256 */
+    int block_bytes;     /* bytes a block */
+};
+
+/* NULL when `type` is not one of the above. */
+const struct dtype_info *dtype_info(int type);
+/* By name, case-insensitive; returns the dtype or -1. */
+int dtype_by_name(const char *name);
+/* Bytes of a row of n elements; 0 when n is not a multiple of the block length or the type is unknown. */
+size_t dtype_row_bytes(int type, int64_t n);
+
+/* n elements, n a multiple of the block length. src and dst do not overlap; src may be unaligned (a mapped file). */
+void dtype_to_f32(int type, const void *src, float *dst, int64_t n);
+/* Round to nearest; quantised types minimise the weighted squared error of each block. Non-finite input is the caller's
+ * to refuse. */
+void dtype_from_f32(int type, const float *src, void *dst, int64_t n);
+
+float f16_to_f32(uint16_t h);
+uint16_t f32_to_f16(float f); /* to nearest even; overflow gives infinity */
+static inline float bf16_to_f32(uint16_t h)
+{
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = (uint32_t)h << 16};
+    return v.f;
+}
+uint16_t f32_to_bf16(float f); /* to nearest even; NaN stays NaN */
+
+#endif

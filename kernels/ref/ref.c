@@ -1,0 +1,311 @@
+#include "ref.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "mem.h"
+#include "visible.h"
+
+struct backend {
+    struct backend_options opt;
+};
+
+static int ref_open(const struct backend_options *opt, struct backend **out, struct err *e)
+{
+    *out = mem_calloc(1, sizeof **out);
+    if (!*out)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    (*out)->opt = *opt;
+    return 0;
+}
+
+static void ref_close(struct backend *b)
+{
+    mem_free(b);
+}
+
+/* ---- Weights ---- */
+
+struct loader {
+    struct bmodel *m;
+    load_progress progress;
+    void *arg;
+    size_t done, total;
+    struct err *e;
+};
+
+static int load_tensor(struct loader *ld, const struct tensor *t, float **out)
+{
+    if (!t->data)
+        return 0;
+    size_t n = (size_t)t->n_row * (size_t)t->n_col;
+    *out = mem_alloc(n * sizeof **out);
+    if (!*out)
+        return err_set(ld->e, ERR_NOMEM, "out of memory: %zu bytes of weights", n * sizeof **out);
+    size_t row_bytes = dtype_row_bytes(t->type, t->n_col);
+    for (int64_t r = 0; r < t->n_row; r++)
+        dtype_to_f32(t->type, (const char *)t->data + row_bytes * (size_t)r, *out + (size_t)(r * t->n_col), t->n_col);
+    ld->m->weight_bytes += n * sizeof **out;
+    ld->done += row_bytes * (size_t)t->n_row;
+    if (ld->progress && ld->progress(ld->arg, ld->done, ld->total))
+        return err_set(ld->e, ERR_CANCELED, "loading was stopped");
+    return 0;
+}
+
+/* Pairs each tensor of a layer with where ref keeps it. */
+struct slot {
+    const struct tensor *from;
+    float **to;
+};
+
+enum { N_LAYER_TENSOR = 14 };
+
+static void layer_slots(const struct layer_weights *w, struct ref_layer *l, struct slot out[N_LAYER_TENSOR])
+{
+    const struct slot all[N_LAYER_TENSOR] = {
+        {&w->attn_norm, &l->attn_norm}, {&w->ffn_norm, &l->ffn_norm}, {&w->wq, &l->wq},         {&w->wk, &l->wk},
+        {&w->wv, &l->wv},               {&w->bq, &l->bq},             {&w->bk, &l->bk},         {&w->bv, &l->bv},
+        {&w->q_norm, &l->q_norm},       {&w->k_norm, &l->k_norm},     {&w->wo, &l->wo},         {&w->gate, &l->gate},
+        {&w->up, &l->up},               {&w->down, &l->down},
+    };
+    memcpy(out, all, sizeof all);
+}
+
+static size_t tensor_bytes(const struct tensor *t)
+{
+    return t->data ? dtype_row_bytes(t->type, t->n_col) * (size_t)t->n_row : 0;
+}
+
+static int load_all(struct loader *ld, const struct model_weights *w)
+{
+    struct bmodel *m = ld->m;
+    struct slot slot[N_LAYER_TENSOR];
+    ld->total = tensor_bytes(&w->tok_embd) + tensor_bytes(&w->out_norm) + tensor_bytes(&w->out);
+    for (int32_t l = 0; l < m->d.n_layer; l++) {
+        layer_slots(&w->layer[l], &m->layer[l], slot);
+        for (int i = 0; i < N_LAYER_TENSOR; i++)
+            ld->total += tensor_bytes(slot[i].from);
+    }
+    int rc = load_tensor(ld, &w->tok_embd, &m->tok_embd);
+    if (!rc)
+        rc = load_tensor(ld, &w->out_norm, &m->out_norm);
+    if (!rc)
+        rc = load_tensor(ld, &w->out, &m->out);
+    if (!m->out)
+        m->out = m->tok_embd;
+    for (int32_t l = 0; !rc && l < m->d.n_layer; l++) {
+        layer_slots(&w->layer[l], &m->layer[l], slot);
+        for (int i = 0; !rc && i < N_LAYER_TENSOR; i++)
+            rc = load_tensor(ld, slot[i].from, slot[i].to);
+    }
+    return rc;
+}
+
+static void ref_unload(struct bmodel *m);
+
+static int ref_load(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
+                    void *arg, struct bmodel **out, struct err *e)
+{
+    struct bmodel *m = mem_calloc(1, sizeof *m);
+    if (m)
+        m->layer = mem_calloc((size_t)d->n_layer, sizeof *m->layer);
+    if (!m || !m->layer) {
+        mem_free(m);
+        return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    m->d = *d;
+    m->limits = b->opt.limits;
+    m->limits.n_vocab = d->n_vocab;
+    struct loader ld = {.m = m, .progress = progress, .arg = arg, .e = e};
+    int rc = load_all(&ld, w);
+    if (rc) {
+        ref_unload(m);
+        m = NULL;
+    }
+    *out = m;
+    return rc;
+}
+
+static void ref_unload(struct bmodel *m)
+{
+    if (!m)
+        return;
+    static const struct layer_weights none;
+    struct slot slot[N_LAYER_TENSOR];
+    for (int32_t l = 0; l < m->d.n_layer; l++) {
+        layer_slots(&none, &m->layer[l], slot);
+        for (int i = 0; i < N_LAYER_TENSOR; i++)
+            mem_free(*slot[i].to);
+    }
+    mem_free(m->layer);
+    if (m->out != m->tok_embd)
+        mem_free(m->out);
+    mem_free(m->tok_embd);
+    mem_free(m->out_norm);
+    mem_free(m->k);
+    mem_free(m->v);
+    mem_free(m->plane);
+    mem_free(m->bank);
+    mem_free(m->staging);
+    mem_free(m->x);
+    mem_free(m->tmp);
+    mem_free(m->score);
+    mem_free(m->logits);
+    readout_ws_free(&m->readout);
+    mem_free(m);
+}
+
+/* ---- Memory for a pool ---- */
+
+struct pool_size {
+    size_t n_slot, k_row, v_row, k, v, plane, bank, staging, x, tmp, score, logits;
+};
+
+static struct pool_size pool_size(const struct bmodel *m, const struct kv_config *kv)
+{
+    const struct model_desc *d = &m->d;
+    size_t f = sizeof(float), n_q = (size_t)(d->n_head * d->head_dim), n_kv = (size_t)(d->n_head_kv * d->head_dim);
+    struct pool_size s = {.n_slot = (size_t)kv->n_block * (size_t)kv->block_len};
+    s.k_row = dtype_row_bytes(kv->k_type, (int64_t)n_kv);
+    s.v_row = dtype_row_bytes(kv->v_type, (int64_t)n_kv);
+    s.k = s.n_slot * s.k_row * (size_t)d->n_layer;
+    s.v = s.n_slot * s.v_row * (size_t)d->n_layer;
+    size_t plane_row = kv->hidden_plane ? f * (size_t)d->n_embd : 0, widest = s.k_row > s.v_row ? s.k_row : s.v_row;
+    s.plane = s.n_slot * plane_row;
+    s.bank = (size_t)kv->n_bank * (size_t)d->n_embd * f;
+    s.staging = (size_t)m->limits.n_kvop * (size_t)kv->block_len * (widest > plane_row ? widest : plane_row);
+    s.x = (size_t)m->limits.n_row * (size_t)d->n_embd * f;
+    s.tmp = f * ((size_t)d->n_embd + 2 * n_q + 3 * n_kv + 2 * (size_t)d->n_ff);
+    s.score = s.n_slot * f;
+    s.logits = (size_t)d->n_vocab * f;
+    return s;
+}
+
+static size_t ref_kv_bytes(const struct bmodel *m, const struct kv_config *kv)
+{
+    struct pool_size s = pool_size(m, kv);
+    return s.k + s.v + s.plane + s.bank + s.staging + s.x + s.tmp + s.score + s.logits;
+}
+
+static int ref_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e)
+{
+    struct pool_size s = pool_size(m, kv);
+    if (!s.k_row || !s.v_row)
+        return err_set(e, ERR_INVALID, "KV type %d/%d does not fit heads of %d", kv->k_type, kv->v_type, m->d.head_dim);
+    m->kv = *kv;
+    m->k_row = s.k_row;
+    m->v_row = s.v_row;
+    m->k = mem_calloc(1, s.k);
+    m->v = mem_calloc(1, s.v);
+    m->plane = s.plane ? mem_calloc(1, s.plane) : NULL;
+    m->bank = mem_calloc(1, s.bank);
+    m->staging = mem_alloc(s.staging);
+    m->x = mem_alloc(s.x);
+    m->tmp = mem_alloc(s.tmp);
+    m->score = mem_alloc(s.score);
+    m->logits = mem_alloc(s.logits);
+    if (!m->k || !m->v || (s.plane && !m->plane) || !m->bank || !m->staging || !m->x || !m->tmp || !m->score || !m->logits)
+        return err_set(e, ERR_NOMEM, "out of memory: %zu bytes of KV cache", ref_kv_bytes(m, kv));
+    return readout_ws_create(&m->readout, m->d.n_vocab, m->limits.n_row + PLAN_MAX_TREE, e);
+}
+
+/* ---- Steps ---- */
+
+static int ref_submit(struct bmodel *m, const struct step_plan *p, struct err *e)
+{
+    BUG_ON(m->plan);
+    m->plan = p;
+    return 0;
+}
+
+static float contrast(struct bmodel *m, const struct step_plan *p, const struct span *s, int32_t row)
+{
+    size_t n = (size_t)m->d.n_embd;
+    const float *own = m->plane + n * (size_t)span_slot(p, s, m->kv.block_len, row_slot(s, row));
+    struct visible vis;
+    visible_of(p, s, row, 0, &vis);
+    double best = -1;
+    for (int32_t j = 0; j < vis.n_prefix + vis.n_tail; j++) {
+        if (visible_slot(&vis, j) == row_slot(s, row))
+            continue;
+        const float *other = m->plane + n * (size_t)span_slot(p, s, m->kv.block_len, visible_slot(&vis, j));
+        double dot = 0;
+        for (size_t i = 0; i < n; i++)
+            dot += (double)own[i] * other[i];
+        best = fmax(best, dot);
+    }
+    return (float)best;
+}
+
+/* Every row's normalised final hidden state goes to the plane before any readout compares them. */
+static void fill_plane(struct bmodel *m, const struct step_plan *p)
+{
+    int32_t n = m->d.n_embd;
+    for (int32_t r = 0; r < p->n.n_row; r++) {
+        const struct span *s = plan_span_of(p, r);
+        float *out = m->plane + (size_t)n * (size_t)span_slot(p, s, m->kv.block_len, row_slot(s, r));
+        ref_rms_norm(m->x + (size_t)r * (size_t)n, m->out_norm, out, n, m->d.rms_eps);
+        double sum = 0;
+        for (int32_t i = 0; i < n; i++)
+            sum += (double)out[i] * out[i];
+        for (int32_t i = 0; i < n; i++)
+            out[i] = (float)(out[i] / sqrt(sum));
+    }
+}
+
+static int ref_wait(struct bmodel *m, struct step_result *out, struct err *e)
+{
+    const struct step_plan *p = m->plan;
+    BUG_ON(!p);
+    m->plan = NULL;
+    ref_forward(m, p);
+    if (m->plane)
+        fill_plane(m, p);
+    readout_begin(&m->readout);
+    int32_t logits_row = -1;
+    for (int32_t i = 0; i < p->n.n_readout; i++) {
+        const struct readout *r = &p->readout[i];
+        const struct span *s = plan_span_of(p, r->row);
+        const float *x = m->x + (size_t)r->row * (size_t)m->d.n_embd;
+        if (r->kind == READ_CONTRAST) {
+            out->f[r->f0] = contrast(m, p, s, r->row);
+        } else if (r->kind == READ_HIDDEN && r->bank >= 0) {
+            memcpy(m->bank + (size_t)r->bank * (size_t)m->d.n_embd, x, sizeof *x * (size_t)m->d.n_embd);
+        } else if (r->kind == READ_HIDDEN) {
+            ref_rms_norm(x, m->out_norm, out->f + r->f0, m->d.n_embd, m->d.rms_eps);
+        } else {
+            if (logits_row != r->row) {
+                ref_rms_norm(x, m->out_norm, m->tmp, m->d.n_embd, m->d.rms_eps);
+                ref_matvec(m->out, NULL, m->tmp, m->logits, m->d.n_vocab, m->d.n_embd);
+                logits_row = r->row;
+            }
+            readout_logits(p, s, r, m->logits, &m->readout, out);
+        }
+    }
+    return 0;
+}
+
+static void ref_stats(const struct bmodel *m, struct backend_stats *s)
+{
+    size_t kv = 0, all = 0;
+    if (m->k) {
+        struct pool_size size = pool_size(m, &m->kv);
+        kv = size.k + size.v + size.plane;
+        all = ref_kv_bytes(m, &m->kv);
+    }
+    *s = (struct backend_stats){
+        .weight_bytes = m->weight_bytes, .kv_bytes = kv, .scratch_bytes = all - kv, .n_thread = 1, .device = "ref: scalar f32 oracle, 1 thread"};
+}
+
+const struct backend_ops backend_ref = {
+    .name = "ref",
+    .open = ref_open,
+    .load = ref_load,
+    .kv_bytes = ref_kv_bytes,
+    .kv_create = ref_kv_create,
+    .submit = ref_submit,
+    .wait = ref_wait,
+    .stats = ref_stats,
+    .unload = ref_unload,
+    .close = ref_close,
+};

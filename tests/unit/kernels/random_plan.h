@@ -1,0 +1,51 @@
+/* Random models, pools and well-formed plans with a printed seed, for property tests of back ends. */
+#ifndef GALLEY_TEST_RANDOM_PLAN_H
+#define GALLEY_TEST_RANDOM_PLAN_H
+
+#include "backend.h"
+
+struct rnd {
+    uint64_t state;
+};
+
+uint64_t rnd_u64(struct rnd *r);
+int32_t rnd_int(struct rnd *r, int32_t lo, int32_t hi); /* inclusive */
+float rnd_normal(struct rnd *r);
+/* GALLEY_SEED from the environment, else `fallback`; prints it. */
+struct rnd rnd_begin(const char *what, uint64_t fallback);
+
+struct tiny_model { /* owner: the test */
+    struct model_desc d;
+    struct model_weights w;
+    void *mem;
+};
+/* Random weights of the given type; flags as model_desc. Norms are f32. */
+void tiny_model_make(struct tiny_model *t, struct rnd *r, int32_t n_layer, int32_t n_head, int32_t n_head_kv, int32_t head_dim,
+                     int32_t n_embd, int32_t n_ff, int32_t n_vocab, uint32_t flags, int type, int biases, int tied);
+void tiny_model_free(struct tiny_model *t);
+
+/* Room for anything the tests build. */
+struct plan_limits test_limits(int32_t n_vocab);
+struct law neutral_law(void);
+
+/* One loaded model with its pool. */
+struct rig {
+    const struct backend_ops *ops;
+    struct backend *b;
+    struct bmodel *m;
+    struct plan_env env;
+    struct step_plan plan;
+    struct step_result out;
+    struct plan_limits limits;
+};
+void rig_open(struct rig *g, const struct backend_ops *ops, const struct tiny_model *t, const struct kv_config *kv, int n_thread);
+void rig_close(struct rig *g);
+/* plan_check, submit, wait; fails the test on error. */
+void rig_step(struct rig *g);
+
+/* A chain of n tokens on a fresh or continued sequence whose blocks are bt[]. Returns the plan's span. */
+int rig_chain(struct rig *g, int32_t seq, int32_t ctx_len, const int32_t *tok, int32_t n, const int32_t *bt, int32_t n_bt);
+/* Adds a HIDDEN-free logits readout of a row: LOGPROB RAW of the first n tokens of the vocabulary (n <= 128). */
+int rig_read_logits(struct rig *g, int32_t row, int32_t n);
+
+#endif

@@ -1,0 +1,19 @@
+/* Runs one test case as a program: every unit test file here has its own main. */
+#ifndef GALLEY_TEST_SUITE_H
+#define GALLEY_TEST_SUITE_H
+
+#include <check.h>
+
+static inline int suite_run(TCase *tc)
+{
+    Suite *s = suite_create("text");
+    suite_add_tcase(s, tc);
+    tcase_set_timeout(tc, 120);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int n_failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return n_failed != 0;
+}
+
+#endif

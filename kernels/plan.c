@@ -169,7 +169,7 @@ void readout_size(const struct readout *r, int32_t *n_f, int32_t *n_i)
 {
     switch ((enum readout_kind)r->kind) {
     case READ_SAMPLE:
-        *n_f = 2, *n_i = 1;
+        *n_f = 2, *n_i = 2;
         return;
     case READ_TOPK:
         *n_f = r->n + 2, *n_i = r->n;

@@ -62,15 +62,25 @@ static const struct law_dist *processed(const struct step_plan *p, const struct 
     return &ws->dist;
 }
 
+static int32_t rank_of(const float *x, int32_t n, int32_t tok)
+{
+    int32_t rank = 0;
+    for (int32_t t = 0; t < n; t++)
+        rank += x[t] > x[tok];
+    return rank;
+}
+
 static void read_sample(const struct step_plan *p, const struct span *s, const struct readout *r, const float *logits,
                         struct readout_ws *ws, float *f, int32_t *i)
 {
     const struct law_dist *d = processed(p, s, r->row, logits, ws);
     i[0] = law_draw(d, &p->law[s->law], p->pos[r->row] + 1, NOISE_TARGET, NULL);
     f[0] = f[1] = 0;
+    i[1] = 0;
     if (i[0] >= 0 && r->n == 1) {
         f[0] = logf(d->p[i[0]]);
         f[1] = (float)(logits[i[0]] - raw_lse(ws, r->row, logits));
+        i[1] = rank_of(logits, ws->law.n_vocab, i[0]);
     }
 }
 
@@ -137,9 +147,7 @@ static void read_logprob(const struct step_plan *p, const struct span *s, const 
         x = processed(p, s, r->row, logits, ws)->p;
     for (int32_t j = 0; j < r->n; j++) {
         f[j] = r->raw ? (float)(logits[list[j]] - raw_lse(ws, r->row, logits)) : logf(x[list[j]]);
-        i[j] = 0;
-        for (int32_t t = 0; t < ws->law.n_vocab; t++)
-            i[j] += x[t] > x[list[j]];
+        i[j] = rank_of(x, ws->law.n_vocab, list[j]);
     }
 }
 

@@ -81,9 +81,9 @@ static int take_u64(struct cursor *c, uint64_t *v, const char *what)
     return 0;
 }
 
-static int take_str(struct cursor *c, struct gguf_str *s, const char *what)
+static int take_str(struct cursor *c, struct slice *s, const char *what)
 {
-    uint64_t len;
+    uint64_t len = 0;
     size_t start = c->at;
     int rc = take_u64(c, &len, what);
     if (rc)
@@ -92,13 +92,13 @@ static int take_str(struct cursor *c, struct gguf_str *s, const char *what)
         return err_set(c->e, ERR_FORMAT,
                        "%s: byte %zu: a string of %llu bytes, in %s, is longer than the rest of the file", c->file,
                        start, (unsigned long long)len, what);
-    *s = (struct gguf_str){(const char *)c->base + c->at, (size_t)len};
+    *s = (struct slice){(const char *)c->base + c->at, (size_t)len};
     c->at += (size_t)len;
     return 0;
 }
 
 /* Keys and tensor names end up in messages and in C strings. */
-static int take_name(struct cursor *c, struct gguf_str *s, const char *what)
+static int take_name(struct cursor *c, struct slice *s, const char *what)
 {
     size_t start = c->at;
     int rc = take_str(c, s, what);
@@ -136,7 +136,7 @@ static int kv_take_values(struct cursor *c, struct gguf_kv *kv)
         if (kv->n > left(c) / 8)
             return kv_fail(c, kv, "more strings than the rest of the file can hold");
         for (uint64_t i = 0; i < kv->n; i++) {
-            struct gguf_str s;
+            struct slice s;
             if (take_str(c, &s, "a value"))
                 return kv_fail(c, kv, "a string is longer than the rest of the file");
         }
@@ -151,7 +151,7 @@ static int kv_take_values(struct cursor *c, struct gguf_kv *kv)
 
 static int kv_take(struct cursor *c, struct gguf_kv *kv)
 {
-    uint32_t type;
+    uint32_t type = 0;
     int rc = take_name(c, &kv->key, "a key");
     if (!rc)
         rc = take_u32(c, &type, "a value's type");
@@ -185,7 +185,7 @@ static int tensor_fail(const struct cursor *c, const struct gguf_tensor *t, cons
 
 static int tensor_take_dims(struct cursor *c, struct gguf_tensor *t)
 {
-    uint32_t n_dim;
+    uint32_t n_dim = 0;
     int rc = take_u32(c, &n_dim, "a tensor's number of dimensions");
     if (rc)
         return rc;
@@ -209,7 +209,7 @@ static int tensor_take_dims(struct cursor *c, struct gguf_tensor *t)
 
 static int tensor_take(struct cursor *c, struct gguf_tensor *t)
 {
-    uint32_t type;
+    uint32_t type = 0;
     int block_len, block_bytes;
     int rc = take_name(c, &t->name, "a tensor's name");
     if (!rc)
@@ -246,7 +246,7 @@ static int tensor_locate(const struct cursor *c, struct gguf_tensor *t, uint32_t
 
 /* ---- order: by key, by name, by offset ---- */
 
-static int str_cmp(struct gguf_str a, struct gguf_str b)
+static int str_cmp(struct slice a, struct slice b)
 {
     int d = memcmp(a.p, b.p, a.len < b.len ? a.len : b.len);
     return d ? d : (a.len > b.len) - (a.len < b.len);
@@ -299,7 +299,7 @@ static int index_tensors(struct gguf *g, const struct cursor *c)
 
 static int take_head(struct gguf *g, struct cursor *c)
 {
-    uint64_t n_tensor, n_kv;
+    uint64_t n_tensor = 0, n_kv = 0;
     if (c->size < 4 || memcmp(c->base, "GGUF", 4))
         return err_set(c->e, ERR_FORMAT, "%s: not a GGUF file", c->file);
     c->at = 4;
@@ -403,8 +403,8 @@ out:
 
 int gguf_open(struct gguf **out, const char *path, struct err *e)
 {
-    void *map;
-    size_t size_bytes;
+    void *map = NULL;
+    size_t size_bytes = 0;
     *out = NULL;
     int rc = map_file(path, &map, &size_bytes, e);
     if (rc)

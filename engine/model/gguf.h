@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "slice.h"
 
 enum gguf_type {
     GGUF_U8,
@@ -32,22 +33,17 @@ enum gguf_type {
 
 enum { GGUF_MAX_DIM = 4, GGUF_MAX_NAME = 256, GGUF_DEFAULT_ALIGNMENT = 32 };
 
-struct gguf_str {
-    const char *p; /* not NUL-terminated */
-    size_t len;
-};
-
 struct gguf_kv {
-    struct gguf_str key; /* valid UTF-8 without control characters */
-    int type;            /* enum gguf_type */
-    int elem_type;       /* of an array's elements; otherwise the same as type */
-    uint64_t n;          /* elements; 1 unless an array */
-    const uint8_t *val;  /* the elements as stored, unaligned */
+    struct slice key;   /* valid UTF-8 without control characters */
+    int type;           /* enum gguf_type */
+    int elem_type;      /* of an array's elements; otherwise the same as type */
+    uint64_t n;         /* elements; 1 unless an array */
+    const uint8_t *val; /* the elements as stored, unaligned */
     size_t val_bytes;
 };
 
 struct gguf_tensor {
-    struct gguf_str name;
+    struct slice name;
     int n_dim;
     int64_t dim[GGUF_MAX_DIM]; /* dim[0] is the row length; unused ones are 1 */
     int64_t n_row;             /* dim[1] * dim[2] * dim[3] */
@@ -84,16 +80,15 @@ int gguf_get_u32(const struct gguf *g, const char *key, uint32_t *out, struct er
 int gguf_get_u64(const struct gguf *g, const char *key, uint64_t *out, struct err *e);
 int gguf_get_f32(const struct gguf *g, const char *key, float *out, struct err *e);
 int gguf_get_bool(const struct gguf *g, const char *key, bool *out, struct err *e);
-int gguf_get_str(const struct gguf *g, const char *key, struct gguf_str *out, struct err *e);
+int gguf_get_str(const struct gguf *g, const char *key, struct slice *out, struct err *e);
 
 /* Arrays: the length first, then the elements into the caller's buffer of that length. i32 takes integers of any
  * width that fit, and booleans; f32 any float. */
 int gguf_arr_len(const struct gguf *g, const char *key, uint64_t *n, struct err *e);
 int gguf_get_i32s(const struct gguf *g, const char *key, int32_t *out, uint64_t n, struct err *e);
 int gguf_get_f32s(const struct gguf *g, const char *key, float *out, uint64_t n, struct err *e);
-int gguf_get_strs(const struct gguf *g, const char *key, struct gguf_str *out, uint64_t n, struct err *e);
+int gguf_get_strs(const struct gguf *g, const char *key, struct slice *out, uint64_t n, struct err *e);
 
-bool gguf_str_eq(struct gguf_str s, const char *text);
 /* Elements a block and bytes a block of any type ggml knows; false for a number it does not know. */
 bool gguf_type_size(int type, int *block_len, int *block_bytes);
 

@@ -8,35 +8,30 @@ static const char *const type_name[GGUF_N_TYPE] = {
     "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64",
 };
 
-bool gguf_str_eq(struct gguf_str s, const char *text)
-{
-    return s.len == strlen(text) && !memcmp(s.p, text, s.len);
-}
-
 static int key_cmp(const void *key, const void *slot)
 {
-    const struct gguf_str *k = key, s = (*(const struct gguf_kv *const *)slot)->key;
+    const struct slice *k = key, s = (*(const struct gguf_kv *const *)slot)->key;
     int d = memcmp(k->p, s.p, k->len < s.len ? k->len : s.len);
     return d ? d : (k->len > s.len) - (k->len < s.len);
 }
 
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key)
 {
-    struct gguf_str k = {key, strlen(key)};
+    struct slice k = {key, strlen(key)};
     const struct gguf_kv *const *slot = bsearch(&k, g->kv_by_key, (size_t)g->n_kv, sizeof *g->kv_by_key, key_cmp);
     return slot ? *slot : NULL;
 }
 
 static int name_cmp(const void *key, const void *slot)
 {
-    const struct gguf_str *k = key, s = (*(const struct gguf_tensor *const *)slot)->name;
+    const struct slice *k = key, s = (*(const struct gguf_tensor *const *)slot)->name;
     int d = memcmp(k->p, s.p, k->len < s.len ? k->len : s.len);
     return d ? d : (k->len > s.len) - (k->len < s.len);
 }
 
 const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name)
 {
-    struct gguf_str k = {name, strlen(name)};
+    struct slice k = {name, strlen(name)};
     const struct gguf_tensor *const *slot =
         bsearch(&k, g->tensor_by_name, (size_t)g->n_tensor, sizeof *g->tensor_by_name, name_cmp);
     return slot ? *slot : NULL;
@@ -175,15 +170,15 @@ int gguf_get_bool(const struct gguf *g, const char *key, bool *out, struct err *
 }
 
 /* The i-th string at p; the lengths were checked when the file was opened. */
-static const uint8_t *string_at(const uint8_t *p, struct gguf_str *s)
+static const uint8_t *string_at(const uint8_t *p, struct slice *s)
 {
     uint64_t len;
     memcpy(&len, p, 8);
-    *s = (struct gguf_str){(const char *)p + 8, (size_t)len};
+    *s = (struct slice){(const char *)p + 8, (size_t)len};
     return p + 8 + len;
 }
 
-int gguf_get_str(const struct gguf *g, const char *key, struct gguf_str *out, struct err *e)
+int gguf_get_str(const struct gguf *g, const char *key, struct slice *out, struct err *e)
 {
     const struct gguf_kv *kv;
     int rc = get(g, key, false, &kv, e);
@@ -242,7 +237,7 @@ int gguf_get_f32s(const struct gguf *g, const char *key, float *out, uint64_t n,
     return rc;
 }
 
-int gguf_get_strs(const struct gguf *g, const char *key, struct gguf_str *out, uint64_t n, struct err *e)
+int gguf_get_strs(const struct gguf *g, const char *key, struct slice *out, uint64_t n, struct err *e)
 {
     const struct gguf_kv *kv;
     int rc = get_array(g, key, n, &kv, e);

@@ -61,7 +61,7 @@ static void buf_u64(struct buf *b, uint64_t v)
     buf_put(b, &v, 8);
 }
 
-static void buf_str(struct buf *b, struct gguf_str s)
+static void buf_str(struct buf *b, struct slice s)
 {
     buf_u64(b, s.len);
     buf_put(b, s.p, s.len);
@@ -110,7 +110,7 @@ void gguf_writer_close(struct gguf_writer *w)
 
 /* ---- metadata ---- */
 
-static struct buf *put_key(struct gguf_writer *w, struct gguf_str key, int type)
+static struct buf *put_key(struct gguf_writer *w, struct slice key, int type)
 {
     w->n_kv++;
     buf_str(&w->kv, key);
@@ -120,7 +120,7 @@ static struct buf *put_key(struct gguf_writer *w, struct gguf_str key, int type)
 
 static struct buf *put_c_key(struct gguf_writer *w, const char *key, int type)
 {
-    return put_key(w, (struct gguf_str){key, strlen(key)}, type);
+    return put_key(w, (struct slice){key, strlen(key)}, type);
 }
 
 static struct buf *put_arr_key(struct gguf_writer *w, const char *key, int elem_type, uint64_t n)
@@ -148,10 +148,10 @@ void gguf_put_bool(struct gguf_writer *w, const char *key, bool v)
 
 void gguf_put_str(struct gguf_writer *w, const char *key, const char *v)
 {
-    buf_str(put_c_key(w, key, GGUF_STR), (struct gguf_str){v, strlen(v)});
+    buf_str(put_c_key(w, key, GGUF_STR), (struct slice){v, strlen(v)});
 }
 
-void gguf_put_strs(struct gguf_writer *w, const char *key, const struct gguf_str *v, uint64_t n)
+void gguf_put_strs(struct gguf_writer *w, const char *key, const struct slice *v, uint64_t n)
 {
     struct buf *b = put_arr_key(w, key, GGUF_STR, n);
     for (uint64_t i = 0; i < n; i++)
@@ -185,7 +185,7 @@ static uint64_t padded(const struct gguf_writer *w, uint64_t n)
     return (n + w->alignment - 1) / w->alignment * w->alignment;
 }
 
-int gguf_put_tensor(struct gguf_writer *w, struct gguf_str name, int n_dim, const int64_t *dim, int type, struct err *e)
+int gguf_put_tensor(struct gguf_writer *w, struct slice name, int n_dim, const int64_t *dim, int type, struct err *e)
 {
     uint64_t size_bytes = dtype_row_bytes(type, dim[0]);
     bool overflow = false;

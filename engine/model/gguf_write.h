@@ -19,14 +19,13 @@ void gguf_put_u32(struct gguf_writer *w, const char *key, uint32_t v);
 void gguf_put_f32(struct gguf_writer *w, const char *key, float v);
 void gguf_put_bool(struct gguf_writer *w, const char *key, bool v);
 void gguf_put_str(struct gguf_writer *w, const char *key, const char *v);
-void gguf_put_strs(struct gguf_writer *w, const char *key, const struct gguf_str *v, uint64_t n);
+void gguf_put_strs(struct gguf_writer *w, const char *key, const struct slice *v, uint64_t n);
 void gguf_put_i32s(struct gguf_writer *w, const char *key, const int32_t *v, uint64_t n);
 void gguf_put_f32s(struct gguf_writer *w, const char *key, const float *v, uint64_t n);
 void gguf_put_kv(struct gguf_writer *w, const struct gguf_kv *kv); /* as it was read */
 
 /* Declares a tensor of a type dtype_info knows; rows must be whole blocks. */
-int gguf_put_tensor(struct gguf_writer *w, struct gguf_str name, int n_dim, const int64_t *dim, int type,
-                    struct err *e);
+int gguf_put_tensor(struct gguf_writer *w, struct slice name, int n_dim, const int64_t *dim, int type, struct err *e);
 
 int gguf_write_head(struct gguf_writer *w, struct err *e);
 /* The next bytes of the tensors' data; padding between tensors is the writer's business. */

@@ -52,14 +52,14 @@ struct job { /* one call of model_quantize */
     struct err *e;
 };
 
-static bool ends_with(struct gguf_str s, const char *tail)
+static bool ends_with(struct slice s, const char *tail)
 {
     size_t n = strlen(tail);
     return s.len >= n && !memcmp(s.p + s.len - n, tail, n);
 }
 
 /* "blk.12.attn_v.weight" -> 12; -1 when the tensor is of no layer. */
-static int layer_of(struct gguf_str name)
+static int layer_of(struct slice name)
 {
     if (name.len < 5 || memcmp(name.p, "blk.", 4))
         return -1;
@@ -77,9 +77,9 @@ static bool layer_gets_more_bits(int layer, int n_layer)
     return layer < eighth || layer >= 7 * n_layer / 8 || (layer - eighth) % 3 == 2;
 }
 
-static bool is_sensitive(const struct job *j, struct gguf_str name)
+static bool is_sensitive(const struct job *j, struct slice name)
 {
-    if (gguf_str_eq(name, "output.weight") || (j->is_tied && gguf_str_eq(name, "token_embd.weight")))
+    if (slice_eq(name, "output.weight") || (j->is_tied && slice_eq(name, "token_embd.weight")))
         return true;
     int layer = layer_of(name);
     return layer >= 0 &&
@@ -141,7 +141,7 @@ static int write_head(struct job *j)
     for (int64_t i = 0; i < j->in->n_kv; i++) {
         bool is_own = false;
         for (size_t k = 0; k < sizeof own / sizeof *own; k++)
-            is_own |= gguf_str_eq(j->in->kv[i].key, own[k]);
+            is_own |= slice_eq(j->in->kv[i].key, own[k]);
         if (!is_own)
             gguf_put_kv(j->out, &j->in->kv[i]);
     }

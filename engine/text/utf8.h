@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum { UTF8_BAD = -1, UTF8_MORE = -2 };
 
@@ -45,13 +46,30 @@ static inline int32_t utf8_next(const uint8_t *p, size_t n, size_t *len)
     return cp;
 }
 
-static inline bool utf8_valid(const void *text, size_t n)
+/* Length of the longest prefix of whole, well-formed characters. */
+static inline size_t utf8_valid_prefix(const void *text, size_t n)
 {
     const uint8_t *p = text;
-    for (size_t at = 0, len; at < n; at += len)
+    size_t at = 0, len;
+    while (at < n) {
+        uint64_t eight;
+        if (n - at >= 8) { /* most text is ASCII */
+            memcpy(&eight, p + at, 8);
+            if (!(eight & 0x8080808080808080u)) {
+                at += 8;
+                continue;
+            }
+        }
         if (utf8_next(p + at, n - at, &len) < 0)
-            return false;
-    return true;
+            break;
+        at += len;
+    }
+    return at;
+}
+
+static inline bool utf8_valid(const void *text, size_t n)
+{
+    return utf8_valid_prefix(text, n) == n;
 }
 
 /* Writes cp (valid) to out[0..4); returns the number of bytes. */

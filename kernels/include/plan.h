@@ -99,7 +99,7 @@ struct law_tok {
 
 enum readout_kind {
     READ_SAMPLE,   /* i[0] a draw from p, -1 when no token is allowed or the logits are not finite. With n = 1 also f[0] its
-                      ln p and f[1] its RAW log-probability; with n = 0 these are 0 */
+                      ln p, f[1] its RAW log-probability, i[1] its rank: tokens with a larger logit; with n = 0 these are 0 */
     READ_TOPK,     /* i[0..n) the n likeliest tokens, -1 where there are fewer; f[0..n) log-probabilities; f[n] logsumexp
                       (RAW: of the logits; else 0, p being normalised); f[n+1] entropy in nats */
     READ_LOGPROB,  /* listed tokens: f[0..n) log-probabilities, i[0..n) rank: tokens with a larger one */

@@ -1,10 +1,10 @@
-/* JSON in (the caller's variables) and out (the tojson filter, as Python's json.dumps writes it). */
+#include "json.h"
+
 #include <inttypes.h>
 #include <math.h>
 
 #include "num.h"
 #include "ops.h"
-#include "text.h"
 #include "ustr.h"
 
 static void json_string(struct jrt *rt, struct jbuf *b, const struct jstr *s, bool ascii)
@@ -63,7 +63,7 @@ static bool json_scalar(struct jrt *rt, struct jbuf *b, struct jval v)
     }
 }
 
-static void json_key(struct jrt *rt, struct jbuf *b, struct jval k, const struct jtext_json *how)
+static void json_key(struct jrt *rt, struct jbuf *b, struct jval k, const struct jjson_style *how)
 {
     if (k.kind == J_STR) {
         json_string(rt, b, k.s, how->ascii);
@@ -75,7 +75,7 @@ static void json_key(struct jrt *rt, struct jbuf *b, struct jval k, const struct
     jbuf_putc(rt, b, '"');
 }
 
-static void json_newline(struct jrt *rt, struct jbuf *b, const struct jtext_json *how, int level)
+static void json_newline(struct jrt *rt, struct jbuf *b, const struct jjson_style *how, int level)
 {
     if (!how->indent)
         return;
@@ -84,9 +84,9 @@ static void json_newline(struct jrt *rt, struct jbuf *b, const struct jtext_json
         jbuf_add(rt, b, how->indent->p, how->indent->n);
 }
 
-static void json_value(struct jrt *rt, struct jbuf *b, struct jval v, const struct jtext_json *how, int level);
+static void json_value(struct jrt *rt, struct jbuf *b, struct jval v, const struct jjson_style *how, int level);
 
-static void json_list(struct jrt *rt, struct jbuf *b, const struct jlist *l, const struct jtext_json *how, int level)
+static void json_list(struct jrt *rt, struct jbuf *b, const struct jlist *l, const struct jjson_style *how, int level)
 {
     jbuf_putc(rt, b, '[');
     for (size_t i = 0; i < l->n; i++) {
@@ -113,7 +113,7 @@ static const struct jdict *sorted_by_key(struct jrt *rt, const struct jdict *d)
     return out;
 }
 
-static void json_dict(struct jrt *rt, struct jbuf *b, const struct jdict *d, const struct jtext_json *how, int level)
+static void json_dict(struct jrt *rt, struct jbuf *b, const struct jdict *d, const struct jjson_style *how, int level)
 {
     if (how->sort_keys)
         d = sorted_by_key(rt, d);
@@ -131,7 +131,7 @@ static void json_dict(struct jrt *rt, struct jbuf *b, const struct jdict *d, con
     jbuf_putc(rt, b, '}');
 }
 
-static void json_value(struct jrt *rt, struct jbuf *b, struct jval v, const struct jtext_json *how, int level)
+static void json_value(struct jrt *rt, struct jbuf *b, struct jval v, const struct jjson_style *how, int level)
 {
     jrt_step(rt, 1);
     jrt_enter(rt);
@@ -146,7 +146,7 @@ static void json_value(struct jrt *rt, struct jbuf *b, struct jval v, const stru
     jrt_leave(rt);
 }
 
-void jtext_to_json(struct jrt *rt, struct jbuf *b, struct jval v, const struct jtext_json *how)
+void jjson_write(struct jrt *rt, struct jbuf *b, struct jval v, const struct jjson_style *how)
 {
     json_value(rt, b, v, how, 0);
 }
@@ -157,7 +157,7 @@ static struct jval list_from_json(struct jrt *rt, json_t *j)
     size_t i;
     json_t *item;
     json_array_foreach(j, i, item)
-        l->v[l->n++] = jtext_from_json(rt, item);
+        l->v[l->n++] = jjson_read(rt, item);
     return jval_list(l);
 }
 
@@ -168,11 +168,11 @@ static struct jval dict_from_json(struct jrt *rt, json_t *j)
     size_t n_key;
     json_t *item;
     json_object_keylen_foreach(j, key, n_key, item)
-        jdict_set(rt, d, jval_strn(rt, key, n_key), jtext_from_json(rt, item));
+        jdict_set(rt, d, jval_strn(rt, key, n_key), jjson_read(rt, item));
     return jval_dict(d);
 }
 
-struct jval jtext_from_json(struct jrt *rt, json_t *j)
+struct jval jjson_read(struct jrt *rt, json_t *j)
 {
     struct jval v = jval_none();
     jrt_step(rt, 1);

@@ -2,7 +2,7 @@
 
 #include <inttypes.h>
 
-#include "callable.h"
+#include "builtin.h"
 #include "loop.h"
 #include "num.h"
 #include "ustr.h"
@@ -71,15 +71,15 @@ static void repr_range(struct jrt *rt, struct jbuf *b, const struct jrange *r)
 static void repr_callable(struct jrt *rt, struct jbuf *b, struct jval v)
 {
     if (v.kind == J_FUNC) {
-        jbuf_printf(rt, b, "<function %s>", jcallable_func_name(v.fn));
+        jbuf_printf(rt, b, "<function %s>", v.fn->name);
     } else if (v.kind == J_METHOD) {
-        jbuf_printf(rt, b, "<built-in method %s of %s object>", jcallable_method_name(v.bound->m),
+        jbuf_printf(rt, b, "<built-in method %s of %s object>", v.bound->method->name,
                     jval_type(v.bound->self));
-    } else if (!jcallable_macro_name(v.m)) {
+    } else if (!v.m->name) {
         jbuf_puts(rt, b, "<Macro anonymous>");
     } else {
         jbuf_puts(rt, b, "<Macro ");
-        repr_string(rt, b, jcallable_macro_name(v.m));
+        repr_string(rt, b, v.m->name);
         jbuf_putc(rt, b, '>');
     }
 }

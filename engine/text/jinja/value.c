@@ -2,7 +2,6 @@
 
 #include <xxhash.h>
 
-#include "loop.h"
 #include "ops.h"
 #include "text.h"
 

@@ -59,7 +59,7 @@ struct jval {
         struct jcycler *cycler;
         struct jjoiner *joiner;
         const struct jundef *u;
-        const struct jfunc *fn;
+        const struct jbuiltin *fn;
     };
 };
 
@@ -98,7 +98,13 @@ struct jundef {
 
 struct jbound {
     struct jval self;
-    const struct jmethod *m;
+    const struct jbuiltin *method;
+};
+
+struct jmacro {
+    const struct jstr *name;  /* NULL: the body of a call block */
+    const struct jnode *node; /* J_NODE_MACRO */
+    struct jact *up;          /* what its body sees around it */
 };
 
 struct jcycler {

@@ -54,7 +54,7 @@ START_TEST(a_good_plan_passes)
     build(&p);
     ck_assert_msg(!plan_check(&p, &env, &e), "%s", e.msg);
     ck_assert_int_eq(p.readout[1].f0, 2);
-    ck_assert_int_eq(p.readout[2].i0, 3);
+    ck_assert_int_eq(p.readout[2].i0, 4);
     plan_free(&p);
 }
 END_TEST

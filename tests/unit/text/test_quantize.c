@@ -63,9 +63,9 @@ static void write_model(int poison_tensor, float poison)
     ck_assert_int_eq(gguf_writer_open(&w, in_path, 0, &e), 0);
     gguf_put_str(w, "general.architecture", "test");
     gguf_put_u32(w, "general.file_type", 0);
-    gguf_put_strs(w, "list", (struct gguf_str[]){{"a", 1}, {"b", 1}}, 2);
+    gguf_put_strs(w, "list", (struct slice[]){{"a", 1}, {"b", 1}}, 2);
     for (int t = 0; t < N_SPEC; t++)
-        ck_assert_int_eq(gguf_put_tensor(w, (struct gguf_str){specs[t].name, strlen(specs[t].name)}, specs[t].n_dim,
+        ck_assert_int_eq(gguf_put_tensor(w, (struct slice){specs[t].name, strlen(specs[t].name)}, specs[t].n_dim,
                                          (int64_t[]){specs[t].d0, specs[t].d1}, DT_F32, &e),
                          0);
     ck_assert_int_eq(gguf_write_head(w, &e), 0);
@@ -107,9 +107,9 @@ static void check_types(const char *type_name, const int want[N_SPEC], uint32_t 
     ck_assert_int_eq(gguf_open(&g, out_path, &e), 0);
     ck_assert_int_eq(gguf_get_u32(g, "general.file_type", &ft, &e), 0);
     ck_assert_uint_eq(ft, file_type);
-    struct gguf_str s[2];
+    struct slice s[2];
     ck_assert_int_eq(gguf_get_strs(g, "list", s, 2, &e), 0);
-    ck_assert(gguf_str_eq(s[1], "b"));
+    ck_assert(slice_eq(s[1], "b"));
     ck_assert_int_eq(g->n_tensor, N_SPEC);
     for (int t = 0; t < N_SPEC; t++) {
         const struct gguf_tensor *out = gguf_tensor_find(g, specs[t].name);

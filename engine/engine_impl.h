@@ -1,0 +1,110 @@
+/* The engine's insides: one struct, passed to the few files that together are the engine. Private to engine/. */
+#ifndef GALLEY_ENGINE_IMPL_H
+#define GALLEY_ENGINE_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "backend.h"
+#include "engine.h"
+#include "kv.h"
+#include "metrics.h"
+#include "model/model.h"
+#include "request.h"
+#include "wake.h"
+
+struct lane { /* one model on one back end, with its pool. Owner: the engine thread once started */
+    const struct backend_ops *ops;
+    struct backend *backend;
+    struct bmodel *model;
+    struct kv_pool pool;
+    struct plan_env env;
+    struct step_plan plan;
+    struct step_result result;
+    struct kvop *move; /* [plan.cap.n_kvop] copies that the next plan must carry */
+    int32_t n_move;
+};
+
+struct seq_list {
+    struct seq *head, *tail; /* in rank order: priority, arrival, choice */
+    int32_t n;
+};
+
+enum { MAX_WOKEN = 16 };
+
+struct engine {
+    struct engine_options opt;
+    struct model model;
+    struct lane target;
+    struct request_limits limits;
+    char memory_plan[2048];
+
+    /* the engine thread's */
+    struct request *requests;          /* all it has, newest first */
+    struct seq_list waiting, running;
+    uint64_t next_order;
+    int64_t now_ns;                    /* at the start of the step */
+    struct sink *woken[MAX_WOKEN];     /* to wake at the end of the step */
+    int32_t n_woken;
+    struct metrics metrics;
+    char *text;                        /* one token's text and whatever was held back before it */
+
+    /* shared */
+    struct queue inbox;
+    struct wake wake;
+    pthread_t thread;
+    bool started;
+    atomic_bool stop, draining, failed;
+    atomic_llong heartbeat_ns;
+    atomic_int n_pending, n_queued;    /* submitted and not done; of them not yet running */
+};
+
+/* ---- seq.c: a sequence's blocks and tokens ---- */
+
+/* Takes what the prefix cache holds of the tokens, all but the last at most; sets n_computed. */
+void seq_match_prefix(struct engine *eng, struct seq *s);
+/* Blocks for n_slot slots after n_computed, none of them shared: copies are queued as moves. False: not enough blocks;
+ * what was taken stays the sequence's. */
+bool seq_reserve(struct engine *eng, struct seq *s, int32_t n_slot);
+/* n more tokens are computed: full blocks are published. */
+void seq_commit(struct engine *eng, struct seq *s, int32_t n);
+/* `to` becomes a copy of what `from` has computed; both share all blocks. No moves may be pending. */
+void seq_fork(struct engine *eng, const struct seq *from, struct seq *to);
+void seq_release(struct engine *eng, struct seq *s); /* gives all blocks back; n_computed = 0 */
+
+/* ---- output.c: what a sequence says ---- */
+
+struct sampled { /* a token that was decided, and what goes with it to the client */
+    int32_t tok;
+    float logprob;
+    int32_t rank, n_top;
+    const struct top_logprob *top;
+};
+/* Appends the token, looks for ends, emits. Returns false when the sequence is finished by it. */
+bool seq_accept(struct engine *eng, struct seq *s, const struct sampled *t);
+/* Ends a sequence that is waiting or running; the last one of a request hands the request back. */
+void seq_finish(struct engine *eng, struct seq *s, enum finish_reason why, int32_t stop_id, const char *stop_text);
+/* Ends all sequences of a request, wherever they are. */
+void request_finish(struct engine *eng, struct request *r, enum finish_reason why);
+
+/* ---- sched.c ---- */
+
+void sched_add(struct engine *eng, struct seq *s);    /* to the waiting list */
+void sched_remove(struct engine *eng, struct seq *s); /* from whichever list it is in */
+/* Decides n_want of every running sequence, admits, preempts. Returns the rows of the step. */
+int32_t sched_pick(struct engine *eng);
+
+/* ---- step.c ---- */
+
+/* One step; returns false when there was nothing to do. */
+bool engine_step(struct engine *eng);
+
+/* A crash in a back end prints the plan it was running. */
+void engine_dump_on_bug(void);
+
+/* ---- setup.c ---- */
+
+int engine_setup(struct engine *eng, struct err *e);
+void engine_teardown(struct engine *eng);
+
+#endif

@@ -1,0 +1,217 @@
+/* The engine as the server sees it: requests go in, events come out; nothing of tensors. Any thread may create and submit
+ * requests; everything else about a request happens on its owner's thread.
+ *
+ *   struct request *r;
+ *   if (!request_create(eng, prompt, n_prompt, &params, &sink, user, &r, &e) && !engine_submit(eng, r, &e)) ...
+ *   ... sink.wake() is called; then on the sink's thread:
+ *   while (sink_next(&sink, &r, &done)) {
+ *       while (request_next_event(r, &ev)) ...;
+ *       if (done) request_free(r);
+ *   }
+ *
+ * Ownership of a request: its creator until engine_submit returns 0, then the engine, then the sink's thread again once
+ * sink_next has returned it with `done`. In between its creator may call request_next_event, engine_cancel and the
+ * getters that say so.
+ */
+#ifndef GALLEY_ENGINE_H
+#define GALLEY_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "queue.h"
+
+struct engine;
+struct request;
+struct tokenizer;
+struct model_info;
+struct backend_ops;
+
+/* ---- Starting and stopping ---- */
+
+struct engine_options {
+    const char *model_path;           /* GGUF */
+    const char *draft_path;           /* GGUF with the same vocabulary, or NULL */
+    const char *backend;              /* "auto", "ref", "cpu", ... */
+    const struct backend_ops *ops;    /* tests: used instead of `backend` when not NULL */
+    int32_t n_thread;                 /* 0: one for each available core */
+    int32_t n_ctx;                    /* longest sequence, prompt and answer; 0: the model's own, as far as kv memory allows */
+    size_t kv_mem_bytes;              /* 0: chosen from n_ctx and free memory */
+    int kv_type;                      /* enum dtype of K and V: DT_F32, DT_F16 (default for 0 is DT_F16: pass -1), ... */
+    int32_t max_batch_tokens;         /* rows of a step; 0: 512 */
+    int32_t max_seqs;                 /* sequences that run at once; 0: 64 */
+    int32_t max_queue;                /* requests that may wait; 0: 1024 */
+    bool no_prefix_cache;
+    int (*progress)(void *arg, size_t done, size_t total); /* while loading; nonzero stops it */
+    void *progress_arg;
+};
+
+/* Loads the model and reserves all memory; the engine thread does not run yet. Errors name the file and tensor, or the
+ * option and a value that would fit. */
+int engine_open(const struct engine_options *opt, struct engine **out, struct err *e);
+int engine_start(struct engine *eng, struct err *e);
+/* From now on engine_submit refuses; running and queued requests go on. */
+void engine_drain(struct engine *eng);
+/* Cancels what is left, delivers it to its sinks, joins the thread. */
+void engine_stop(struct engine *eng);
+void engine_close(struct engine *eng); /* after engine_stop, or instead of it when never started; NULL is legal */
+
+/* A table for a person: memory plan and devices, several lines, NUL-terminated, valid while the engine lives. */
+const char *engine_memory_plan(const struct engine *eng);
+const struct model_info *engine_model(const struct engine *eng);
+const struct tokenizer *engine_tokenizer(const struct engine *eng);
+int32_t engine_n_ctx(const struct engine *eng);
+int32_t engine_max_seqs(const struct engine *eng);
+
+/* Nanoseconds since the engine thread last showed life (at least once a second when idle). Any thread. */
+int64_t engine_heartbeat_age_ns(const struct engine *eng);
+/* The back end broke: nothing will be served any more; the process should end. Any thread. */
+bool engine_failed(const struct engine *eng);
+/* Requests submitted and not yet done. Any thread. */
+int32_t engine_n_pending(const struct engine *eng);
+
+struct model_info {
+    char name[128];             /* general.name, or the file's name without .gguf */
+    const char *chat_template;  /* Jinja source, NULL when the file has none */
+    int32_t n_vocab, n_ctx_train;
+    uint64_t n_param;
+    char quant[32];             /* "Q8_0": the type most weights have */
+    const char *architecture;
+};
+
+/* ---- Requests ---- */
+
+struct logit_bias {
+    int32_t tok;
+    float bias;
+};
+
+/* Neutral values in brackets. Everything pointed to is copied by request_create, which checks every range and names the
+ * field, as an OpenAI client spells it, in its error. */
+struct gen_params {
+    float temperature;         /* [1] >= 0; 0 is greedy */
+    float top_p, min_p;        /* [1] (0, 1]; [0] [0, 1] */
+    float typical_p;           /* [1] (0, 1] */
+    float top_h;               /* [0] off, or (0, 1] */
+    int32_t top_k;             /* [0] off; >= 0 */
+    int32_t top_h_mode;        /* enum top_h_mode: [0] partial, 1 entropy */
+    int32_t top_h_n;           /* [100] */
+    float repetition_penalty;  /* [1] > 0 */
+    float frequency_penalty;   /* [0] -2..2 */
+    float presence_penalty;    /* [0] -2..2 */
+    const struct logit_bias *bias; /* -100..100 each; -100 bans */
+    int32_t n_bias;
+    bool has_seed;             /* same seed, same text, under any load */
+    uint64_t seed;
+    int32_t max_tokens;        /* >= 1; -1: what is left of the context. 0: only prompt_logprobs are wanted */
+    int32_t min_tokens;        /* [0] end tokens are banned before */
+    int32_t n;                 /* [1] sequences; each is a choice */
+    bool ignore_eos;
+    bool include_stop;         /* keep the stop string in the text */
+    bool keep_special;         /* text of special tokens is emitted as well */
+    const char *const *stop;   /* UTF-8, none empty */
+    int32_t n_stop;
+    const int32_t *stop_ids;
+    int32_t n_stop_ids;
+    int32_t n_logprobs;        /* [-1] none; k >= 0: the sampled token's and the k likeliest; at most 20 */
+    int32_t n_prompt_logprobs; /* [-1] */
+    bool emit_tokens;          /* an event for each token, even when its text is held back */
+    int32_t priority;          /* [0] lower runs first, as in vLLM */
+    int64_t timeout_ns;        /* [0] none; counted from submission */
+    const char *cache_salt;    /* [NULL] prefixes are shared only among equal salts */
+    bool no_cache;             /* neither use nor fill the prefix cache */
+};
+
+void gen_params_init(struct gen_params *p); /* the neutral values; max_tokens 16 */
+
+enum finish_reason {
+    FINISH_NONE,
+    FINISH_STOP,     /* an end token, a stop string or a stop id */
+    FINISH_LENGTH,   /* max_tokens, or the context is full */
+    FINISH_CANCELED, /* engine_cancel or engine_stop */
+    FINISH_DEADLINE,
+    FINISH_ERROR,    /* the model failed; see request_error */
+};
+
+struct top_logprob {
+    int32_t tok;
+    float logprob; /* natural, of the logits as the model gives them */
+};
+
+struct gen_event { /* text and top are borrowed until the next call for this request */
+    int32_t choice;
+    int32_t tok;      /* -1: text or an end without a new token */
+    float logprob;    /* of tok, when n_logprobs >= 0 */
+    int32_t rank;     /* of tok among the logits: 0 is the likeliest; when n_logprobs >= 0 */
+    int32_t n_top;
+    const struct top_logprob *top;
+    const char *text; /* n_text bytes of valid UTF-8, never a part of a code point or of a stop string */
+    int32_t n_text;
+    enum finish_reason finish; /* not FINISH_NONE: this choice's last event */
+    int32_t stop_id;           /* with FINISH_STOP: the token id that ended it, -1: a stop string did */
+    const char *stop_text;     /* with FINISH_STOP: the stop string, or NULL */
+};
+
+struct sink { /* one for each consuming thread; owned by it; zeroed at first */
+    struct queue q;
+    struct queue_node *drained;   /* taken from q, not yet returned by sink_next */
+    void (*wake)(struct sink *s); /* called from the engine thread, at most once a step; must not block */
+};
+
+/* Copies prompt and parameters and reserves all the memory the request will ever use. -ERR_INVALID names the field;
+ * -ERR_TOOLONG: prompt and max_tokens do not fit the context or the KV cache, ever. */
+int request_create(struct engine *eng, const int32_t *prompt, int32_t n_prompt, const struct gen_params *p, struct sink *sink,
+                   void *user, struct request **out, struct err *e);
+/* -ERR_BUSY: the queue is full or the engine drains; the request stays the caller's. */
+int engine_submit(struct engine *eng, struct request *r, struct err *e);
+/* Ends the request within one step; it still arrives at its sink. Any thread, while the request is not done. */
+void engine_cancel(struct engine *eng, struct request *r);
+void request_free(struct request *r); /* NULL is legal */
+
+/* The next request with news. `done`: the engine has let go of it; drain its events, then it is the caller's. */
+bool sink_next(struct sink *s, struct request **r, bool *done);
+bool request_next_event(struct request *r, struct gen_event *ev);
+
+void *request_user(const struct request *r);
+
+struct request_usage {
+    int32_t n_prompt, n_cached; /* prompt tokens; of them found in the prefix cache */
+    int32_t n_output;           /* all choices */
+    int32_t n_preempted;
+    int64_t queued_ns, first_token_ns, total_ns; /* from submission */
+};
+/* Once an event has been received for n_cached and times so far, all of it once done. */
+void request_usage(const struct request *r, struct request_usage *u);
+const char *request_error(const struct request *r); /* once done with FINISH_ERROR */
+
+/* Prompt token i's log-probability given those before it (i >= 1); top[] as in gen_event. Valid once a token event or the
+ * end has been received. */
+void request_prompt_logprob(const struct request *r, int32_t i, float *logprob, int32_t *rank, int32_t *n_top,
+                            const struct top_logprob **top);
+
+/* ---- Metrics ---- */
+
+enum { HIST_MAX_BUCKET = 24 };
+
+struct histogram {
+    int32_t n_bucket;
+    const double *bound;                 /* [n_bucket] upper bounds, ascending; +Inf is implied */
+    uint64_t count[HIST_MAX_BUCKET + 1]; /* not cumulative */
+    double sum;
+};
+
+struct engine_metrics { /* a snapshot; counters since start */
+    uint64_t n_prompt_tokens, n_output_tokens, n_steps, n_preempted;
+    uint64_t n_cache_query_tokens, n_cache_hit_tokens;
+    uint64_t n_finished[FINISH_ERROR + 1]; /* choices, by enum finish_reason */
+    uint64_t n_rejected;                   /* refused by engine_submit: queue full or draining */
+    int32_t n_running, n_waiting;
+    int32_t n_block, n_block_used, n_block_cached; /* used + cached + free == n_block */
+    int32_t block_len;
+    struct histogram queue_s, first_token_s, inter_token_s, total_s, prompt_tokens, output_tokens, step_rows;
+};
+void engine_metrics(const struct engine *eng, struct engine_metrics *m); /* any thread */
+
+#endif

@@ -1,0 +1,26 @@
+/* A model file made ready for a back end: architecture as data, tensors found and checked, tokenizer, chat template.
+ * Private to engine/. Source for the keys: GGUF's documentation and llama.cpp's published names. */
+#ifndef GALLEY_MODEL_H
+#define GALLEY_MODEL_H
+
+#include "backend.h"
+#include "engine.h"
+#include "tokenizer.h"
+
+struct gguf;
+
+struct model { /* owner: the engine */
+    struct gguf *file;
+    struct model_info info;
+    struct model_desc desc;
+    struct model_weights w; /* points into the file's map */
+    struct tokenizer *tok;
+    char *chat_template, *architecture; /* NUL-terminated copies behind info */
+    int32_t early_exit_layer;           /* galley.early_exit_layer, 0: none */
+};
+
+/* Errors name the file and the key or tensor. */
+int model_open(const char *path, struct model *m, struct err *e);
+void model_close(struct model *m);
+
+#endif

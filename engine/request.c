@@ -1,0 +1,331 @@
+/* Creating a request: every range is checked and all memory reserved here, on the caller's thread. */
+#include "request.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "mem.h"
+#include "rng.h"
+
+enum { MAX_CHOICES = 128, MAX_LOGPROBS = 20, MAX_STOPS = 64, MAX_STOP_IDS = 256, MAX_BIAS = 1024, MAX_SALT = 1024 };
+
+void gen_params_init(struct gen_params *p)
+{
+    *p = (struct gen_params){.temperature = 1, .top_p = 1, .typical_p = 1, .top_h_n = 100, .repetition_penalty = 1,
+                             .max_tokens = 16, .n = 1, .n_logprobs = -1, .n_prompt_logprobs = -1};
+}
+
+/* ---- Ranges ---- */
+
+struct range {
+    const char *field;
+    double value, lo, hi;
+    bool open_lo; /* lo itself is excluded */
+};
+
+static int check_range(const struct range *r, struct err *e)
+{
+    if (r->value <= r->hi && (r->open_lo ? r->value > r->lo : r->value >= r->lo)) /* NaN fails both */
+        return 0;
+    return err_set(e, ERR_INVALID, "%s must be %s %g and at most %g, not %g", r->field, r->open_lo ? "above" : "at least", r->lo,
+                   r->hi, r->value);
+}
+
+static int check_ids(const char *field, const int32_t *id, int32_t n, int32_t n_vocab, struct err *e)
+{
+    for (int32_t i = 0; i < n; i++)
+        if (id[i] < 0 || id[i] >= n_vocab)
+            return err_set(e, ERR_INVALID, "%s: %d is not a token id of this model (0 to %d)", field, id[i], n_vocab - 1);
+    return 0;
+}
+
+static int check_stops(const struct gen_params *p, struct err *e)
+{
+    if (p->n_stop > MAX_STOPS)
+        return err_set(e, ERR_INVALID, "stop has %d strings, at most %d are taken", p->n_stop, MAX_STOPS);
+    for (int32_t i = 0; i < p->n_stop; i++) {
+        size_t len = strlen(p->stop[i]);
+        if (len == 0 || len > MAX_STOP_BYTES)
+            return err_set(e, ERR_INVALID, "stop: string %d has %zu bytes; 1 to %d are taken", i, len, MAX_STOP_BYTES);
+    }
+    return 0;
+}
+
+static int check_params(const struct gen_params *p, const struct request_limits *lim, int32_t n_vocab, struct err *e)
+{
+    int max_n = lim->max_seqs < MAX_CHOICES ? lim->max_seqs : MAX_CHOICES;
+    const struct range range[] = {
+        {"temperature", p->temperature, 0, 100, false},
+        {"top_p", p->top_p, 0, 1, true},
+        {"min_p", p->min_p, 0, 1, false},
+        {"typical_p", p->typical_p, 0, 1, true},
+        {"top_h", p->top_h, 0, 1, false},
+        {"top_h_mode", p->top_h_mode, TOP_H_PARTIAL, TOP_H_ENTROPY, false},
+        {"top_h_n", p->top_h_n, 1, INT32_MAX, false},
+        {"top_k", p->top_k, 0, INT32_MAX, false},
+        {"repetition_penalty", p->repetition_penalty, 0, 100, true},
+        {"frequency_penalty", p->frequency_penalty, -2, 2, false},
+        {"presence_penalty", p->presence_penalty, -2, 2, false},
+        {"max_tokens", p->max_tokens, -1, INT32_MAX, false},
+        {"min_tokens", p->min_tokens, 0, p->max_tokens < 0 ? lim->n_ctx : p->max_tokens, false},
+        {"n", p->n, 1, max_n, false},
+        {"logprobs", p->n_logprobs, -1, MAX_LOGPROBS, false},
+        {"prompt_logprobs", p->n_prompt_logprobs, -1, MAX_LOGPROBS, false},
+        {"stop_token_ids", p->n_stop_ids, 0, MAX_STOP_IDS, false},
+        {"logit_bias", p->n_bias, 0, MAX_BIAS, false},
+        {"timeout", (double)p->timeout_ns, 0, 1e18, false},
+    };
+    for (size_t i = 0; i < sizeof range / sizeof *range; i++)
+        if (check_range(&range[i], e))
+            return -ERR_INVALID;
+    for (int32_t i = 0; i < p->n_bias; i++)
+        if (check_ids("logit_bias", &p->bias[i].tok, 1, n_vocab, e) ||
+            check_range(&(struct range){"logit_bias", p->bias[i].bias, -100, 100, false}, e))
+            return -ERR_INVALID;
+    if (p->cache_salt && (!*p->cache_salt || strlen(p->cache_salt) > MAX_SALT))
+        return err_set(e, ERR_INVALID, "cache_salt must have 1 to %d bytes", MAX_SALT);
+    int rc = check_stops(p, e);
+    return rc ? rc : check_ids("stop_token_ids", p->stop_ids, p->n_stop_ids, n_vocab, e);
+}
+
+/* Decides max_tokens, or says why the request can never run. */
+static int check_length(struct gen_params *p, int32_t n_prompt, const struct request_limits *lim, struct err *e)
+{
+    if (n_prompt < 1)
+        return err_set(e, ERR_INVALID, "prompt must have at least one token");
+    int32_t room = lim->n_ctx - n_prompt;
+    if (room < (p->max_tokens == 0 ? 0 : 1))
+        return err_set(e, ERR_TOOLONG, "This model's maximum context length is %d tokens, but the prompt has %d.", lim->n_ctx, n_prompt);
+    if (p->max_tokens < 0)
+        p->max_tokens = room;
+    if (p->max_tokens > room)
+        return err_set(e, ERR_TOOLONG, "This model's maximum context length is %d tokens, but %d were asked for: %d in the prompt and %d to generate (max_tokens).",
+                       lim->n_ctx, n_prompt + p->max_tokens, n_prompt, p->max_tokens);
+    int32_t need = (n_prompt + p->max_tokens + lim->block_len - 1) / lim->block_len;
+    if (need > lim->n_block)
+        return err_set(e, ERR_TOOLONG, "%d tokens need %d KV blocks, the server has %d: lower max_tokens, or start it with a larger --kv-mem", n_prompt + p->max_tokens,
+                       need, lim->n_block);
+    return 0;
+}
+
+/* ---- Memory ---- */
+
+/* Copies n bytes into the request's arena; *failed latches an allocation that failed. */
+static void *copy(struct request *r, const void *src, size_t size_bytes, bool *failed)
+{
+    void *p = arena_alloc(&r->mem, size_bytes);
+    if (!p)
+        *failed = true;
+    else if (size_bytes && src)
+        memcpy(p, src, size_bytes);
+    return p;
+}
+
+static void copy_stops(struct request *r, const struct gen_params *p, bool *failed)
+{
+    char **text = copy(r, NULL, sizeof *text * (size_t)p->n_stop, failed);
+    int32_t *len = copy(r, NULL, sizeof *len * (size_t)p->n_stop, failed);
+    for (int32_t i = 0; !*failed && i < p->n_stop; i++) {
+        len[i] = (int32_t)strlen(p->stop[i]);
+        text[i] = copy(r, p->stop[i], (size_t)len[i] + 1, failed);
+        r->stop_set.max_len = len[i] > r->stop_set.max_len ? len[i] : r->stop_set.max_len;
+    }
+    r->stop_set.text = (const char *const *)text;
+    r->stop_set.len = len;
+    r->stop_set.n = p->n_stop;
+    r->p.stop = (const char *const *)text;
+}
+
+static int compare_bias(const void *a, const void *b)
+{
+    return ((const struct logit_bias *)a)->tok - ((const struct logit_bias *)b)->tok;
+}
+
+/* Sorted and, of equal tokens, the last given. A bias of -100 is a ban, as OpenAI documents it. */
+static void copy_biases(struct request *r, bool *failed)
+{
+    struct logit_bias *b = copy(r, r->p.bias, sizeof *b * (size_t)r->p.n_bias, failed);
+    r->user_ban = copy(r, NULL, sizeof *r->user_ban * (size_t)r->p.n_bias, failed);
+    if (*failed)
+        return;
+    qsort(b, (size_t)r->p.n_bias, sizeof *b, compare_bias);
+    int32_t n = 0;
+    for (int32_t i = 0; i < r->p.n_bias; i++) {
+        if (i + 1 < r->p.n_bias && b[i + 1].tok == b[i].tok)
+            continue;
+        if (b[i].bias <= -100)
+            r->user_ban[r->n_user_ban++] = b[i].tok;
+        else
+            b[n++] = b[i];
+    }
+    r->p.bias = b;
+    r->p.n_bias = n;
+}
+
+/* Tokens that end an answer, banned while fewer than min_tokens were generated. */
+static void collect_bans(struct request *r, const struct tokenizer *tok, bool *failed)
+{
+    int32_t n_eog;
+    const int32_t *eog = tok_eog(tok, &n_eog);
+    r->ban = copy(r, NULL, sizeof *r->ban * (size_t)(n_eog + r->p.n_stop_ids), failed);
+    if (*failed || r->p.min_tokens == 0)
+        return;
+    memcpy(r->ban, eog, sizeof *eog * (size_t)n_eog);
+    if (r->p.n_stop_ids)
+        memcpy(r->ban + n_eog, r->p.stop_ids, sizeof *r->ban * (size_t)r->p.n_stop_ids);
+    r->n_ban = n_eog + r->p.n_stop_ids;
+}
+
+static bool has_penalties(const struct gen_params *p)
+{
+    return p->repetition_penalty != 1 || p->frequency_penalty != 0 || p->presence_penalty != 0;
+}
+
+void seq_count_token(struct seq *s, int32_t tok)
+{
+    if (!has_penalties(&s->req->p))
+        return;
+    int32_t at = 0, hi = s->n_law_tok;
+    while (at < hi) {
+        int32_t mid = (at + hi) / 2;
+        if (s->law_tok[mid].tok < tok)
+            at = mid + 1;
+        else
+            hi = mid;
+    }
+    if (at == s->n_law_tok || s->law_tok[at].tok != tok) {
+        memmove(&s->law_tok[at + 1], &s->law_tok[at], sizeof *s->law_tok * (size_t)(s->n_law_tok - at));
+        s->law_tok[at] = (struct law_tok){.tok = tok};
+        s->n_law_tok++;
+    }
+    s->law_tok[at].n_output++;
+}
+
+static int compare_law_tok(const void *a, const void *b)
+{
+    return ((const struct law_tok *)a)->tok - ((const struct law_tok *)b)->tok;
+}
+
+/* Biases and prompt counts, sorted and merged; every choice starts from a copy. Returns how many. */
+static int32_t initial_counts(const struct request *r, struct law_tok *out)
+{
+    int32_t n = 0, merged = 0;
+    for (int32_t i = 0; i < r->p.n_bias; i++)
+        out[n++] = (struct law_tok){.tok = r->p.bias[i].tok, .bias = r->p.bias[i].bias};
+    for (int32_t i = 0; has_penalties(&r->p) && i < r->n_prompt; i++)
+        out[n++] = (struct law_tok){.tok = r->prompt[i], .n_prompt = 1};
+    qsort(out, (size_t)n, sizeof *out, compare_law_tok);
+    for (int32_t i = 0; i < n; i++)
+        if (merged && out[merged - 1].tok == out[i].tok) {
+            out[merged - 1].n_prompt += out[i].n_prompt;
+            out[merged - 1].bias += out[i].bias;
+        } else {
+            out[merged++] = out[i];
+        }
+    return merged;
+}
+
+static uint64_t random_u64(void)
+{
+    uint64_t x;
+    if (getrandom(&x, sizeof x, 0) != (ssize_t)sizeof x)
+        x = (uint64_t)(uintptr_t)&x; /* never on Linux; a weak key is no safety matter */
+    return x;
+}
+
+static void init_seq(struct request *r, int32_t choice, const struct request_limits *lim, const struct tokenizer *tok,
+                     uint64_t seed, bool *failed)
+{
+    struct seq *s = &r->seq[choice];
+    int32_t n_tok = r->n_prompt + r->p.max_tokens, max_text = (int32_t)detok_bound(tok);
+    int32_t n_law_tok = r->p.n_bias + (has_penalties(&r->p) ? n_tok : 0);
+    *s = (struct seq){.req = r, .choice = choice, .span = -1, .noise_key = rng_mix(seed + (uint64_t)choice)};
+    s->out = copy(r, NULL, sizeof *s->out * (size_t)r->p.max_tokens, failed);
+    s->block = copy(r, NULL, sizeof *s->block * (size_t)(n_tok / lim->block_len + 2), failed);
+    s->law_tok = copy(r, NULL, sizeof *s->law_tok * (size_t)n_law_tok, failed);
+    s->strategy_state = copy(r, NULL, lim->strategy_state_bytes, failed);
+    s->stop.cap = stop_scan_cap(&r->stop_set, max_text);
+    s->stop.held = r->stop_set.n ? copy(r, NULL, 2 * (size_t)s->stop.cap, failed) : NULL;
+    detok_init(&s->detok, tok, !r->p.keep_special);
+    if (*failed)
+        return;
+    if (choice == 0) {
+        s->n_law_tok = initial_counts(r, s->law_tok);
+    } else {
+        s->n_law_tok = r->seq[0].n_law_tok;
+        memcpy(s->law_tok, r->seq[0].law_tok, sizeof *s->law_tok * (size_t)s->n_law_tok);
+    }
+}
+
+static void init_ring(struct request *r, const struct tokenizer *tok, bool *failed)
+{
+    int32_t text = stop_scan_cap(&r->stop_set, 2 * (int32_t)detok_bound(tok)), n_top = r->p.n_logprobs > 0 ? r->p.n_logprobs : 0;
+    r->max_event_bytes = (int32_t)(sizeof(struct gen_event) + sizeof(struct top_logprob) * (size_t)n_top) + text;
+    uint32_t cap = 4096, want = 8 * ring_record_bytes((uint32_t)r->max_event_bytes) * (uint32_t)r->p.n;
+    while (cap < want)
+        cap *= 2;
+    ring_init(&r->ring, copy(r, NULL, cap, failed), cap);
+}
+
+static void init_prompt_logprobs(struct request *r, bool *failed)
+{
+    if (r->p.n_prompt_logprobs < 0)
+        return;
+    r->prompt_lp = copy(r, NULL, sizeof *r->prompt_lp * (size_t)r->n_prompt, failed);
+    r->prompt_top = copy(r, NULL, sizeof *r->prompt_top * (size_t)r->n_prompt * (size_t)r->p.n_prompt_logprobs, failed);
+}
+
+int request_build(const struct request_limits *lim, const struct tokenizer *tok, const int32_t *prompt, int32_t n_prompt,
+                  const struct gen_params *p, struct sink *sink, void *user, struct request **out, struct err *e)
+{
+    *out = NULL;
+    struct gen_params checked = *p;
+    int rc = check_params(&checked, lim, tok_n_vocab(tok), e);
+    if (!rc)
+        rc = check_ids("prompt", prompt, n_prompt, tok_n_vocab(tok), e);
+    if (!rc)
+        rc = check_length(&checked, n_prompt, lim, e);
+    if (rc)
+        return rc;
+
+    struct request *r = mem_calloc(1, sizeof *r);
+    if (!r)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    bool failed = false;
+    arena_init(&r->mem, 8192);
+    r->p = checked;
+    r->sink = sink;
+    r->user = user;
+    r->n_prompt = n_prompt;
+    r->news = (struct news){.req = r};
+    r->done = (struct news){.req = r, .done = true};
+    r->prompt = copy(r, prompt, sizeof *prompt * (size_t)n_prompt, &failed);
+    r->p.stop_ids = copy(r, p->stop_ids, sizeof *p->stop_ids * (size_t)p->n_stop_ids, &failed);
+    r->p.cache_salt = p->cache_salt ? copy(r, p->cache_salt, strlen(p->cache_salt) + 1, &failed) : NULL;
+    copy_stops(r, p, &failed);
+    copy_biases(r, &failed);
+    collect_bans(r, tok, &failed);
+    init_ring(r, tok, &failed);
+    init_prompt_logprobs(r, &failed);
+    r->seq = copy(r, NULL, sizeof *r->seq * (size_t)r->p.n, &failed);
+    uint64_t seed = r->p.has_seed ? r->p.seed : random_u64();
+    for (int32_t i = 0; !failed && i < r->p.n; i++)
+        init_seq(r, i, lim, tok, rng_mix(seed), &failed);
+    if (failed) {
+        request_free(r);
+        return err_set(e, ERR_NOMEM, "out of memory for a request of %d tokens", n_prompt + r->p.max_tokens);
+    }
+    r->n_active = r->p.n;
+    *out = r;
+    return 0;
+}
+
+void request_free(struct request *r)
+{
+    if (!r)
+        return;
+    arena_free(&r->mem);
+    mem_free(r);
+}

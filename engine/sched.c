@@ -1,0 +1,196 @@
+/* The scheduler: which sequences run in a step, and how many rows each gets. There is no prefill and no decode, only
+ * tokens not yet computed and a budget. Sequences stand in rank order (priority, arrival, choice); decoding ones are
+ * served first, so that a long prompt delays nobody; when blocks run out the lowest rank is preempted and recomputes. */
+#include "engine_impl.h"
+#include "strategy/strategy.h"
+
+/* ---- Lists in rank order ---- */
+
+static bool ranks_before(const struct seq *a, const struct seq *b)
+{
+    if (a->req->p.priority != b->req->p.priority)
+        return a->req->p.priority < b->req->p.priority;
+    if (a->req->order != b->req->order)
+        return a->req->order < b->req->order;
+    return a->choice < b->choice;
+}
+
+static void list_insert(struct seq_list *l, struct seq *s)
+{
+    struct seq *after = l->tail; /* newcomers mostly rank last */
+    while (after && ranks_before(s, after))
+        after = after->prev;
+    s->prev = after;
+    s->next = after ? after->next : l->head;
+    *(s->prev ? &s->prev->next : &l->head) = s;
+    *(s->next ? &s->next->prev : &l->tail) = s;
+    l->n++;
+}
+
+static void list_remove(struct seq_list *l, struct seq *s)
+{
+    *(s->prev ? &s->prev->next : &l->head) = s->next;
+    *(s->next ? &s->next->prev : &l->tail) = s->prev;
+    s->prev = s->next = NULL;
+    l->n--;
+}
+
+void sched_add(struct engine *eng, struct seq *s)
+{
+    s->state = SEQ_WAITING;
+    list_insert(&eng->waiting, s);
+}
+
+void sched_remove(struct engine *eng, struct seq *s)
+{
+    if (s->state == SEQ_WAITING)
+        list_remove(&eng->waiting, s);
+    else if (s->state == SEQ_RUNNING)
+        list_remove(&eng->running, s);
+    s->n_want = 0;
+}
+
+static void start_running(struct engine *eng, struct seq *s)
+{
+    s->state = SEQ_RUNNING;
+    s->n_want = 0;
+    list_insert(&eng->running, s);
+}
+
+static void preempt(struct engine *eng, struct seq *s)
+{
+    sched_remove(eng, s);
+    seq_release(eng, s);
+    sched_add(eng, s);
+    eng->metrics.now.n_preempted++;
+    atomic_fetch_add_explicit(&s->req->n_preempted, 1, memory_order_relaxed);
+}
+
+/* ---- Forks of one prompt ---- */
+
+/* Choice 0 computes the prompt up to its last token; then the others share its blocks, and each computes that last token
+ * itself, under its own law. A fork that finds no place waits, and finds the prompt in the prefix cache. */
+static int32_t fork_point(const struct seq *s)
+{
+    return s->req->n_prompt - 1;
+}
+
+static bool leads_forks(const struct seq *s)
+{
+    return s->choice == 0 && s->req->p.n > 1 && s->req->seq[1].state == SEQ_IDLE;
+}
+
+static void fork_choices(struct engine *eng, struct seq *leader)
+{
+    for (int32_t i = 1; i < leader->req->p.n; i++) {
+        struct seq *s = &leader->req->seq[i];
+        if (s->state != SEQ_IDLE)
+            continue;
+        if (eng->running.n < eng->limits.max_seqs) {
+            seq_fork(eng, leader, s);
+            start_running(eng, s);
+        } else {
+            sched_add(eng, s);
+        }
+    }
+}
+
+static void fork_ready(struct engine *eng)
+{
+    for (struct seq *s = eng->running.head; s; s = s->next)
+        if (leads_forks(s) && s->n_computed >= fork_point(s))
+            fork_choices(eng, s);
+}
+
+/* ---- Rows ---- */
+
+/* Rows the sequence could use now. 0 also when its client reads too slowly: it pauses until there is room for what a step
+ * may say. */
+static int32_t rows_wanted(const struct seq *s)
+{
+    if (!request_has_room(s->req, 2 * s->req->p.n))
+        return 0;
+    if (leads_forks(s))
+        return fork_point(s) - s->n_computed;
+    return s->strategy->want(s);
+}
+
+/* Gives `s` up to `want` rows, preempting lower ranks for blocks. False: `s` itself had to be preempted. */
+static bool grant(struct engine *eng, struct seq *s, int32_t want, int32_t *budget)
+{
+    int32_t n = want < *budget ? want : *budget;
+    while (!seq_reserve(eng, s, n)) {
+        struct seq *victim = eng->running.tail;
+        *budget += victim->n_want;
+        preempt(eng, victim);
+        if (victim == s)
+            return false;
+    }
+    s->n_want = n;
+    *budget -= n;
+    return true;
+}
+
+static void grant_running(struct engine *eng, bool decoding, int32_t *budget)
+{
+    for (struct seq *s = eng->running.head, *next; s && *budget > 0; s = next) {
+        int32_t want = s->n_want ? 0 : rows_wanted(s);
+        bool is_decoding = s->n_computed >= s->req->n_prompt;
+        if (want > 0 && is_decoding == decoding && !grant(eng, s, want, budget))
+            return; /* it was the last in rank */
+        next = s->next; /* read after granting: a preempted one is no longer in the list */
+    }
+}
+
+/* A waiting sequence starts only on blocks that are there: it never preempts. */
+static bool admit(struct engine *eng, struct seq *s, int32_t *budget)
+{
+    seq_match_prefix(eng, s);
+    int32_t n_matched = s->n_computed, want = leads_forks(s) ? fork_point(s) - s->n_computed : s->strategy->want(s);
+    if (want > *budget)
+        want = *budget;
+    if (want < 0)
+        want = 0;
+    if (!seq_reserve(eng, s, want)) {
+        seq_release(eng, s);
+        return false;
+    }
+    list_remove(&eng->waiting, s);
+    start_running(eng, s);
+    s->n_want = want;
+    *budget -= want;
+    struct request *r = s->req;
+    eng->metrics.now.n_cache_query_tokens += (uint64_t)seq_n_tok(s);
+    eng->metrics.now.n_cache_hit_tokens += (uint64_t)n_matched;
+    if (atomic_load_explicit(&r->queued_ns, memory_order_relaxed) == 0) { /* the request's first start */
+        int64_t waited = eng->now_ns - r->submit_ns;
+        atomic_store_explicit(&r->queued_ns, waited > 0 ? waited : 1, memory_order_relaxed);
+        atomic_store_explicit(&r->n_cached, n_matched, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&eng->n_queued, 1, memory_order_relaxed);
+        hist_add(&eng->metrics.now.queue_s, (double)waited * 1e-9);
+    }
+    return true;
+}
+
+static void admit_waiting(struct engine *eng, int32_t *budget)
+{
+    for (struct seq *s = eng->waiting.head, *next; s && *budget > 0 && eng->running.n < eng->limits.max_seqs; s = next) {
+        next = s->next;
+        if (request_has_room(s->req, 2 * s->req->p.n) && !admit(eng, s, budget))
+            return; /* in order: a small request behind must not starve a large one */
+    }
+}
+
+int32_t sched_pick(struct engine *eng)
+{
+    int32_t cap = eng->opt.max_batch_tokens, budget = cap;
+    uint64_t n_preempted = eng->metrics.now.n_preempted;
+    for (struct seq *s = eng->running.head; s; s = s->next)
+        s->n_want = 0;
+    fork_ready(eng);
+    grant_running(eng, true, &budget);
+    grant_running(eng, false, &budget);
+    if (n_preempted == eng->metrics.now.n_preempted) /* what was just preempted must not come straight back */
+        admit_waiting(eng, &budget);
+    return cap - budget;
+}

@@ -1,0 +1,214 @@
+/* Start-up: the model is opened, loaded, and all memory reserved; what does not fit is refused with the option to change. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "engine_impl.h"
+#include "mem.h"
+
+enum { BLOCK_LEN = 16, MIB = 1 << 20 };
+
+static size_t memory_available(void)
+{
+    size_t kib = 0;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1)
+            break;
+    if (f)
+        fclose(f);
+    return kib ? kib * 1024 : (size_t)4 << 30; /* a system without /proc: a cautious guess */
+}
+
+static void fill_defaults(struct engine_options *o)
+{
+    o->backend = o->backend ? o->backend : "auto";
+    o->kv_type = o->kv_type < 0 ? DT_F16 : o->kv_type;
+    o->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : 512;
+    o->max_seqs = o->max_seqs ? o->max_seqs : 64;
+    o->max_queue = o->max_queue ? o->max_queue : 1024;
+}
+
+/* The largest plan the engine will ever make for sequences of n_ctx. */
+static struct plan_limits plan_limits(const struct engine_options *o, int32_t n_vocab, int32_t n_ctx)
+{
+    int32_t seqs = o->max_seqs, rows = o->max_batch_tokens, top = 20 + 2;
+    return (struct plan_limits){
+        .n_span = seqs,
+        .n_row = rows,
+        .n_held = seqs * PLAN_MAX_TREE,
+        .n_mix = 4 * seqs,
+        .n_part = 64 * seqs,
+        .n_kvop = 4 * seqs,
+        .n_law = seqs,
+        .n_law_tok = n_ctx + 2048 > 1 << 16 ? n_ctx + 2048 : 1 << 16,
+        .n_ban = 2048 + 64 * seqs,
+        .n_mask = 4,
+        .n_readout = 2 * rows + 4 * seqs,
+        .n_list = rows + PLAN_MAX_LIST * seqs,
+        .n_bt = seqs * (n_ctx / BLOCK_LEN + 2),
+        .n_out_f = rows * (top + 1) + seqs * (2 + PLAN_MAX_TOPK),
+        .n_out_i = rows * (top + 1) + seqs * (2 + PLAN_MAX_TOPK),
+        .n_vocab = n_vocab,
+    };
+}
+
+static size_t kv_bytes(const struct lane *lane, struct kv_config kv, int32_t n_block)
+{
+    kv.n_block = n_block;
+    return lane->ops->kv_bytes(lane->model, &kv);
+}
+
+/* How many blocks fit kv_mem_bytes, and how long a sequence may be. */
+static int size_pool(struct engine *eng, struct kv_config *kv, int32_t *n_ctx, struct err *e)
+{
+    struct engine_options *o = &eng->opt;
+    struct lane *lane = &eng->target;
+    size_t one = kv_bytes(lane, *kv, 2) - kv_bytes(lane, *kv, 1), fixed = kv_bytes(lane, *kv, 1) - one;
+    size_t available = memory_available(), mem = o->kv_mem_bytes ? o->kv_mem_bytes : available / 2;
+    if (o->kv_mem_bytes > available)
+        return err_set(e, ERR_NOMEM, "--kv-mem %zuMiB: only %zu MiB of memory are free; --kv-mem %zuMiB would fit", o->kv_mem_bytes / MIB,
+                       available / MIB, available * 9 / 10 / MIB);
+    int32_t model_ctx = eng->model.desc.n_ctx_train, ctx = o->n_ctx ? o->n_ctx : model_ctx;
+    int64_t most = (int64_t)o->max_seqs * ((ctx + BLOCK_LEN - 1) / BLOCK_LEN + 1); /* more than this is never used */
+    int64_t n = mem > fixed ? (int64_t)((mem - fixed) / one) : 0;
+    n = n > most ? most : n;
+    n = n > INT32_MAX / BLOCK_LEN ? INT32_MAX / BLOCK_LEN : n;
+    int64_t fits = n * BLOCK_LEN;
+    if (o->n_ctx && fits < o->n_ctx)
+        return err_set(e, ERR_NOMEM, "--ctx %d needs %zu MiB of KV cache, %zu MiB may be used: --ctx %lld would fit%s", o->n_ctx,
+                       (fixed + one * (size_t)((o->n_ctx + BLOCK_LEN - 1) / BLOCK_LEN)) / MIB + 1, mem / MIB, (long long)fits,
+                       o->kv_mem_bytes ? ", or a larger --kv-mem" : "");
+    if (fits < BLOCK_LEN)
+        return err_set(e, ERR_NOMEM, "--kv-mem %zuMiB is too small: %zuMiB is the least that works", mem / MIB, (fixed + one) / MIB + 1);
+    kv->n_block = (int32_t)n;
+    *n_ctx = fits < ctx ? (int32_t)fits : ctx;
+    return 0;
+}
+
+static int load_lane(struct engine *eng, struct err *e)
+{
+    struct lane *lane = &eng->target;
+    struct engine_options *o = &eng->opt;
+    lane->ops = o->ops ? o->ops : backend_find(o->backend, e);
+    if (!lane->ops)
+        return -ERR_NOTFOUND;
+    int32_t ctx = o->n_ctx ? o->n_ctx : eng->model.desc.n_ctx_train;
+    struct backend_options bo = {.n_thread = o->n_thread, .limits = plan_limits(o, eng->model.desc.n_vocab, ctx)};
+    int rc = lane->ops->open(&bo, &lane->backend, e);
+    if (!rc)
+        rc = lane->ops->load(lane->backend, &eng->model.desc, &eng->model.w, o->progress, o->progress_arg, &lane->model, e);
+    struct kv_config kv = {.block_len = BLOCK_LEN, .k_type = o->kv_type, .v_type = o->kv_type};
+    if (!rc)
+        rc = size_pool(eng, &kv, &ctx, e);
+    if (!rc)
+        rc = lane->ops->kv_create(lane->model, &kv, e);
+    if (!rc)
+        rc = plan_create(&lane->plan, &bo.limits, e);
+    if (rc)
+        return rc;
+    lane->env = (struct plan_env){.n_vocab = eng->model.desc.n_vocab, .n_layer = eng->model.desc.n_layer, .n_embd = eng->model.desc.n_embd,
+                                  .n_block = kv.n_block, .block_len = BLOCK_LEN};
+    lane->move = mem_alloc(sizeof *lane->move * (size_t)bo.limits.n_kvop);
+    lane->result.f = mem_alloc(sizeof *lane->result.f * (size_t)bo.limits.n_out_f);
+    lane->result.i = mem_alloc(sizeof *lane->result.i * (size_t)bo.limits.n_out_i);
+    if (!lane->move || !lane->result.f || !lane->result.i)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    uint64_t seed = 0;
+    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+        seed = (uint64_t)clock_ns();
+    eng->limits = (struct request_limits){.n_ctx = ctx, .block_len = BLOCK_LEN, .n_block = kv.n_block, .max_seqs = o->max_seqs};
+    return kv_pool_create(&lane->pool, kv.n_block, BLOCK_LEN, seed, e);
+}
+
+/* A draft proposes tokens by id: it is of use only if equal ids mean equal text. */
+static int check_draft(struct engine *eng, struct err *e)
+{
+    if (!eng->opt.draft_path)
+        return 0;
+    struct model draft;
+    int rc = model_open(eng->opt.draft_path, &draft, e);
+    if (rc)
+        return rc;
+    int32_t n = tok_n_vocab(eng->model.tok), n_draft = tok_n_vocab(draft.tok);
+    if (n != n_draft)
+        rc = err_set(e, ERR_INVALID, "--draft-model: it has %d tokens, the target %d", n_draft, n);
+    for (int32_t t = 0; !rc && t < n; t++) {
+        struct slice a = tok_piece(eng->model.tok, t), b = tok_piece(draft.tok, t);
+        if (a.len != b.len || memcmp(a.p, b.p, a.len))
+            rc = err_set(e, ERR_INVALID, "--draft-model: token %d means '%.*s' there and '%.*s' in the target", t, (int)b.len, b.p, (int)a.len,
+                         a.p);
+    }
+    model_close(&draft);
+    return rc;
+}
+
+static void describe_memory(struct engine *eng)
+{
+    struct backend_stats st;
+    const struct model_info *info = &eng->model.info;
+    eng->target.ops->stats(eng->target.model, &st);
+    snprintf(eng->memory_plan, sizeof eng->memory_plan,
+             "model      %s (%s, %s, %.1fM parameters)\n"
+             "device     %s\n"
+             "weights    %8.1f MiB\n"
+             "KV cache   %8.1f MiB   %d tokens in blocks of %d, %s; the longest sequence has %d\n"
+             "scratch    %8.1f MiB   steps of at most %d tokens, %d sequences at once\n",
+             info->name, info->architecture, info->quant, (double)info->n_param / 1e6, st.device, (double)st.weight_bytes / MIB,
+             (double)st.kv_bytes / MIB, eng->limits.n_block * BLOCK_LEN, BLOCK_LEN, dtype_info(eng->opt.kv_type)->name, eng->limits.n_ctx,
+             (double)st.scratch_bytes / MIB, eng->opt.max_batch_tokens, eng->opt.max_seqs);
+}
+
+static int check_options(const struct engine_options *o, struct err *e)
+{
+    if (o->max_batch_tokens < 1 || o->max_batch_tokens > INT16_MAX)
+        return err_set(e, ERR_INVALID, "--max-batch-tokens %d: 1 to %d", o->max_batch_tokens, INT16_MAX);
+    if (o->max_seqs < 1 || o->max_seqs > 4096)
+        return err_set(e, ERR_INVALID, "--max-seqs %d: 1 to 4096", o->max_seqs);
+    if (o->n_ctx < 0 || o->n_ctx > 1 << 24)
+        return err_set(e, ERR_INVALID, "--ctx %d: 1 to %d", o->n_ctx, 1 << 24);
+    if (!dtype_info(o->kv_type))
+        return err_set(e, ERR_INVALID, "--kv-type: F32, F16, BF16 or Q8_0");
+    return 0;
+}
+
+int engine_setup(struct engine *eng, struct err *e)
+{
+    fill_defaults(&eng->opt);
+    int rc = check_options(&eng->opt, e);
+    if (!rc)
+        rc = model_open(eng->opt.model_path, &eng->model, e);
+    if (!rc)
+        rc = check_draft(eng, e);
+    if (!rc)
+        rc = load_lane(eng, e);
+    if (rc)
+        return rc;
+    eng->text = mem_alloc(MAX_STOP_BYTES + 4 * detok_bound(eng->model.tok));
+    if (!eng->text)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    metrics_init(&eng->metrics);
+    eng->metrics.now.n_block = eng->limits.n_block;
+    eng->metrics.now.block_len = BLOCK_LEN;
+    metrics_publish(&eng->metrics);
+    describe_memory(eng);
+    return 0;
+}
+
+void engine_teardown(struct engine *eng)
+{
+    struct lane *lane = &eng->target;
+    if (lane->ops) {
+        lane->ops->unload(lane->model);
+        lane->ops->close(lane->backend);
+    }
+    kv_pool_free(&lane->pool);
+    plan_free(&lane->plan);
+    mem_free(lane->move);
+    mem_free(lane->result.f);
+    mem_free(lane->result.i);
+    mem_free(eng->text);
+    model_close(&eng->model);
+}

@@ -19,7 +19,7 @@ struct chat_template; /* owner: whoever compiled it; immutable, so any number of
 struct render_limits {
     size_t output_bytes; /* of the rendered text [16 MiB] */
     size_t memory_bytes; /* of all values alive during the rendering; nothing is freed before its end [128 MiB] */
-    uint64_t steps;      /* evaluated nodes, loop turns, and 64-byte blocks of string work [50 million] */
+    uint64_t steps;      /* evaluated nodes, loop turns, and 64-byte blocks of string work [10 million] */
     int depth;           /* nested statements, expressions, macro calls and values [1000] */
     int64_t range_items; /* length of one range() [100000, as jinja2's sandbox] */
 };

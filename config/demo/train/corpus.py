@@ -18,6 +18,7 @@ import turns
 
 SEED = 20
 VOCABULARY_START = 262  # the first id that is neither special nor a bare byte
+DRILL_EARLY, DRILL_UNTIL, DRILL_LATE = 0.45, 0.35, 0.04
 
 
 def generator(*key):
@@ -77,12 +78,13 @@ def document(rng, progress):
     return rng.choices(KINDS, weights)[0](rng)
 
 
-def token_drill(rng, tokenizer, longest):
-    """Random tokens, then the same again: only copying can predict them."""
+def token_drill(rng, tokenizer):
+    """Random tokens over and over: only copying can predict them."""
     size = tokenizer.get_vocab_size()
-    half = [rng.randrange(VOCABULARY_START, size)
-            for _ in range(rng.randint(8, longest // 2))]
-    return half + half, [False] * len(half) + [True] * len(half)
+    count = rng.choice((4, 8, 16, 32, 64))
+    once = [rng.randrange(VOCABULARY_START, size) for _ in range(count)]
+    again = rng.randint(1, 3)
+    return once * (1 + again), [False] * count + [True] * count * again
 
 
 def encode(tokenizer, document):
@@ -95,9 +97,9 @@ def encode(tokenizer, document):
     return ids, learnt
 
 
-def encoded(rng, tokenizer, progress, longest):
-    if rng.random() < max(0.02, 0.35 - 3 * progress):
-        return token_drill(rng, tokenizer, longest // 4)
+def encoded(rng, tokenizer, progress):
+    if rng.random() < (DRILL_EARLY if progress < DRILL_UNTIL else DRILL_LATE):
+        return token_drill(rng, tokenizer)
     return encode(tokenizer, document(rng, progress))
 
 
@@ -106,7 +108,7 @@ def fill_rows(rng, tokenizer, progress, rows, length):
     filled = [([], []) for _ in range(rows)]
     misses = 0
     while misses < 2 * rows:
-        ids, learnt = encoded(rng, tokenizer, progress, length)
+        ids, learnt = encoded(rng, tokenizer, progress)
         fits = [row for row in filled if len(row[0]) + len(ids) <= length]
         if not fits:
             misses += 1

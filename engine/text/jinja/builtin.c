@@ -56,6 +56,8 @@ static void bind(struct jrt *rt, const struct jbuiltin *b, const struct jargs *i
 struct jval jbuiltin_call(struct jrt *rt, const struct jbuiltin *b, struct jval self, const struct jargs *args)
 {
     struct jval arg[JBUILTIN_ARG_MAX];
+    if (self.kind == J_STR) /* most walk over the string, character by character */
+        jrt_step(rt, self.s->n / 16);
     if (b->n_max == JBUILTIN_ANY)
         return b->call(rt, self, NULL, args);
     bind(rt, b, args, arg);

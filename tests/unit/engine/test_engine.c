@@ -1,0 +1,607 @@
+/* The engine over the fake back end, stepped by hand: what a request says must not depend on who else is there, how the
+ * prompt was cut, or how often it was preempted; and nothing may leak or allocate. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine_impl.h"
+#include "fake.h"
+#include "mem.h"
+#include "random_plan.h"
+#include "tiny_gguf.h"
+
+enum { MAX_OUT = 1600, MAX_CHOICE = 8 };
+
+struct heard { /* all that a request said */
+    int32_t tok[MAX_CHOICE][MAX_OUT], n_tok[MAX_CHOICE];
+    float logprob[MAX_CHOICE][MAX_OUT];
+    char text[MAX_CHOICE][8 * MAX_OUT];
+    int32_t n_text[MAX_CHOICE];
+    enum finish_reason finish[MAX_CHOICE];
+    const char *stop_text;
+    bool done;
+    struct request *r;
+};
+
+static char *path;
+static struct engine *eng;
+static struct sink sink;
+
+static void on_wake(struct sink *s)
+{
+}
+
+static void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs)
+{
+    struct err e = {0};
+    struct engine_options opt = {.model_path = path, .ops = &backend_fake, .n_ctx = n_ctx, .max_batch_tokens = batch, .max_seqs = max_seqs,
+                                 .kv_type = -1, .kv_mem_bytes = (size_t)n_block * 16 * sizeof(uint64_t)};
+    ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
+    ck_assert_int_eq(eng->limits.n_block <= n_block, 1);
+    sink = (struct sink){.wake = on_wake};
+}
+
+static void close_engine(void)
+{
+    ck_assert_int_eq(kv_available(&eng->target.pool), eng->limits.n_block);
+    ck_assert(kv_consistent(&eng->target.pool));
+    engine_close(eng);
+}
+
+static void setup(void)
+{
+    path = tiny_gguf_write("llama", 2048, 1);
+}
+
+static void teardown(void)
+{
+    unlink(path);
+    free(path);
+}
+
+static void hear(struct heard *h)
+{
+    struct gen_event ev;
+    while (request_next_event(h->r, &ev)) {
+        int c = ev.choice;
+        if (ev.tok >= 0) {
+            h->logprob[c][h->n_tok[c]] = ev.logprob;
+            h->tok[c][h->n_tok[c]++] = ev.tok;
+        }
+        memcpy(h->text[c] + h->n_text[c], ev.text, (size_t)ev.n_text);
+        h->n_text[c] += ev.n_text;
+        if (ev.finish) {
+            ck_assert_int_eq(h->finish[c], FINISH_NONE);
+            h->finish[c] = ev.finish;
+            h->stop_text = ev.stop_text;
+        }
+    }
+}
+
+static void listen_all(void)
+{
+    struct request *r;
+    bool done;
+    while (sink_next(&sink, &r, &done)) {
+        struct heard *h = request_user(r);
+        hear(h);
+        h->done |= done;
+    }
+}
+
+static struct heard *ask(const int32_t *prompt, int32_t n, const struct gen_params *p)
+{
+    struct err e = {0};
+    struct heard *h = calloc(1, sizeof *h);
+    ck_assert_msg(!request_create(eng, prompt, n, p, &sink, h, &h->r, &e), "%s", e.msg);
+    ck_assert_msg(!engine_submit(eng, h->r, &e), "%s", e.msg);
+    return h;
+}
+
+static void step(void)
+{
+    engine_step(eng);
+    ck_assert(kv_consistent(&eng->target.pool));
+    listen_all();
+}
+
+static void finish(struct heard *h)
+{
+    for (int i = 0; !h->done; i++) {
+        step();
+        ck_assert_int_lt(i, 100000);
+    }
+}
+
+static void forget(struct heard *h)
+{
+    request_free(h->r);
+    free(h);
+}
+
+static struct gen_params params(int32_t max_tokens)
+{
+    struct gen_params p;
+    gen_params_init(&p);
+    p.max_tokens = max_tokens;
+    p.temperature = 0;
+    p.emit_tokens = true;
+    p.ignore_eos = true;
+    return p;
+}
+
+static void random_prompt(struct rnd *r, int32_t *tok, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        tok[i] = rnd_int(r, 0, 255);
+}
+
+/* The answer computed without the engine: each token from a fresh plan over everything before it. */
+static void oracle(const int32_t *prompt, int32_t n_prompt, const struct law *law, int32_t n_out, int32_t *out)
+{
+    struct tiny_model t = {.d = fake_model_desc(TINY_VOCAB, 2048)};
+    t.d.n_layer = 2;
+    struct rig g;
+    struct kv_config kv = {.block_len = 16, .n_block = 64};
+    rig_open(&g, &backend_fake, &t, &kv, 1);
+    int32_t tok[1024], bt[64];
+    memcpy(tok, prompt, sizeof *tok * (size_t)n_prompt);
+    for (int i = 0; i < 64; i++)
+        bt[i] = i;
+    for (int32_t i = 0; i < n_out; i++) {
+        int32_t n = n_prompt + i;
+        plan_reset(&g.plan);
+        plan_law(&g.plan, law, NULL, 0, NULL, 0);
+        rig_chain(&g, 0, 0, tok, n, bt, 64);
+        plan_readout(&g.plan, &(struct readout){.kind = READ_SAMPLE, .row = n - 1, .bank = -1}, NULL);
+        rig_step(&g);
+        tok[n] = out[i] = g.out.i[0];
+    }
+    rig_close(&g);
+}
+
+START_TEST(equals_the_oracle_greedy_and_sampled)
+{
+    struct rnd r = rnd_begin("equals_the_oracle_greedy_and_sampled", 1);
+    open_engine(512, 64, 64, 8);
+    for (int round = 0; round < 10; round++) {
+        int32_t prompt[100], n = rnd_int(&r, 1, 100), want[40];
+        random_prompt(&r, prompt, n);
+        struct gen_params p = params(40);
+        p.has_seed = true;
+        p.seed = (uint64_t)round;
+        p.temperature = round % 2 ? 0.8f : 0;
+        p.top_k = round % 3 ? 0 : 5;
+        struct heard *h = ask(prompt, n, &p);
+        struct law law = neutral_law();
+        law.temperature = p.temperature;
+        law.top_k = p.top_k;
+        law.noise_key = h->r->seq[0].noise_key;
+        finish(h);
+        oracle(prompt, n, &law, 40, want);
+        ck_assert_int_eq(h->n_tok[0], 40);
+        ck_assert_mem_eq(h->tok[0], want, sizeof want);
+        ck_assert_int_eq(h->finish[0], FINISH_LENGTH);
+        forget(h);
+    }
+    close_engine();
+}
+END_TEST
+
+enum { N_REQ = 24 };
+static int32_t prompts[N_REQ][200], n_prompts[N_REQ];
+static struct heard *first[N_REQ];
+
+static struct gen_params params_of(int i)
+{
+    struct gen_params p = params(10 + 3 * i);
+    p.temperature = i % 2 ? 1 : 0;
+    p.has_seed = true;
+    p.seed = (uint64_t)i;
+    p.n = i % 5 == 4 ? 3 : 1;
+    p.frequency_penalty = i % 3 ? 0 : 0.5f;
+    p.repetition_penalty = i % 4 ? 1 : 1.2f;
+    p.priority = i % 3;
+    return p;
+}
+
+static void ask_each_alone(struct rnd *r)
+{
+    open_engine(1024, 1024, 4096, 32);
+    for (int i = 0; i < N_REQ; i++) {
+        n_prompts[i] = rnd_int(r, 1, 200);
+        random_prompt(r, prompts[i], n_prompts[i]);
+        if (i > 0 && i % 4 == 0) /* shared prefixes */
+            memcpy(prompts[i], prompts[i - 1], sizeof(int32_t) * (size_t)(n_prompts[i] < n_prompts[i - 1] ? n_prompts[i] : n_prompts[i - 1]));
+        struct gen_params p = params_of(i);
+        p.no_cache = true;
+        first[i] = ask(prompts[i], n_prompts[i], &p);
+        finish(first[i]);
+    }
+    close_engine();
+}
+
+static void expect_same(const struct heard *a, const struct heard *b)
+{
+    for (int c = 0; c < MAX_CHOICE; c++) {
+        ck_assert_int_eq(a->n_tok[c], b->n_tok[c]);
+        ck_assert_mem_eq(a->tok[c], b->tok[c], sizeof(int32_t) * (size_t)a->n_tok[c]);
+        ck_assert_int_eq(a->n_text[c], b->n_text[c]);
+        ck_assert_mem_eq(a->text[c], b->text[c], (size_t)a->n_text[c]);
+        ck_assert_int_eq(a->finish[c], b->finish[c]);
+    }
+}
+
+/* All at once, on ever tighter engines: small batches cut the prompts, few blocks preempt, few places queue. */
+START_TEST(company_changes_nothing)
+{
+    struct rnd r = rnd_begin("company_changes_nothing", 2);
+    ask_each_alone(&r);
+    static const struct {
+        int32_t n_block, batch, seqs;
+    } tight[] = {{1024, 512, 32}, {1024, 7, 32}, {40, 64, 32}, {24, 64, 32}, {1024, 64, 4}, {24, 5, 3}};
+    for (size_t k = 0; k < sizeof tight / sizeof *tight; k++) {
+        struct heard *h[N_REQ];
+        open_engine(320, tight[k].n_block, tight[k].batch, tight[k].seqs);
+        for (int i = 0; i < N_REQ; i++) {
+            struct gen_params p = params_of(i);
+            h[i] = ask(prompts[i], n_prompts[i], &p);
+            if (rnd_int(&r, 0, 2) == 0)
+                step();
+        }
+        for (int i = 0; i < N_REQ; i++) {
+            finish(h[i]);
+            expect_same(first[i], h[i]);
+        }
+        if (tight[k].n_block < 100)
+            ck_assert_uint_gt(eng->metrics.now.n_preempted, 0);
+        for (int i = 0; i < N_REQ; i++)
+            forget(h[i]);
+        close_engine();
+    }
+    for (int i = 0; i < N_REQ; i++)
+        forget(first[i]);
+}
+END_TEST
+
+START_TEST(a_second_turn_finds_the_first_in_the_cache)
+{
+    struct rnd r = rnd_begin("a_second_turn_finds_the_first_in_the_cache", 3);
+    int32_t prompt[300], n = 70;
+    open_engine(512, 64, 64, 8);
+    random_prompt(&r, prompt, n);
+    struct gen_params p = params(50);
+    struct heard *a = ask(prompt, n, &p);
+    finish(a);
+    memcpy(prompt + n, a->tok[0], sizeof(int32_t) * 50);
+    struct heard *b = ask(prompt, n + 50, &p);
+    finish(b);
+    struct request_usage u;
+    request_usage(b->r, &u);
+    ck_assert_int_eq(u.n_cached, (n + 50 - 1) / 16 * 16); /* generated blocks are in it too */
+    p.cache_salt = "mine";
+    struct heard *c = ask(prompt, n + 50, &p);
+    finish(c);
+    request_usage(c->r, &u);
+    ck_assert_int_eq(u.n_cached, 0);
+    expect_same(b, c);
+    forget(a), forget(b), forget(c);
+    close_engine();
+}
+END_TEST
+
+START_TEST(choice_0_of_many_is_the_only_choice_of_one)
+{
+    struct rnd r = rnd_begin("choice_0_of_many_is_the_only_choice_of_one", 4);
+    for (int32_t n = 1; n < 36; n += 2) {
+        int32_t prompt[40];
+        open_engine(512, 256, 64, 8);
+        random_prompt(&r, prompt, n);
+        struct gen_params p = params(20);
+        p.temperature = 1;
+        p.has_seed = true;
+        p.seed = 99;
+        struct heard *one = ask(prompt, n, &p);
+        finish(one);
+        p.n = 5;
+        p.no_cache = true;
+        struct heard *many = ask(prompt, n, &p);
+        finish(many);
+        ck_assert_mem_eq(one->tok[0], many->tok[0], sizeof(int32_t) * 20);
+        ck_assert_mem_ne(many->tok[0], many->tok[1], sizeof(int32_t) * 20);
+        forget(one), forget(many);
+        close_engine();
+    }
+}
+END_TEST
+
+START_TEST(every_way_to_end)
+{
+    struct rnd r = rnd_begin("every_way_to_end", 5);
+    int32_t prompt[20];
+    random_prompt(&r, prompt, 20);
+    open_engine(512, 64, 64, 8);
+    struct gen_params p = params(60);
+    p.temperature = 1;
+    p.has_seed = true;
+    struct heard *whole = ask(prompt, 20, &p);
+    finish(whole);
+
+    p.stop_ids = &whole->tok[0][7];
+    p.n_stop_ids = 1;
+    struct heard *h = ask(prompt, 20, &p);
+    finish(h);
+    int at = 0;
+    while (whole->tok[0][at] != whole->tok[0][7])
+        at++;
+    ck_assert_int_eq(h->n_tok[0], at + 1);
+    ck_assert_int_eq(h->finish[0], FINISH_STOP);
+    forget(h);
+    p.min_tokens = at + 1; /* banned until then: another text, but not shorter */
+    h = ask(prompt, 20, &p);
+    finish(h);
+    ck_assert_int_gt(h->n_tok[0], at + 1);
+    ck_assert_int_ne(h->tok[0][at], whole->tok[0][7]);
+    forget(h);
+    p.n_stop_ids = p.min_tokens = 0;
+
+    char stop[16] = {0};
+    memcpy(stop, whole->text[0] + whole->n_text[0] / 2, 3);
+    const char *stops[] = {stop};
+    p.stop = stops;
+    p.n_stop = (int32_t)(strlen(stop) > 0 && !(stop[0] & 0x80));
+    if (p.n_stop) {
+        h = ask(prompt, 20, &p);
+        finish(h);
+        const char *first_hit = memmem(whole->text[0], (size_t)whole->n_text[0], stop, strlen(stop));
+        ck_assert_int_eq(h->n_text[0], (int)(first_hit - whole->text[0]));
+        ck_assert_mem_eq(h->text[0], whole->text[0], (size_t)h->n_text[0]);
+        ck_assert_int_eq(h->finish[0], FINISH_STOP);
+        ck_assert_str_eq(h->stop_text, stop);
+        forget(h);
+    }
+    p.n_stop = 0;
+
+    p.max_tokens = 0;
+    p.n_prompt_logprobs = 2;
+    h = ask(prompt, 20, &p);
+    finish(h);
+    ck_assert_int_eq(h->n_tok[0], 0);
+    ck_assert_int_eq(h->finish[0], FINISH_LENGTH);
+    for (int i = 1; i < 20; i++) {
+        float lp;
+        int32_t rank, n_top;
+        const struct top_logprob *top;
+        request_prompt_logprob(h->r, i, &lp, &rank, &n_top, &top);
+        ck_assert(lp < 0 && isfinite(lp) && n_top == 2 && top[0].logprob >= top[1].logprob);
+        ck_assert(rank > 0 ? top[0].logprob >= lp : top[0].logprob == lp);
+    }
+    forget(h);
+    forget(whole);
+    close_engine();
+}
+END_TEST
+
+START_TEST(canceled_anywhere_leaves_nothing_behind)
+{
+    struct rnd r = rnd_begin("canceled_anywhere_leaves_nothing_behind", 6);
+    int32_t prompt[200];
+    for (int round = 0; round < 60; round++) {
+        struct heard *h[6];
+        open_engine(512, 40, 32, 3);
+        for (int i = 0; i < 6; i++) {
+            struct gen_params p = params(rnd_int(&r, 1, 100));
+            p.n = rnd_int(&r, 1, 3);
+            int32_t n = rnd_int(&r, 1, 200);
+            random_prompt(&r, prompt, n);
+            h[i] = ask(prompt, n, &p);
+        }
+        for (int i = 0, n = rnd_int(&r, 0, 30); i < n; i++)
+            step();
+        for (int i = 0; i < 6; i++)
+            if (!h[i]->done)
+                engine_cancel(eng, h[i]->r);
+        step(); /* within one step */
+        for (int i = 0; i < 6; i++) {
+            ck_assert(h[i]->done);
+            forget(h[i]);
+        }
+        ck_assert_int_eq(engine_n_pending(eng), 0);
+        ck_assert_int_eq(atomic_load(&eng->n_queued), 0);
+        close_engine();
+    }
+}
+END_TEST
+
+START_TEST(deadlines_queue_limit_and_drain)
+{
+    int32_t prompt[4] = {1, 2, 3, 4};
+    struct err e;
+    open_engine(512, 64, 64, 2);
+    eng->opt.max_queue = 3;
+    struct gen_params p = params(400);
+    p.timeout_ns = 20000000;
+    struct heard *h[3];
+    for (int i = 0; i < 3; i++)
+        h[i] = ask(prompt, 4, &p);
+    struct request *r;
+    ck_assert(!request_create(eng, prompt, 4, &p, &sink, NULL, &r, &e));
+    ck_assert_int_eq(engine_submit(eng, r, &e), -ERR_BUSY);
+    usleep(30000);
+    step();
+    for (int i = 0; i < 3; i++) {
+        ck_assert(h[i]->done);
+        ck_assert_int_eq(h[i]->finish[0], FINISH_DEADLINE);
+        forget(h[i]);
+    }
+    engine_drain(eng);
+    ck_assert_int_eq(engine_submit(eng, r, &e), -ERR_BUSY);
+    request_free(r);
+    close_engine();
+}
+END_TEST
+
+START_TEST(bad_requests_are_refused_by_name)
+{
+    int32_t prompt[600] = {0};
+    open_engine(512, 64, 64, 8);
+    struct gen_params good = params(10), p;
+    struct request *r;
+    struct err e;
+#define REFUSED(change, code, field)                                                                                   \
+    p = good;                                                                                                          \
+    change;                                                                                                            \
+    ck_assert_int_eq(request_create(eng, prompt, 4, &p, &sink, NULL, &r, &e), -(code));                                \
+    ck_assert_msg(strstr(e.msg, field) != NULL, "%s", e.msg);
+    REFUSED(p.temperature = -1, ERR_INVALID, "temperature")
+    REFUSED(p.temperature = NAN, ERR_INVALID, "temperature")
+    REFUSED(p.top_p = 0, ERR_INVALID, "top_p")
+    REFUSED(p.n = 9, ERR_INVALID, "n must")
+    REFUSED(p.n = 0, ERR_INVALID, "n must")
+    REFUSED(p.max_tokens = 600, ERR_TOOLONG, "max_tokens")
+    REFUSED(p.min_tokens = 11, ERR_INVALID, "min_tokens")
+    REFUSED(p.n_logprobs = 21, ERR_INVALID, "logprobs")
+    REFUSED(p.presence_penalty = 3, ERR_INVALID, "presence_penalty")
+    const char *empty[] = {""};
+    REFUSED((p.stop = empty, p.n_stop = 1), ERR_INVALID, "stop")
+    struct logit_bias bias = {.tok = 9999};
+    REFUSED((p.bias = &bias, p.n_bias = 1), ERR_INVALID, "logit_bias")
+    prompt[2] = -1;
+    REFUSED((void)0, ERR_INVALID, "prompt")
+    prompt[2] = 0;
+    ck_assert_int_eq(request_create(eng, prompt, 0, &good, &sink, NULL, &r, &e), -ERR_INVALID);
+    ck_assert_int_eq(request_create(eng, prompt, 512, &good, &sink, NULL, &r, &e), -ERR_TOOLONG);
+    for (long nth = 1; nth < 40; nth++) { /* out of memory anywhere in creation: refused, nothing leaks */
+        mem_fail_nth(nth);
+        int rc = request_create(eng, prompt, 40, &good, &sink, NULL, &r, &e);
+        mem_fail_nth(0);
+        ck_assert(rc == 0 || rc == -ERR_NOMEM);
+        request_free(r);
+    }
+    close_engine();
+}
+END_TEST
+
+START_TEST(a_broken_device_fails_everyone_once)
+{
+    int32_t prompt[4] = {1, 2, 3, 4};
+    open_engine(512, 64, 64, 8);
+    struct gen_params p = params(100);
+    struct heard *h[4];
+    for (int i = 0; i < 4; i++)
+        h[i] = ask(prompt, 4, &p);
+    fake_fail_wait(5);
+    for (int i = 0; i < 8; i++)
+        step();
+    for (int i = 0; i < 4; i++) {
+        ck_assert(h[i]->done);
+        ck_assert_int_eq(h[i]->finish[0], FINISH_ERROR);
+        ck_assert_ptr_nonnull(strstr(request_error(h[i]->r), "fake device"));
+        forget(h[i]);
+    }
+    ck_assert(engine_failed(eng));
+    close_engine();
+}
+END_TEST
+
+START_TEST(a_slow_reader_pauses_only_itself)
+{
+    int32_t prompt[4] = {1, 2, 3, 4};
+    open_engine(2048, 256, 64, 8);
+    struct gen_params p = params(1500);
+    struct heard *slow = ask(prompt, 4, &p);
+    p.max_tokens = 300;
+    struct heard *quick = ask(prompt, 4, &p);
+    for (int i = 0; i < 4000; i++) { /* only the quick one's events are read */
+        engine_step(eng);
+        hear(quick);
+    }
+    ck_assert_int_eq(quick->n_tok[0], 300);
+    int32_t paused_at = slow->r->seq[0].n_out;
+    ck_assert_int_lt(paused_at, 1500);
+    finish(slow);
+    ck_assert_int_eq(slow->n_tok[0], 1500);
+    ck_assert_int_eq(slow->finish[0], FINISH_LENGTH);
+    forget(slow), forget(quick);
+    close_engine();
+}
+END_TEST
+
+START_TEST(steps_allocate_nothing)
+{
+    struct rnd r = rnd_begin("steps_allocate_nothing", 7);
+    struct heard *h[N_REQ];
+    int32_t prompt[200];
+    open_engine(512, 40, 32, 6);
+    for (int i = 0; i < N_REQ; i++) {
+        struct gen_params p = params_of(i);
+        p.n_logprobs = i % 4;
+        int32_t n = rnd_int(&r, 1, 200);
+        random_prompt(&r, prompt, n);
+        h[i] = ask(prompt, n, &p);
+    }
+    unsigned long before = mem_thread_count();
+    for (int i = 0; i < N_REQ; i++)
+        finish(h[i]);
+    ck_assert_uint_eq(mem_thread_count(), before);
+    for (int i = 0; i < N_REQ; i++)
+        forget(h[i]);
+    close_engine();
+}
+END_TEST
+
+START_TEST(real_thread_serves_and_stops)
+{
+    int32_t prompt[4] = {1, 2, 3, 4};
+    open_engine(512, 64, 64, 8);
+    ck_assert(!engine_start(eng, NULL));
+    struct gen_params p = params(50);
+    struct heard *h[4];
+    for (int i = 0; i < 4; i++)
+        h[i] = ask(prompt, 4, &p);
+    for (int i = 0; i < 4; i++)
+        for (int wait = 0; !h[i]->done; wait++) {
+            usleep(1000);
+            listen_all();
+            ck_assert_int_lt(wait, 20000);
+        }
+    p.max_tokens = 400;
+    struct heard *last = ask(prompt, 4, &p);
+    engine_stop(eng);
+    listen_all();
+    ck_assert(last->done);
+    for (int i = 0; i < 4; i++)
+        forget(h[i]);
+    forget(last);
+    close_engine();
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("engine");
+    tcase_set_timeout(tc, 200);
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, equals_the_oracle_greedy_and_sampled);
+    tcase_add_test(tc, company_changes_nothing);
+    tcase_add_test(tc, a_second_turn_finds_the_first_in_the_cache);
+    tcase_add_test(tc, choice_0_of_many_is_the_only_choice_of_one);
+    tcase_add_test(tc, every_way_to_end);
+    tcase_add_test(tc, canceled_anywhere_leaves_nothing_behind);
+    tcase_add_test(tc, deadlines_queue_limit_and_drain);
+    tcase_add_test(tc, bad_requests_are_refused_by_name);
+    tcase_add_test(tc, a_broken_device_fails_everyone_once);
+    tcase_add_test(tc, a_slow_reader_pauses_only_itself);
+    tcase_add_test(tc, steps_allocate_nothing);
+    tcase_add_test(tc, real_thread_serves_and_stops);
+    Suite *s = suite_create("engine");
+    suite_add_tcase(s, tc);
+    SRunner *sr = srunner_create(s);
+    srunner_run_all(sr, CK_ENV);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

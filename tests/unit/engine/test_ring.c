@@ -1,0 +1,88 @@
+#include <check.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "random_plan.h"
+#include "ring.h"
+
+enum { CAP = 1024, N = 20000 };
+static _Alignas(8) char buf[CAP];
+static struct ring ring;
+
+static uint32_t record_len(uint32_t i)
+{
+    return (i * 7919u) % 97;
+}
+
+static void *write_all(void *arg)
+{
+    for (uint32_t i = 0; i < N;) {
+        uint32_t n = record_len(i);
+        char *at = ring_reserve(&ring, n);
+        if (!at) {
+            sched_yield();
+            continue;
+        }
+        memset(at, (int)(i & 0xff), n);
+        ring_commit(&ring, n);
+        i++;
+    }
+    return NULL;
+}
+
+START_TEST(records_arrive_whole_and_in_order)
+{
+    ring_init(&ring, buf, CAP);
+    pthread_t th;
+    pthread_create(&th, NULL, write_all, NULL);
+    for (uint32_t i = 0; i < N;) {
+        uint32_t n;
+        const unsigned char *at = ring_peek(&ring, &n);
+        if (!at) {
+            sched_yield();
+            continue;
+        }
+        ck_assert_uint_eq(n, record_len(i));
+        ck_assert_uint_eq((uintptr_t)at % 8, 0);
+        for (uint32_t j = 0; j < n; j++)
+            ck_assert_uint_eq(at[j], i & 0xff);
+        ring_pop(&ring);
+        i++;
+    }
+    pthread_join(th, NULL);
+    uint32_t n;
+    ck_assert_ptr_null(ring_peek(&ring, &n));
+}
+END_TEST
+
+START_TEST(room_for_two_means_a_record_fits)
+{
+    struct rnd r = rnd_begin("room_for_two_means_a_record_fits", 3);
+    ring_init(&ring, buf, CAP);
+    for (int i = 0; i < 20000; i++) {
+        uint32_t n = (uint32_t)rnd_int(&r, 0, 200), got;
+        if (ring_room(&ring) >= 2 * ring_record_bytes(n)) {
+            ck_assert_ptr_nonnull(ring_reserve(&ring, n));
+            ring_commit(&ring, n);
+        }
+        if (rnd_int(&r, 0, 1) && ring_peek(&ring, &got))
+            ring_pop(&ring);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("ring");
+    tcase_add_test(tc, records_arrive_whole_and_in_order);
+    tcase_add_test(tc, room_for_two_means_a_record_fits);
+    Suite *s = suite_create("ring");
+    suite_add_tcase(s, tc);
+    SRunner *sr = srunner_create(s);
+    srunner_run_all(sr, CK_ENV);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

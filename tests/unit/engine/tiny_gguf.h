@@ -1,0 +1,13 @@
+/* A small model file with random weights and a byte-level vocabulary, written to a temporary path. */
+#ifndef GALLEY_TEST_TINY_GGUF_H
+#define GALLEY_TEST_TINY_GGUF_H
+
+#include <stdint.h>
+
+enum { TINY_VOCAB = 320, TINY_EOS = 257, TINY_IM_START = 258, TINY_IM_END = 259 };
+
+/* 256 byte tokens, then <|endoftext|>, ... , then two- and three-letter tokens. Returns a path the caller unlinks and
+ * frees. */
+char *tiny_gguf_write(const char *architecture, int32_t n_ctx, uint64_t seed);
+
+#endif

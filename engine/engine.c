@@ -82,8 +82,8 @@ void engine_stop(struct engine *eng)
 
 /* ---- Requests ---- */
 
-int request_create(struct engine *eng, const int32_t *prompt, int32_t n_prompt, const struct gen_params *p, struct sink *sink,
-                   void *user, struct request **out, struct err *e)
+int request_create(struct engine *eng, const int32_t *prompt, int32_t n_prompt, const struct gen_params *p,
+                   struct sink *sink, void *user, struct request **out, struct err *e)
 {
     int rc = request_build(&eng->limits, eng->model.tok, prompt, n_prompt, p, sink, user, out, e);
     if (rc)

@@ -40,14 +40,14 @@ struct engine {
     char memory_plan[2048];
 
     /* the engine thread's */
-    struct request *requests;          /* all it has, newest first */
+    struct request *requests; /* all it has, newest first */
     struct seq_list waiting, running;
     uint64_t next_order;
-    int64_t now_ns;                    /* at the start of the step */
-    struct sink *woken[MAX_WOKEN];     /* to wake at the end of the step */
+    int64_t now_ns;                /* at the start of the step */
+    struct sink *woken[MAX_WOKEN]; /* to wake at the end of the step */
     int32_t n_woken;
     struct metrics metrics;
-    char *text;                        /* one token's text and whatever was held back before it */
+    char *text; /* one token's text and whatever was held back before it */
 
     /* shared */
     struct queue inbox;
@@ -56,7 +56,7 @@ struct engine {
     bool started;
     atomic_bool stop, draining, failed;
     atomic_llong heartbeat_ns;
-    atomic_int n_pending, n_queued;    /* submitted and not done; of them not yet running */
+    atomic_int n_pending, n_queued; /* submitted and not done; of them not yet running */
 };
 
 /* ---- seq.c: a sequence's blocks and tokens ---- */

@@ -41,8 +41,14 @@ int kv_pool_create(struct kv_pool *p, int32_t n_block, int32_t block_len, uint64
     char *mem = mem_alloc(blocks + toks + n_bucket * sizeof *p->bucket);
     if (!mem)
         return err_set(e, ERR_NOMEM, "out of memory: tables of %d KV blocks", n_block);
-    *p = (struct kv_pool){.n_block = n_block, .block_len = block_len, .n_bucket = n_bucket, .hash_seed = hash_seed, .mem = mem,
-                          .next_content = 1, .free = {-1, -1, 0}, .cached = {-1, -1, 0}};
+    *p = (struct kv_pool){.n_block = n_block,
+                          .block_len = block_len,
+                          .n_bucket = n_bucket,
+                          .hash_seed = hash_seed,
+                          .mem = mem,
+                          .next_content = 1,
+                          .free = {-1, -1, 0},
+                          .cached = {-1, -1, 0}};
     p->block = (struct kv_block *)mem;
     p->tok = (int32_t *)(mem + blocks);
     p->bucket = (int32_t *)(mem + blocks + toks);
@@ -91,7 +97,8 @@ int32_t kv_find(const struct kv_pool *p, uint64_t before, const int32_t *tok)
     uint64_t hash = hash_of(p, before, tok);
     size_t len = (size_t)p->block_len;
     for (int32_t b = *bucket_of(p, hash); b >= 0; b = p->block[b].hash_next)
-        if (p->block[b].hash == hash && p->block[b].before == before && !memcmp(p->tok + (size_t)b * len, tok, len * sizeof *tok))
+        if (p->block[b].hash == hash && p->block[b].before == before &&
+            !memcmp(p->tok + (size_t)b * len, tok, len * sizeof *tok))
             return b;
     return -1;
 }
@@ -151,7 +158,8 @@ static bool list_consistent(const struct kv_pool *p, const struct kv_list *l, bo
 {
     int32_t n = 0, last = -1;
     for (int32_t b = l->head; b >= 0; last = b, b = p->block[b].next, n++)
-        if (n > p->n_block || p->block[b].ref != 0 || p->block[b].prev != last || (p->block[b].content != 0) != published)
+        if (n > p->n_block || p->block[b].ref != 0 || p->block[b].prev != last ||
+            (p->block[b].content != 0) != published)
             return false;
     return n == l->n && last == l->tail;
 }

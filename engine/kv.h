@@ -1,5 +1,6 @@
-/* The block pool of one model: reference counts, copy-on-write, and the prefix cache over full blocks. It moves no data:
- * it decides which block is whose, and the plan's kvops do the rest. Owner: the engine thread; private to engine/.
+/* The block pool of one model: reference counts, copy-on-write, and the prefix cache over full blocks. It moves no
+ * data: it decides which block is whose, and the plan's kvops do the rest. Owner: the engine thread; private to
+ * engine/.
  *
  * A block is in exactly one of three states, and n_used + n_cached + n_free == n_block always:
  *   used    ref > 0: in the table of that many sequences
@@ -18,10 +19,10 @@
 
 struct kv_block {
     int32_t ref;
-    int32_t prev, next;      /* in the free or the cached list */
-    int32_t hash_next;       /* chain of the index */
+    int32_t prev, next;       /* in the free or the cached list */
+    int32_t hash_next;        /* chain of the index */
     uint64_t content, before; /* ids; content 0: not published */
-    uint64_t hash;           /* of (before, tokens) */
+    uint64_t hash;            /* of (before, tokens) */
 };
 
 struct kv_list {
@@ -32,12 +33,12 @@ struct kv_list {
 struct kv_pool {
     int32_t n_block, block_len;
     struct kv_block *block;
-    int32_t *tok;            /* [n_block][block_len] tokens of published blocks */
-    int32_t *bucket;         /* [n_bucket] index by hash, -1 ends */
-    uint32_t n_bucket;       /* a power of two */
+    int32_t *tok;                /* [n_block][block_len] tokens of published blocks */
+    int32_t *bucket;             /* [n_bucket] index by hash, -1 ends */
+    uint32_t n_bucket;           /* a power of two */
     struct kv_list free, cached; /* cached: least recently used at the head */
     uint64_t next_content;
-    uint64_t hash_seed;      /* random for each process: prompts cannot be made to collide */
+    uint64_t hash_seed; /* random for each process: prompts cannot be made to collide */
     void *mem;
 };
 
@@ -53,8 +54,8 @@ static inline int32_t kv_available(const struct kv_pool *p)
 /* A block with one reference, or -1. */
 int32_t kv_alloc(struct kv_pool *p);
 void kv_ref(struct kv_pool *p, int32_t block);
-/* The last reference gone, a published block becomes the most recently used cached one. Release a table from its end, so
- * that what is nearest the root outlives what hangs on it. */
+/* The last reference gone, a published block becomes the most recently used cached one. Release a table from its end,
+ * so that what is nearest the root outlives what hangs on it. */
 void kv_unref(struct kv_pool *p, int32_t block);
 
 /* The id that stands before the first block of a sequence: equal salts, equal roots. `salt` may be NULL. */

@@ -4,10 +4,14 @@
 #include <string.h>
 
 /* vLLM's bucket bounds, so that dashboards made for it fit. */
-static const double first_token_bound[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
-static const double inter_token_bound[] = {.001, .0025, .005, .01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 10};
-static const double request_bound[] = {.05, .1, .3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960};
-static const double tokens_bound[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
+static const double first_token_bound[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,
+                                           .75,  1,    2.5, 5,   7.5, 10,  20,  40, 80};
+static const double inter_token_bound[] = {.001, .0025, .005, .01, .025, .05, .075, .1, .15,
+                                           .2,   .3,    .4,   .5,  .75,  1,   2.5,  5,  10};
+static const double request_bound[] = {.05, .1, .3, .5, .8, 1,  1.5, 2,   2.5, 5,  10,
+                                       15,  20, 30, 40, 50, 60, 120, 240, 480, 960};
+static const double tokens_bound[] = {1,   2,    5,    10,   20,    50,    100,   200,
+                                      500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
 static const double rows_bound[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
 
 #define HIST(bounds) ((struct histogram){.n_bucket = sizeof bounds / sizeof *bounds, .bound = bounds})

@@ -7,7 +7,7 @@
 #include "engine.h"
 
 /* The values live in one struct that a reader copies under a sequence lock: the writer never waits. */
-struct metrics { /* owner: the engine thread */
+struct metrics {                     /* owner: the engine thread */
     struct engine_metrics now;       /* the writer's own */
     struct engine_metrics published; /* readers' copy */
     _Atomic uint32_t version;        /* odd while `published` changes */

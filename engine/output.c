@@ -119,7 +119,8 @@ bool seq_accept(struct engine *eng, struct seq *s, const struct sampled *t)
 {
     struct request *r = s->req;
     if (t->tok < 0) {
-        snprintf(r->error, sizeof r->error, "no token can be sampled: the model's logits are not finite, or everything is banned");
+        snprintf(r->error, sizeof r->error,
+                 "no token can be sampled: the model's logits are not finite, or everything is banned");
         seq_finish(eng, s, FINISH_ERROR, -1, NULL);
         return false;
     }
@@ -129,7 +130,8 @@ bool seq_accept(struct engine *eng, struct seq *s, const struct sampled *t)
     eng->metrics.now.n_output_tokens++;
     record_times(eng, s);
 
-    struct gen_event ev = {.choice = s->choice, .tok = t->tok, .logprob = t->logprob, .rank = t->rank, .n_top = t->n_top, .top = t->top};
+    struct gen_event ev = {
+        .choice = s->choice, .tok = t->tok, .logprob = t->logprob, .rank = t->rank, .n_top = t->n_top, .top = t->top};
     bool ends = (!r->p.ignore_eos && tok_is_eog(eng->model.tok, t->tok)) || is_stop_id(r, t->tok);
     int32_t stop = -1;
     if (!ends || !tok_is_control(eng->model.tok, t->tok)) /* an end token's name is not text */

@@ -13,8 +13,15 @@ enum { MAX_CHOICES = 128, MAX_LOGPROBS = 20, MAX_STOPS = 64, MAX_STOP_IDS = 256,
 
 void gen_params_init(struct gen_params *p)
 {
-    *p = (struct gen_params){.temperature = 1, .top_p = 1, .typical_p = 1, .top_h_n = 100, .repetition_penalty = 1,
-                             .max_tokens = 16, .n = 1, .n_logprobs = -1, .n_prompt_logprobs = -1};
+    *p = (struct gen_params){.temperature = 1,
+                             .top_p = 1,
+                             .typical_p = 1,
+                             .top_h_n = 100,
+                             .repetition_penalty = 1,
+                             .max_tokens = 16,
+                             .n = 1,
+                             .n_logprobs = -1,
+                             .n_prompt_logprobs = -1};
 }
 
 /* ---- Ranges ---- */
@@ -29,26 +36,28 @@ static int check_range(const struct range *r, struct err *e)
 {
     if (r->value <= r->hi && (r->open_lo ? r->value > r->lo : r->value >= r->lo)) /* NaN fails both */
         return 0;
-    return err_set(e, ERR_INVALID, "%s must be %s %g and at most %g, not %g", r->field, r->open_lo ? "above" : "at least", r->lo,
-                   r->hi, r->value);
+    return err_set_field(e, ERR_INVALID, r->field, "%s must be %s %g and at most %g, not %g", r->field,
+                         r->open_lo ? "above" : "at least", r->lo, r->hi, r->value);
 }
 
 static int check_ids(const char *field, const int32_t *id, int32_t n, int32_t n_vocab, struct err *e)
 {
     for (int32_t i = 0; i < n; i++)
         if (id[i] < 0 || id[i] >= n_vocab)
-            return err_set(e, ERR_INVALID, "%s: %d is not a token id of this model (0 to %d)", field, id[i], n_vocab - 1);
+            return err_set_field(e, ERR_INVALID, field, "%s: %d is not a token id of this model (0 to %d)", field,
+                                 id[i], n_vocab - 1);
     return 0;
 }
 
 static int check_stops(const struct gen_params *p, struct err *e)
 {
     if (p->n_stop > MAX_STOPS)
-        return err_set(e, ERR_INVALID, "stop has %d strings, at most %d are taken", p->n_stop, MAX_STOPS);
+        return err_set_field(e, ERR_INVALID, "stop", "stop has %d strings, at most %d are taken", p->n_stop, MAX_STOPS);
     for (int32_t i = 0; i < p->n_stop; i++) {
         size_t len = strlen(p->stop[i]);
         if (len == 0 || len > MAX_STOP_BYTES)
-            return err_set(e, ERR_INVALID, "stop: string %d has %zu bytes; 1 to %d are taken", i, len, MAX_STOP_BYTES);
+            return err_set_field(e, ERR_INVALID, "stop", "stop: string %d has %zu bytes; 1 to %d are taken", i, len,
+                                 MAX_STOP_BYTES);
     }
     return 0;
 }
@@ -85,7 +94,7 @@ static int check_params(const struct gen_params *p, const struct request_limits 
             check_range(&(struct range){"logit_bias", p->bias[i].bias, -100, 100, false}, e))
             return -ERR_INVALID;
     if (p->cache_salt && (!*p->cache_salt || strlen(p->cache_salt) > MAX_SALT))
-        return err_set(e, ERR_INVALID, "cache_salt must have 1 to %d bytes", MAX_SALT);
+        return err_set_field(e, ERR_INVALID, "cache_salt", "cache_salt must have 1 to %d bytes", MAX_SALT);
     int rc = check_stops(p, e);
     return rc ? rc : check_ids("stop_token_ids", p->stop_ids, p->n_stop_ids, n_vocab, e);
 }
@@ -94,19 +103,25 @@ static int check_params(const struct gen_params *p, const struct request_limits 
 static int check_length(struct gen_params *p, int32_t n_prompt, const struct request_limits *lim, struct err *e)
 {
     if (n_prompt < 1)
-        return err_set(e, ERR_INVALID, "prompt must have at least one token");
+        return err_set_field(e, ERR_INVALID, "prompt", "prompt must have at least one token");
     int32_t room = lim->n_ctx - n_prompt;
     if (room < (p->max_tokens == 0 ? 0 : 1))
-        return err_set(e, ERR_TOOLONG, "This model's maximum context length is %d tokens, but the prompt has %d.", lim->n_ctx, n_prompt);
+        return err_set_field(e, ERR_TOOLONG, "prompt",
+                             "This model's maximum context length is %d tokens, but the prompt has %d.", lim->n_ctx,
+                             n_prompt);
     if (p->max_tokens < 0)
         p->max_tokens = room;
     if (p->max_tokens > room)
-        return err_set(e, ERR_TOOLONG, "This model's maximum context length is %d tokens, but %d were asked for: %d in the prompt and %d to generate (max_tokens).",
-                       lim->n_ctx, n_prompt + p->max_tokens, n_prompt, p->max_tokens);
+        return err_set_field(e, ERR_TOOLONG, "max_tokens",
+                             "This model's maximum context length is %d tokens, but %d were asked for: %d in the "
+                             "prompt and %d to generate (max_tokens).",
+                             lim->n_ctx, n_prompt + p->max_tokens, n_prompt, p->max_tokens);
     int32_t need = (n_prompt + p->max_tokens + lim->block_len - 1) / lim->block_len;
     if (need > lim->n_block)
-        return err_set(e, ERR_TOOLONG, "%d tokens need %d KV blocks, the server has %d: lower max_tokens, or start it with a larger --kv-mem", n_prompt + p->max_tokens,
-                       need, lim->n_block);
+        return err_set_field(
+            e, ERR_TOOLONG, "max_tokens",
+            "%d tokens need %d KV blocks, the server has %d: lower max_tokens, or start it with a larger --kv-mem",
+            n_prompt + p->max_tokens, need, lim->n_block);
     return 0;
 }
 
@@ -261,7 +276,8 @@ static void init_seq(struct request *r, int32_t choice, const struct request_lim
 
 static void init_ring(struct request *r, const struct tokenizer *tok, bool *failed)
 {
-    int32_t text = stop_scan_cap(&r->stop_set, 2 * (int32_t)detok_bound(tok)), n_top = r->p.n_logprobs > 0 ? r->p.n_logprobs : 0;
+    int32_t text = stop_scan_cap(&r->stop_set, 2 * (int32_t)detok_bound(tok)),
+            n_top = r->p.n_logprobs > 0 ? r->p.n_logprobs : 0;
     r->max_event_bytes = (int32_t)(sizeof(struct gen_event) + sizeof(struct top_logprob) * (size_t)n_top) + text;
     uint32_t cap = 4096, want = 8 * ring_record_bytes((uint32_t)r->max_event_bytes) * (uint32_t)r->p.n;
     while (cap < want)
@@ -277,8 +293,9 @@ static void init_prompt_logprobs(struct request *r, bool *failed)
     r->prompt_top = copy(r, NULL, sizeof *r->prompt_top * (size_t)r->n_prompt * (size_t)r->p.n_prompt_logprobs, failed);
 }
 
-int request_build(const struct request_limits *lim, const struct tokenizer *tok, const int32_t *prompt, int32_t n_prompt,
-                  const struct gen_params *p, struct sink *sink, void *user, struct request **out, struct err *e)
+int request_build(const struct request_limits *lim, const struct tokenizer *tok, const int32_t *prompt,
+                  int32_t n_prompt, const struct gen_params *p, struct sink *sink, void *user, struct request **out,
+                  struct err *e)
 {
     *out = NULL;
     struct gen_params checked = *p;

@@ -1,5 +1,5 @@
-/* A request and its sequences, as the engine sees them. All memory is reserved at creation: the engine thread only fills
- * it. Private to engine/; the server sees engine.h. */
+/* A request and its sequences, as the engine sees them. All memory is reserved at creation: the engine thread only
+ * fills it. Private to engine/; the server sees engine.h. */
 #ifndef GALLEY_REQUEST_H
 #define GALLEY_REQUEST_H
 
@@ -27,22 +27,22 @@ struct seq { /* owner: the engine thread from submission until its request is do
     struct request *req;
     int32_t choice;
     enum seq_state state;
-    struct seq *prev, *next;    /* in one of the scheduler's lists */
-    int32_t *out, n_out;        /* sampled tokens; [max_tokens] */
-    int32_t n_computed;         /* tokens whose K and V are committed: positions 0..n_computed-1 */
-    int32_t *block, n_block;    /* block table */
-    int32_t n_published;        /* leading blocks that are in the prefix cache or equal to one that is */
-    uint64_t published_id;      /* content id of the last of them, or the root */
+    struct seq *prev, *next; /* in one of the scheduler's lists */
+    int32_t *out, n_out;     /* sampled tokens; [max_tokens] */
+    int32_t n_computed;      /* tokens whose K and V are committed: positions 0..n_computed-1 */
+    int32_t *block, n_block; /* block table */
+    int32_t n_published;     /* leading blocks that are in the prefix cache or equal to one that is */
+    uint64_t published_id;   /* content id of the last of them, or the root */
     uint64_t noise_key;
-    struct law_tok *law_tok;    /* [n_law_tok] ascending; counts and biases */
+    struct law_tok *law_tok; /* [n_law_tok] ascending; counts and biases */
     int32_t n_law_tok;
     struct detok detok;
     struct stop_scan stop;
     int64_t last_token_ns;
     const struct strategy_ops *strategy;
     void *strategy_state;
-    int32_t n_want;             /* rows this step, decided by the scheduler */
-    int32_t span, readout0;     /* in the step's plan; -1: not in it */
+    int32_t n_want;         /* rows this step, decided by the scheduler */
+    int32_t span, readout0; /* in the step's plan; -1: not in it */
 };
 
 struct prompt_logprob {
@@ -51,38 +51,38 @@ struct prompt_logprob {
 };
 
 struct request {
-    struct queue_node inbox;    /* loop -> engine */
-    struct news {               /* engine -> loop, two nodes: "there are events" and "done" */
+    struct queue_node inbox; /* loop -> engine */
+    struct news {            /* engine -> loop, two nodes: "there are events" and "done" */
         struct queue_node node;
         struct request *req;
         bool done;
     } news, done;
     atomic_bool news_queued;
     atomic_bool cancel;
-    bool reading;               /* the loop's: the oldest record of the ring is lent to its caller */
+    bool reading; /* the loop's: the oldest record of the ring is lent to its caller */
 
     struct engine *eng;
     struct sink *sink;
     void *user;
-    struct gen_params p;        /* its pointers lead into mem */
+    struct gen_params p; /* its pointers lead into mem */
     int32_t *prompt, n_prompt;
     struct stop_set stop_set;
-    int32_t *ban, n_ban;        /* end tokens, banned before min_tokens */
-    int32_t *user_ban, n_user_ban; /* logit_bias -100 */
-    struct seq *seq;            /* [p.n] */
-    int32_t n_active;           /* sequences not done */
+    int32_t *ban, n_ban;              /* end tokens, banned before min_tokens */
+    int32_t *user_ban, n_user_ban;    /* logit_bias -100 */
+    struct seq *seq;                  /* [p.n] */
+    int32_t n_active;                 /* sequences not done */
     struct prompt_logprob *prompt_lp; /* [n_prompt] or NULL */
     struct top_logprob *prompt_top;   /* [n_prompt][n_prompt_logprobs] */
-    int32_t n_prompt_lp;        /* positions filled so far */
-    struct ring ring;           /* events to the loop */
+    int32_t n_prompt_lp;              /* positions filled so far */
+    struct ring ring;                 /* events to the loop */
     int32_t max_event_bytes;
-    uint64_t order;             /* arrival */
+    uint64_t order; /* arrival */
     int64_t submit_ns, deadline_ns;
     atomic_llong queued_ns, first_token_ns, total_ns;
     atomic_int n_cached, n_output, n_preempted;
     char error[256];
     struct request *prev, *next; /* all requests the engine has */
-    struct arena mem;           /* everything above that is a pointer to memory */
+    struct arena mem;            /* everything above that is a pointer to memory */
 };
 
 static inline int32_t seq_n_tok(const struct seq *s)
@@ -102,8 +102,9 @@ struct request_limits {
 };
 
 /* request_create without the engine; *out is NULL on error. */
-int request_build(const struct request_limits *lim, const struct tokenizer *tok, const int32_t *prompt, int32_t n_prompt,
-                  const struct gen_params *p, struct sink *sink, void *user, struct request **out, struct err *e);
+int request_build(const struct request_limits *lim, const struct tokenizer *tok, const int32_t *prompt,
+                  int32_t n_prompt, const struct gen_params *p, struct sink *sink, void *user, struct request **out,
+                  struct err *e);
 
 /* Appends to the law's counts; engine thread. Only sequences with penalties keep counts. */
 void seq_count_token(struct seq *s, int32_t tok);

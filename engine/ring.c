@@ -15,7 +15,8 @@ void ring_init(struct ring *r, char *buf, uint32_t cap)
 
 uint32_t ring_room(const struct ring *r)
 {
-    return r->cap - (atomic_load_explicit(&r->head, memory_order_relaxed) - atomic_load_explicit(&r->tail, memory_order_acquire));
+    return r->cap - (atomic_load_explicit(&r->head, memory_order_relaxed) -
+                     atomic_load_explicit(&r->tail, memory_order_acquire));
 }
 
 static void put_len(struct ring *r, uint32_t at, uint32_t len)
@@ -64,5 +65,6 @@ void ring_pop(struct ring *r)
 {
     uint32_t n;
     if (ring_peek(r, &n))
-        atomic_store_explicit(&r->tail, atomic_load_explicit(&r->tail, memory_order_relaxed) + ring_record_bytes(n), memory_order_release);
+        atomic_store_explicit(&r->tail, atomic_load_explicit(&r->tail, memory_order_relaxed) + ring_record_bytes(n),
+                              memory_order_release);
 }

@@ -1,5 +1,5 @@
-/* A bounded queue of variable-sized records between two threads, one writer and one reader: a request's events. Records lie
- * contiguous, so the reader borrows them in place. Private to engine/. */
+/* A bounded queue of variable-sized records between two threads, one writer and one reader: a request's events. Records
+ * lie contiguous, so the reader borrows them in place. Private to engine/. */
 #ifndef GALLEY_RING_H
 #define GALLEY_RING_H
 
@@ -7,10 +7,10 @@
 #include <stdint.h>
 
 struct ring {
-    char *buf;               /* [cap] borrowed */
-    uint32_t cap;            /* a power of two */
-    _Atomic uint32_t head;   /* written by the writer: bytes ever written, modulo 2^32 */
-    _Atomic uint32_t tail;   /* written by the reader: bytes ever read */
+    char *buf;             /* [cap] borrowed */
+    uint32_t cap;          /* a power of two */
+    _Atomic uint32_t head; /* written by the writer: bytes ever written, modulo 2^32 */
+    _Atomic uint32_t tail; /* written by the reader: bytes ever read */
 };
 
 /* Bytes a record of n takes: its length in 8 bytes, so that the payload is 8-byte aligned, then the payload. */

@@ -1,6 +1,7 @@
 /* The scheduler: which sequences run in a step, and how many rows each gets. There is no prefill and no decode, only
  * tokens not yet computed and a budget. Sequences stand in rank order (priority, arrival, choice); decoding ones are
- * served first, so that a long prompt delays nobody; when blocks run out the lowest rank is preempted and recomputes. */
+ * served first, so that a long prompt delays nobody; when blocks run out the lowest rank is preempted and recomputes.
+ */
 #include "engine_impl.h"
 #include "strategy/strategy.h"
 
@@ -68,8 +69,8 @@ static void preempt(struct engine *eng, struct seq *s)
 
 /* ---- Forks of one prompt ---- */
 
-/* Choice 0 computes the prompt up to its last token; then the others share its blocks, and each computes that last token
- * itself, under its own law. A fork that finds no place waits, and finds the prompt in the prefix cache. */
+/* Choice 0 computes the prompt up to its last token; then the others share its blocks, and each computes that last
+ * token itself, under its own law. A fork that finds no place waits, and finds the prompt in the prefix cache. */
 static int32_t fork_point(const struct seq *s)
 {
     return s->req->n_prompt - 1;
@@ -104,8 +105,8 @@ static void fork_ready(struct engine *eng)
 
 /* ---- Rows ---- */
 
-/* Rows the sequence could use now. 0 also when its client reads too slowly: it pauses until there is room for what a step
- * may say. */
+/* Rows the sequence could use now. 0 also when its client reads too slowly: it pauses until there is room for what a
+ * step may say. */
 static int32_t rows_wanted(const struct seq *s)
 {
     if (!request_has_room(s->req, 2 * s->req->p.n))
@@ -137,7 +138,7 @@ static void grant_running(struct engine *eng, bool decoding, int32_t *budget)
         int32_t want = s->n_want ? 0 : rows_wanted(s);
         bool is_decoding = s->n_computed >= s->req->n_prompt;
         if (want > 0 && is_decoding == decoding && !grant(eng, s, want, budget))
-            return; /* it was the last in rank */
+            return;     /* it was the last in rank */
         next = s->next; /* read after granting: a preempted one is no longer in the list */
     }
 }
@@ -174,7 +175,8 @@ static bool admit(struct engine *eng, struct seq *s, int32_t *budget)
 
 static void admit_waiting(struct engine *eng, int32_t *budget)
 {
-    for (struct seq *s = eng->waiting.head, *next; s && *budget > 0 && eng->running.n < eng->limits.max_seqs; s = next) {
+    for (struct seq *s = eng->waiting.head, *next; s && *budget > 0 && eng->running.n < eng->limits.max_seqs;
+         s = next) {
         next = s->next;
         if (request_has_room(s->req, 2 * s->req->p.n) && !admit(eng, s, budget))
             return; /* in order: a small request behind must not starve a large one */

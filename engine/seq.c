@@ -25,7 +25,7 @@ void seq_match_prefix(struct engine *eng, struct seq *s)
     if (!uses_cache(eng, s))
         return;
     if (s->req->p.n_prompt_logprobs >= 0)
-        return; /* every prompt position has to be computed to be scored */
+        return;                                     /* every prompt position has to be computed to be scored */
     while ((s->n_block + 1) * len < seq_n_tok(s)) { /* at least one token stays to be computed */
         copy_tokens(s, s->n_block * len, len, tok);
         int32_t b = kv_find(pool, s->published_id, tok);

@@ -1,4 +1,5 @@
-/* Start-up: the model is opened, loaded, and all memory reserved; what does not fit is refused with the option to change. */
+/* Start-up: the model is opened, loaded, and all memory reserved; what does not fit is refused with the option to
+ * change. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,7 @@ static size_t memory_available(void)
 static void fill_defaults(struct engine_options *o)
 {
     o->backend = o->backend ? o->backend : "auto";
-    o->kv_type = o->kv_type < 0 ? DT_F16 : o->kv_type;
+    o->kv_type = o->kv_type ? o->kv_type : "f16";
     o->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : 512;
     o->max_seqs = o->max_seqs ? o->max_seqs : 64;
     o->max_queue = o->max_queue ? o->max_queue : 1024;
@@ -69,8 +70,8 @@ static int size_pool(struct engine *eng, struct kv_config *kv, int32_t *n_ctx, s
     size_t one = kv_bytes(lane, *kv, 2) - kv_bytes(lane, *kv, 1), fixed = kv_bytes(lane, *kv, 1) - one;
     size_t available = memory_available(), mem = o->kv_mem_bytes ? o->kv_mem_bytes : available / 2;
     if (o->kv_mem_bytes > available)
-        return err_set(e, ERR_NOMEM, "--kv-mem %zuMiB: only %zu MiB of memory are free; --kv-mem %zuMiB would fit", o->kv_mem_bytes / MIB,
-                       available / MIB, available * 9 / 10 / MIB);
+        return err_set(e, ERR_NOMEM, "--kv-mem %zuMiB: only %zu MiB of memory are free; --kv-mem %zuMiB would fit",
+                       o->kv_mem_bytes / MIB, available / MIB, available * 9 / 10 / MIB);
     int32_t model_ctx = eng->model.desc.n_ctx_train, ctx = o->n_ctx ? o->n_ctx : model_ctx;
     int64_t most = (int64_t)o->max_seqs * ((ctx + BLOCK_LEN - 1) / BLOCK_LEN + 1); /* more than this is never used */
     int64_t n = mem > fixed ? (int64_t)((mem - fixed) / one) : 0;
@@ -78,11 +79,12 @@ static int size_pool(struct engine *eng, struct kv_config *kv, int32_t *n_ctx, s
     n = n > INT32_MAX / BLOCK_LEN ? INT32_MAX / BLOCK_LEN : n;
     int64_t fits = n * BLOCK_LEN;
     if (o->n_ctx && fits < o->n_ctx)
-        return err_set(e, ERR_NOMEM, "--ctx %d needs %zu MiB of KV cache, %zu MiB may be used: --ctx %lld would fit%s", o->n_ctx,
-                       (fixed + one * (size_t)((o->n_ctx + BLOCK_LEN - 1) / BLOCK_LEN)) / MIB + 1, mem / MIB, (long long)fits,
-                       o->kv_mem_bytes ? ", or a larger --kv-mem" : "");
+        return err_set(e, ERR_NOMEM, "--ctx %d needs %zu MiB of KV cache, %zu MiB may be used: --ctx %lld would fit%s",
+                       o->n_ctx, (fixed + one * (size_t)((o->n_ctx + BLOCK_LEN - 1) / BLOCK_LEN)) / MIB + 1, mem / MIB,
+                       (long long)fits, o->kv_mem_bytes ? ", or a larger --kv-mem" : "");
     if (fits < BLOCK_LEN)
-        return err_set(e, ERR_NOMEM, "--kv-mem %zuMiB is too small: %zuMiB is the least that works", mem / MIB, (fixed + one) / MIB + 1);
+        return err_set(e, ERR_NOMEM, "--kv-mem %zuMiB is too small: %zuMiB is the least that works", mem / MIB,
+                       (fixed + one) / MIB + 1);
     kv->n_block = (int32_t)n;
     *n_ctx = fits < ctx ? (int32_t)fits : ctx;
     return 0;
@@ -99,8 +101,10 @@ static int load_lane(struct engine *eng, struct err *e)
     struct backend_options bo = {.n_thread = o->n_thread, .limits = plan_limits(o, eng->model.desc.n_vocab, ctx)};
     int rc = lane->ops->open(&bo, &lane->backend, e);
     if (!rc)
-        rc = lane->ops->load(lane->backend, &eng->model.desc, &eng->model.w, o->progress, o->progress_arg, &lane->model, e);
-    struct kv_config kv = {.block_len = BLOCK_LEN, .k_type = o->kv_type, .v_type = o->kv_type};
+        rc = lane->ops->load(lane->backend, &eng->model.desc, &eng->model.w, o->progress, o->progress_arg, &lane->model,
+                             e);
+    int kv_type = dtype_by_name(o->kv_type);
+    struct kv_config kv = {.block_len = BLOCK_LEN, .k_type = kv_type, .v_type = kv_type};
     if (!rc)
         rc = size_pool(eng, &kv, &ctx, e);
     if (!rc)
@@ -109,8 +113,11 @@ static int load_lane(struct engine *eng, struct err *e)
         rc = plan_create(&lane->plan, &bo.limits, e);
     if (rc)
         return rc;
-    lane->env = (struct plan_env){.n_vocab = eng->model.desc.n_vocab, .n_layer = eng->model.desc.n_layer, .n_embd = eng->model.desc.n_embd,
-                                  .n_block = kv.n_block, .block_len = BLOCK_LEN};
+    lane->env = (struct plan_env){.n_vocab = eng->model.desc.n_vocab,
+                                  .n_layer = eng->model.desc.n_layer,
+                                  .n_embd = eng->model.desc.n_embd,
+                                  .n_block = kv.n_block,
+                                  .block_len = BLOCK_LEN};
     lane->move = mem_alloc(sizeof *lane->move * (size_t)bo.limits.n_kvop);
     lane->result.f = mem_alloc(sizeof *lane->result.f * (size_t)bo.limits.n_out_f);
     lane->result.i = mem_alloc(sizeof *lane->result.i * (size_t)bo.limits.n_out_i);
@@ -119,7 +126,8 @@ static int load_lane(struct engine *eng, struct err *e)
     uint64_t seed = 0;
     if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
         seed = (uint64_t)clock_ns();
-    eng->limits = (struct request_limits){.n_ctx = ctx, .block_len = BLOCK_LEN, .n_block = kv.n_block, .max_seqs = o->max_seqs};
+    eng->limits =
+        (struct request_limits){.n_ctx = ctx, .block_len = BLOCK_LEN, .n_block = kv.n_block, .max_seqs = o->max_seqs};
     return kv_pool_create(&lane->pool, kv.n_block, BLOCK_LEN, seed, e);
 }
 
@@ -138,8 +146,8 @@ static int check_draft(struct engine *eng, struct err *e)
     for (int32_t t = 0; !rc && t < n; t++) {
         struct slice a = tok_piece(eng->model.tok, t), b = tok_piece(draft.tok, t);
         if (a.len != b.len || memcmp(a.p, b.p, a.len))
-            rc = err_set(e, ERR_INVALID, "--draft-model: token %d means '%.*s' there and '%.*s' in the target", t, (int)b.len, b.p, (int)a.len,
-                         a.p);
+            rc = err_set(e, ERR_INVALID, "--draft-model: token %d means '%.*s' there and '%.*s' in the target", t,
+                         (int)b.len, b.p, (int)a.len, a.p);
     }
     model_close(&draft);
     return rc;
@@ -156,9 +164,10 @@ static void describe_memory(struct engine *eng)
              "weights    %8.1f MiB\n"
              "KV cache   %8.1f MiB   %d tokens in blocks of %d, %s; the longest sequence has %d\n"
              "scratch    %8.1f MiB   steps of at most %d tokens, %d sequences at once\n",
-             info->name, info->architecture, info->quant, (double)info->n_param / 1e6, st.device, (double)st.weight_bytes / MIB,
-             (double)st.kv_bytes / MIB, eng->limits.n_block * BLOCK_LEN, BLOCK_LEN, dtype_info(eng->opt.kv_type)->name, eng->limits.n_ctx,
-             (double)st.scratch_bytes / MIB, eng->opt.max_batch_tokens, eng->opt.max_seqs);
+             info->name, info->architecture, info->quant, (double)info->n_param / 1e6, st.device,
+             (double)st.weight_bytes / MIB, (double)st.kv_bytes / MIB, eng->limits.n_block * BLOCK_LEN, BLOCK_LEN,
+             eng->opt.kv_type, eng->limits.n_ctx, (double)st.scratch_bytes / MIB,
+             eng->opt.max_batch_tokens, eng->opt.max_seqs);
 }
 
 static int check_options(const struct engine_options *o, struct err *e)
@@ -169,8 +178,9 @@ static int check_options(const struct engine_options *o, struct err *e)
         return err_set(e, ERR_INVALID, "--max-seqs %d: 1 to 4096", o->max_seqs);
     if (o->n_ctx < 0 || o->n_ctx > 1 << 24)
         return err_set(e, ERR_INVALID, "--ctx %d: 1 to %d", o->n_ctx, 1 << 24);
-    if (!dtype_info(o->kv_type))
-        return err_set(e, ERR_INVALID, "--kv-type: F32, F16, BF16 or Q8_0");
+    int kv_type = dtype_by_name(o->kv_type);
+    if (kv_type != DT_F32 && kv_type != DT_F16 && kv_type != DT_BF16 && kv_type != DT_Q8_0)
+        return err_set(e, ERR_INVALID, "--kv-type %s: f32, f16, bf16 or q8_0", o->kv_type);
     return 0;
 }
 

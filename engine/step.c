@@ -23,7 +23,8 @@ static void take_inbox(struct engine *eng)
 /* Requests that nobody waits for any more, or that ran out of time. */
 static void sweep(struct engine *eng)
 {
-    bool stop = atomic_load_explicit(&eng->stop, memory_order_relaxed), failed = atomic_load_explicit(&eng->failed, memory_order_relaxed);
+    bool stop = atomic_load_explicit(&eng->stop, memory_order_relaxed),
+         failed = atomic_load_explicit(&eng->failed, memory_order_relaxed);
     for (struct request *r = eng->requests, *next; r; r = next) {
         next = r->next;
         if (failed)

@@ -99,8 +99,8 @@ static void apply_mask(const struct step_plan *p, int32_t mask, struct law_ws *w
             ws->score[t] = -INFINITY;
 }
 
-static void adjust(const struct step_plan *p, const struct span *s, int32_t row, const struct law *l, const float *logits,
-                   struct law_ws *ws)
+static void adjust(const struct step_plan *p, const struct span *s, int32_t row, const struct law *l,
+                   const float *logits, struct law_ws *ws)
 {
     memcpy(ws->score, logits, sizeof *logits * (size_t)ws->n_vocab);
     for (int32_t i = l->tok0; i < l->tok0 + l->n_tok; i++)
@@ -258,7 +258,8 @@ void law_apply(const struct step_plan *p, const struct span *s, int32_t row, con
 {
     const struct law *l = &p->law[s->law];
     adjust(p, s, row, l, logits, ws);
-    *out = (struct law_dist){.p = ws->p, .score = ws->score, .support = ws->order, .argmax = argmax(ws->score, ws->n_vocab)};
+    *out = (struct law_dist){
+        .p = ws->p, .score = ws->score, .support = ws->order, .argmax = argmax(ws->score, ws->n_vocab)};
     if (out->argmax < 0 || !isfinite(ws->score[out->argmax]))
         return;
     if (l->temperature == 0) {

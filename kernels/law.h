@@ -17,10 +17,10 @@ struct law_ws { /* owner: one thread of a back end; every array has n_vocab elem
     void *mem;
 };
 
-struct law_dist { /* borrowed from the workspace until the next law_apply */
-    const float *p, *score;  /* [n_vocab] */
-    const int32_t *support;  /* [n] tokens with p > 0, in no stated order */
-    int32_t n;               /* 0: no token is allowed, or the logits are not finite */
+struct law_dist {           /* borrowed from the workspace until the next law_apply */
+    const float *p, *score; /* [n_vocab] */
+    const int32_t *support; /* [n] tokens with p > 0, in no stated order */
+    int32_t n;              /* 0: no token is allowed, or the logits are not finite */
     int32_t argmax;
 };
 
@@ -31,8 +31,8 @@ void law_ws_free(struct law_ws *ws);
 void law_apply(const struct step_plan *p, const struct span *s, int32_t row, const float *logits, struct law_ws *ws,
                struct law_dist *out);
 
-/* A draw from p by the Gumbel-max rule: argmax of ln p + noise(key, position, stream, token), lowest id among equals, so
- * that the token depends on nothing but p, key and position. `skip` (may be NULL) is a bitmap of tokens left out.
+/* A draw from p by the Gumbel-max rule: argmax of ln p + noise(key, position, stream, token), lowest id among equals,
+ * so that the token depends on nothing but p, key and position. `skip` (may be NULL) is a bitmap of tokens left out.
  * Returns -1 when nothing is left. `temperature` 0 gives the argmax. */
 int32_t law_draw(const struct law_dist *d, const struct law *l, int32_t position, enum noise_stream stream,
                  const uint32_t *skip);

@@ -20,7 +20,7 @@
     X(law, cap.n_law)                                                                                                  \
     X(law_tok, cap.n_law_tok)                                                                                          \
     X(ban, cap.n_ban)                                                                                                  \
-    X(mask, cap.n_mask * mask_words(cap.n_vocab))                                                                      \
+    X(mask, cap.n_mask *mask_words(cap.n_vocab))                                                                       \
     X(readout, cap.n_readout)                                                                                          \
     X(list, cap.n_list)                                                                                                \
     X(bt, cap.n_bt)
@@ -194,8 +194,8 @@ int plan_readout(struct step_plan *p, const struct readout *r, const int32_t *li
 {
     int32_t n_f, n_i, n_list = list ? r->n : 0;
     readout_size(r, &n_f, &n_i);
-    if (p->n.n_readout == p->cap.n_readout || n_f > p->cap.n_out_f - p->n.n_out_f || n_i > p->cap.n_out_i - p->n.n_out_i ||
-        n_list > p->cap.n_list - p->n.n_list)
+    if (p->n.n_readout == p->cap.n_readout || n_f > p->cap.n_out_f - p->n.n_out_f ||
+        n_i > p->cap.n_out_i - p->n.n_out_i || n_list > p->cap.n_list - p->n.n_list)
         return -ERR_NOMEM;
     struct readout *out = &p->readout[p->n.n_readout];
     *out = *r;

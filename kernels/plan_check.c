@@ -25,8 +25,8 @@ static int check_mix(const struct step_plan *p, const struct plan_env *env, int3
 }
 
 /* Visibility and depth of every held row, from their parents. */
-static int check_held(const struct step_plan *p, const struct plan_env *env, const struct span *s, int si, uint64_t *vis,
-                      int32_t *pos, struct err *e)
+static int check_held(const struct step_plan *p, const struct plan_env *env, const struct span *s, int si,
+                      uint64_t *vis, int32_t *pos, struct err *e)
 {
     for (int j = 0; j < s->n_held; j++) {
         const struct held_row *h = &p->held[s->held0 + j];
@@ -62,7 +62,8 @@ static int check_row(const struct step_plan *p, const struct plan_env *env, cons
         if (parent != i - 1) /* PARENT_CTX for the first */
             FAIL("span %d row %d: a chain row's parent is the row before it, not %d", si, i, parent);
         if (p->pos[r] != s->ctx_len + i || p->vis[r])
-            FAIL("span %d row %d: chain row at position %d with vis %#llx", si, i, p->pos[r], (unsigned long long)p->vis[r]);
+            FAIL("span %d row %d: chain row at position %d with vis %#llx", si, i, p->pos[r],
+                 (unsigned long long)p->vis[r]);
         return 0;
     }
     uint64_t own = (uint64_t)1 << (s->n_held + i - s->n_chain), above;
@@ -76,8 +77,8 @@ static int check_row(const struct step_plan *p, const struct plan_env *env, cons
     else
         FAIL("span %d row %d: parent %d is neither the end of the chain nor an earlier tree row", si, i, parent);
     if (p->vis[r] != (above | own) || p->pos[r] != pos)
-        FAIL("span %d row %d: sees %#llx at position %d, its parent gives %#llx at %d", si, i, (unsigned long long)p->vis[r],
-             p->pos[r], (unsigned long long)(above | own), pos);
+        FAIL("span %d row %d: sees %#llx at position %d, its parent gives %#llx at %d", si, i,
+             (unsigned long long)p->vis[r], p->pos[r], (unsigned long long)(above | own), pos);
     return 0;
 }
 
@@ -90,7 +91,8 @@ static int check_span(const struct step_plan *p, const struct plan_env *env, int
     if (s->n_row > INT16_MAX)
         FAIL("span %d: %d rows, at most %d", si, s->n_row, INT16_MAX);
     if (s->ctx_len < 0 || s->n_chain < 0 || s->n_chain > s->n_row || s->n_counted < 0 || s->n_counted > s->n_chain)
-        FAIL("span %d: ctx_len %d, n_chain %d of %d rows, n_counted %d", si, s->ctx_len, s->n_chain, s->n_row, s->n_counted);
+        FAIL("span %d: ctx_len %d, n_chain %d of %d rows, n_counted %d", si, s->ctx_len, s->n_chain, s->n_row,
+             s->n_counted);
     int n_tree = s->n_row - s->n_chain;
     if (s->n_held + n_tree > PLAN_MAX_TREE)
         FAIL("span %d: %d tree rows, at most %d", si, s->n_held + n_tree, PLAN_MAX_TREE);
@@ -146,8 +148,9 @@ static int check_law(const struct step_plan *p, const struct plan_env *env, int 
     if (!in_range(l->tok0, l->n_tok, p->n.n_law_tok) || !in_range(l->ban0, l->n_ban, p->n.n_ban))
         FAIL("law %d: token list out of range", i);
     if (!(l->temperature >= 0) || !(l->top_p > 0 && l->top_p <= 1) || !(l->min_p >= 0 && l->min_p <= 1) ||
-        !(l->typical_p > 0 && l->typical_p <= 1) || !(l->top_h >= 0 && l->top_h <= 1) || l->top_k < 0 || l->top_h_n < 1 ||
-        l->top_h_mode > TOP_H_ENTROPY || !(l->repetition > 0) || !isfinite(l->frequency) || !isfinite(l->presence))
+        !(l->typical_p > 0 && l->typical_p <= 1) || !(l->top_h >= 0 && l->top_h <= 1) || l->top_k < 0 ||
+        l->top_h_n < 1 || l->top_h_mode > TOP_H_ENTROPY || !(l->repetition > 0) || !isfinite(l->frequency) ||
+        !isfinite(l->presence))
         FAIL("law %d: a parameter is out of its range", i);
     for (int j = l->tok0; j < l->tok0 + l->n_tok; j++)
         if (p->law_tok[j].tok < 0 || p->law_tok[j].tok >= env->n_vocab ||
@@ -204,7 +207,8 @@ int plan_check(const struct step_plan *p, const struct plan_env *env, struct err
         rc = check_writes(p, env, e);
     int64_t n_slot = (int64_t)env->n_block * env->block_len;
     for (int i = 0; !rc && i < p->n.n_kvop; i++)
-        if (p->kvop[i].n > env->block_len || !in_range(p->kvop[i].src, p->kvop[i].n, n_slot) || !in_range(p->kvop[i].dst, p->kvop[i].n, n_slot))
+        if (p->kvop[i].n > env->block_len || !in_range(p->kvop[i].src, p->kvop[i].n, n_slot) ||
+            !in_range(p->kvop[i].dst, p->kvop[i].n, n_slot))
             FAIL("kvop %d: slots %d -> %d, %d of them", i, p->kvop[i].src, p->kvop[i].dst, p->kvop[i].n);
     for (int i = 0; !rc && i < p->n.n_law; i++)
         rc = check_law(p, env, i, e);

@@ -22,9 +22,12 @@ void plan_dump(const struct step_plan *p, FILE *out)
     }
     for (int i = 0; i < p->n.n_law; i++) {
         const struct law *l = &p->law[i];
-        fprintf(out, "law t=%a top_p=%a min_p=%a typical=%a top_h=%a top_k=%d top_h_n=%d mode=%d rep=%a freq=%a pres=%a key=%" PRIx64,
-                (double)l->temperature, (double)l->top_p, (double)l->min_p, (double)l->typical_p, (double)l->top_h, l->top_k,
-                l->top_h_n, l->top_h_mode, (double)l->repetition, (double)l->frequency, (double)l->presence, l->noise_key);
+        fprintf(out,
+                "law t=%a top_p=%a min_p=%a typical=%a top_h=%a top_k=%d top_h_n=%d mode=%d rep=%a freq=%a pres=%a "
+                "key=%" PRIx64,
+                (double)l->temperature, (double)l->top_p, (double)l->min_p, (double)l->typical_p, (double)l->top_h,
+                l->top_k, l->top_h_n, l->top_h_mode, (double)l->repetition, (double)l->frequency, (double)l->presence,
+                l->noise_key);
         fprintf(out, " toks=%d bans=%d", l->n_tok, l->n_ban);
         for (int j = l->tok0; j < l->tok0 + l->n_tok; j++)
             fprintf(out, " %d %d %d %a", p->law_tok[j].tok, p->law_tok[j].n_prompt, p->law_tok[j].n_output,
@@ -37,15 +40,16 @@ void plan_dump(const struct step_plan *p, FILE *out)
         fprintf(out, "kvop %d %d %d\n", p->kvop[i].src, p->kvop[i].dst, p->kvop[i].n);
     for (int i = 0; i < p->n.n_span; i++) {
         const struct span *s = &p->span[i];
-        fprintf(out, "span seq=%d ctx=%d chain=%d counted=%d group=%d law=%d layers=%d %d attn=%d blocks=%d", s->seq, s->ctx_len,
-                s->n_chain, s->n_counted, s->group, s->law, s->layer0, s->layer1, s->attn, s->bt_len);
+        fprintf(out, "span seq=%d ctx=%d chain=%d counted=%d group=%d law=%d layers=%d %d attn=%d blocks=%d", s->seq,
+                s->ctx_len, s->n_chain, s->n_counted, s->group, s->law, s->layer0, s->layer1, s->attn, s->bt_len);
         for (int b = s->bt_off; b < s->bt_off + s->bt_len; b++)
             fprintf(out, " %d", p->bt[b]);
         fputc('\n', out);
         for (int h = s->held0; h < s->held0 + s->n_held; h++)
             fprintf(out, "held %d %d\n", p->held[h].tok, p->held[h].parent);
         for (int r = s->row0; r < s->row0 + s->n_row; r++)
-            fprintf(out, "row %d %d %d %" PRIx64 " %d\n", p->tok[r], p->pos[r], p->parent[r], p->vis[r], p->row_mask[r]);
+            fprintf(out, "row %d %d %d %" PRIx64 " %d\n", p->tok[r], p->pos[r], p->parent[r], p->vis[r],
+                    p->row_mask[r]);
     }
     for (int i = 0; i < p->n.n_readout; i++) {
         const struct readout *r = &p->readout[i];
@@ -101,13 +105,14 @@ static int parse_law(struct parser *ps)
     struct law l = {0};
     int mode;
     if (fscanf(ps->in,
-               " t=%f top_p=%f min_p=%f typical=%f top_h=%f top_k=%d top_h_n=%d mode=%d rep=%f freq=%f pres=%f key=%" SCNx64
-               " toks=%d bans=%d",
+               " t=%f top_p=%f min_p=%f typical=%f top_h=%f top_k=%d top_h_n=%d mode=%d rep=%f freq=%f pres=%f "
+               "key=%" SCNx64 " toks=%d bans=%d",
                &l.temperature, &l.top_p, &l.min_p, &l.typical_p, &l.top_h, &l.top_k, &l.top_h_n, &mode, &l.repetition,
                &l.frequency, &l.presence, &l.noise_key, &l.n_tok, &l.n_ban) != 14 ||
         l.n_tok < 0 || l.n_ban < 0)
         return bad(ps, "malformed law");
-    if (p->n.n_law == p->cap.n_law || l.n_tok > p->cap.n_law_tok - p->n.n_law_tok || l.n_ban > p->cap.n_ban - p->n.n_ban)
+    if (p->n.n_law == p->cap.n_law || l.n_tok > p->cap.n_law_tok - p->n.n_law_tok ||
+        l.n_ban > p->cap.n_ban - p->n.n_ban)
         return bad(ps, "too many laws or law tokens");
     l.top_h_mode = (uint8_t)mode;
     l.tok0 = p->n.n_law_tok;
@@ -130,8 +135,8 @@ static int parse_span(struct parser *ps)
 {
     struct span s = {0};
     int layer0, layer1, attn, n_block;
-    if (fscanf(ps->in, " seq=%d ctx=%d chain=%d counted=%d group=%d law=%d layers=%d %d attn=%d blocks=%d", &s.seq, &s.ctx_len,
-               &s.n_chain, &s.n_counted, &s.group, &s.law, &layer0, &layer1, &attn, &n_block) != 10)
+    if (fscanf(ps->in, " seq=%d ctx=%d chain=%d counted=%d group=%d law=%d layers=%d %d attn=%d blocks=%d", &s.seq,
+               &s.ctx_len, &s.n_chain, &s.n_counted, &s.group, &s.law, &layer0, &layer1, &attn, &n_block) != 10)
         return bad(ps, "malformed span");
     if (layer0 != (int16_t)layer0 || layer1 != (int16_t)layer1 || attn != (uint8_t)attn)
         return bad(ps, "span field out of range");
@@ -193,7 +198,7 @@ int plan_parse(struct step_plan *p, FILE *in, struct err *e)
     static const struct {
         const char *name;
         int (*parse)(struct parser *);
-    } record[] = {{"mix", parse_mix},   {"mask", parse_mask}, {"law", parse_law},  {"span", parse_span},
+    } record[] = {{"mix", parse_mix},   {"mask", parse_mask}, {"law", parse_law},        {"span", parse_span},
                   {"held", parse_held}, {"row", parse_row},   {"readout", parse_readout}};
     struct parser ps = {.p = p, .in = in, .e = e};
     char word[16];

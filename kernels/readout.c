@@ -52,8 +52,8 @@ static double raw_lse(struct readout_ws *ws, int32_t row, const float *logits)
     return ws->lse;
 }
 
-static const struct law_dist *processed(const struct step_plan *p, const struct span *s, int32_t row, const float *logits,
-                                        struct readout_ws *ws)
+static const struct law_dist *processed(const struct step_plan *p, const struct span *s, int32_t row,
+                                        const float *logits, struct readout_ws *ws)
 {
     if (ws->law_row != row) {
         law_apply(p, s, row, logits, &ws->law, &ws->dist);

@@ -1,5 +1,5 @@
-/* Which slots a row attends to, in position order: the one place where a span's shape is turned into keys. Shared by the
- * back ends that run on a CPU; private to kernels/. */
+/* Which slots a row attends to, in position order: the one place where a span's shape is turned into keys. Shared by
+ * the back ends that run on a CPU; private to kernels/. */
 #ifndef GALLEY_VISIBLE_H
 #define GALLEY_VISIBLE_H
 

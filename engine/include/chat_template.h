@@ -34,10 +34,10 @@ struct render_opts {
 /* Compiles `src` (UTF-8, n_src bytes). -ERR_FORMAT names the line and the reason; -ERR_NOMEM. */
 int chat_template_compile(const char *src, size_t n_src, struct chat_template **out, struct err *e);
 
-/* Renders with the variables of the JSON object `vars` (messages, tools, add_generation_prompt, bos_token, ...), which is
- * only read and must not change meanwhile. `opts` may be NULL. On success *out is NUL-terminated, *n_out bytes long and
- * freed with mem_free. -ERR_INVALID: the template called raise_exception (the message is exactly its argument) or an
- * expression failed ("line 3: 'x' is undefined"); -ERR_TOOLONG: a limit, with the line; -ERR_NOMEM. */
+/* Renders with the variables of the JSON object `vars` (messages, tools, add_generation_prompt, bos_token, ...), which
+ * is only read and must not change meanwhile. `opts` may be NULL. On success *out is NUL-terminated, *n_out bytes long
+ * and freed with mem_free. -ERR_INVALID: the template called raise_exception (the message is exactly its argument) or
+ * an expression failed ("line 3: 'x' is undefined"); -ERR_TOOLONG: a limit, with the line; -ERR_NOMEM. */
 int chat_template_render(const struct chat_template *t, json_t *vars, const struct render_opts *opts, char **out,
                          size_t *n_out, struct err *e);
 

@@ -1,5 +1,5 @@
-/* The engine as the server sees it: requests go in, events come out; nothing of tensors. Any thread may create and submit
- * requests; everything else about a request happens on its owner's thread.
+/* The engine as the server sees it: requests go in, events come out; nothing of tensors. Any thread may create and
+ * submit requests; everything else about a request happens on its owner's thread.
  *
  *   struct request *r;
  *   if (!request_create(eng, prompt, n_prompt, &params, &sink, user, &r, &e) && !engine_submit(eng, r, &e)) ...
@@ -32,17 +32,17 @@ struct backend_ops;
 /* ---- Starting and stopping ---- */
 
 struct engine_options {
-    const char *model_path;           /* GGUF */
-    const char *draft_path;           /* GGUF with the same vocabulary, or NULL */
-    const char *backend;              /* "auto", "ref", "cpu", ... */
-    const struct backend_ops *ops;    /* tests: used instead of `backend` when not NULL */
-    int32_t n_thread;                 /* 0: one for each available core */
-    int32_t n_ctx;                    /* longest sequence, prompt and answer; 0: the model's own, as far as kv memory allows */
-    size_t kv_mem_bytes;              /* 0: chosen from n_ctx and free memory */
-    int kv_type;                      /* enum dtype of K and V: DT_F32, DT_F16 (default for 0 is DT_F16: pass -1), ... */
-    int32_t max_batch_tokens;         /* rows of a step; 0: 512 */
-    int32_t max_seqs;                 /* sequences that run at once; 0: 64 */
-    int32_t max_queue;                /* requests that may wait; 0: 1024 */
+    const char *model_path;        /* GGUF */
+    const char *draft_path;        /* GGUF with the same vocabulary, or NULL */
+    const char *backend;           /* "auto", "ref", "cpu", ... */
+    const struct backend_ops *ops; /* tests: used instead of `backend` when not NULL */
+    int32_t n_thread;              /* 0: one for each available core */
+    int32_t n_ctx;            /* longest sequence, prompt and answer; 0: the model's own, as far as kv memory allows */
+    size_t kv_mem_bytes;      /* 0: chosen from n_ctx and free memory */
+    const char *kv_type;              /* element type of K and V: "f16" (NULL), "f32", "bf16" or "q8_0" */
+    int32_t max_batch_tokens; /* rows of a step; 0: 512 */
+    int32_t max_seqs;         /* sequences that run at once; 0: 64 */
+    int32_t max_queue;        /* requests that may wait; 0: 1024 */
     bool no_prefix_cache;
     int (*progress)(void *arg, size_t done, size_t total); /* while loading; nonzero stops it */
     void *progress_arg;
@@ -73,11 +73,11 @@ bool engine_failed(const struct engine *eng);
 int32_t engine_n_pending(const struct engine *eng);
 
 struct model_info {
-    char name[128];             /* general.name, or the file's name without .gguf */
-    const char *chat_template;  /* Jinja source, NULL when the file has none */
+    char name[128];            /* general.name, or the file's name without .gguf */
+    const char *chat_template; /* Jinja source, NULL when the file has none */
     int32_t n_vocab, n_ctx_train;
     uint64_t n_param;
-    char quant[32];             /* "Q8_0": the type most weights have */
+    char quant[32]; /* "Q8_0": the type most weights have */
     const char *architecture;
 };
 
@@ -91,27 +91,27 @@ struct logit_bias {
 /* Neutral values in brackets. Everything pointed to is copied by request_create, which checks every range and names the
  * field, as an OpenAI client spells it, in its error. */
 struct gen_params {
-    float temperature;         /* [1] >= 0; 0 is greedy */
-    float top_p, min_p;        /* [1] (0, 1]; [0] [0, 1] */
-    float typical_p;           /* [1] (0, 1] */
-    float top_h;               /* [0] off, or (0, 1] */
-    int32_t top_k;             /* [0] off; >= 0 */
-    int32_t top_h_mode;        /* enum top_h_mode: [0] partial, 1 entropy */
-    int32_t top_h_n;           /* [100] */
-    float repetition_penalty;  /* [1] > 0 */
-    float frequency_penalty;   /* [0] -2..2 */
-    float presence_penalty;    /* [0] -2..2 */
+    float temperature;             /* [1] >= 0; 0 is greedy */
+    float top_p, min_p;            /* [1] (0, 1]; [0] [0, 1] */
+    float typical_p;               /* [1] (0, 1] */
+    float top_h;                   /* [0] off, or (0, 1] */
+    int32_t top_k;                 /* [0] off; >= 0 */
+    int32_t top_h_mode;            /* enum top_h_mode: [0] partial, 1 entropy */
+    int32_t top_h_n;               /* [100] */
+    float repetition_penalty;      /* [1] > 0 */
+    float frequency_penalty;       /* [0] -2..2 */
+    float presence_penalty;        /* [0] -2..2 */
     const struct logit_bias *bias; /* -100..100 each; -100 bans */
     int32_t n_bias;
-    bool has_seed;             /* same seed, same text, under any load */
+    bool has_seed; /* same seed, same text, under any load */
     uint64_t seed;
-    int32_t max_tokens;        /* >= 1; -1: what is left of the context. 0: only prompt_logprobs are wanted */
-    int32_t min_tokens;        /* [0] end tokens are banned before */
-    int32_t n;                 /* [1] sequences; each is a choice */
+    int32_t max_tokens; /* >= 1; -1: what is left of the context. 0: only prompt_logprobs are wanted */
+    int32_t min_tokens; /* [0] end tokens are banned before */
+    int32_t n;          /* [1] sequences; each is a choice */
     bool ignore_eos;
-    bool include_stop;         /* keep the stop string in the text */
-    bool keep_special;         /* text of special tokens is emitted as well */
-    const char *const *stop;   /* UTF-8, none empty */
+    bool include_stop;       /* keep the stop string in the text */
+    bool keep_special;       /* text of special tokens is emitted as well */
+    const char *const *stop; /* UTF-8, none empty */
     int32_t n_stop;
     const int32_t *stop_ids;
     int32_t n_stop_ids;
@@ -132,7 +132,7 @@ enum finish_reason {
     FINISH_LENGTH,   /* max_tokens, or the context is full */
     FINISH_CANCELED, /* engine_cancel or engine_stop */
     FINISH_DEADLINE,
-    FINISH_ERROR,    /* the model failed; see request_error */
+    FINISH_ERROR, /* the model failed; see request_error */
 };
 
 struct top_logprob {
@@ -142,9 +142,9 @@ struct top_logprob {
 
 struct gen_event { /* text and top are borrowed until the next call for this request */
     int32_t choice;
-    int32_t tok;      /* -1: text or an end without a new token */
-    float logprob;    /* of tok, when n_logprobs >= 0 */
-    int32_t rank;     /* of tok among the logits: 0 is the likeliest; when n_logprobs >= 0 */
+    int32_t tok;   /* -1: text or an end without a new token */
+    float logprob; /* of tok, when n_logprobs >= 0 */
+    int32_t rank;  /* of tok among the logits: 0 is the likeliest; when n_logprobs >= 0 */
     int32_t n_top;
     const struct top_logprob *top;
     const char *text; /* n_text bytes of valid UTF-8, never a part of a code point or of a stop string */
@@ -162,8 +162,8 @@ struct sink { /* one for each consuming thread; owned by it; zeroed at first */
 
 /* Copies prompt and parameters and reserves all the memory the request will ever use. -ERR_INVALID names the field;
  * -ERR_TOOLONG: prompt and max_tokens do not fit the context or the KV cache, ever. */
-int request_create(struct engine *eng, const int32_t *prompt, int32_t n_prompt, const struct gen_params *p, struct sink *sink,
-                   void *user, struct request **out, struct err *e);
+int request_create(struct engine *eng, const int32_t *prompt, int32_t n_prompt, const struct gen_params *p,
+                   struct sink *sink, void *user, struct request **out, struct err *e);
 /* -ERR_BUSY: the queue is full or the engine drains; the request stays the caller's. */
 int engine_submit(struct engine *eng, struct request *r, struct err *e);
 /* Ends the request within one step; it still arrives at its sink. Any thread, while the request is not done. */
@@ -186,8 +186,8 @@ struct request_usage {
 void request_usage(const struct request *r, struct request_usage *u);
 const char *request_error(const struct request *r); /* once done with FINISH_ERROR */
 
-/* Prompt token i's log-probability given those before it (i >= 1); top[] as in gen_event. Valid once a token event or the
- * end has been received. */
+/* Prompt token i's log-probability given those before it (i >= 1); top[] as in gen_event. Valid once a token event or
+ * the end has been received. */
 void request_prompt_logprob(const struct request *r, int32_t i, float *logprob, int32_t *rank, int32_t *n_top,
                             const struct top_logprob **top);
 

@@ -24,7 +24,8 @@ static const struct family *family_find(struct slice arch, struct err *e)
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         if (slice_eq(arch, families[i].architecture))
             return &families[i];
-    err_set(e, ERR_FORMAT, "general.architecture: '%.*s' is not one Galley knows (llama, mistral, qwen2, qwen3)", (int)arch.len, arch.p);
+    err_set(e, ERR_FORMAT, "general.architecture: '%.*s' is not one Galley knows (llama, mistral, qwen2, qwen3)",
+            (int)arch.len, arch.p);
     return NULL;
 }
 
@@ -52,7 +53,8 @@ static int get_size(const struct model *m, const char *suffix, int32_t lo, int32
 }
 
 /* The same, with a default where the key is missing. */
-static int get_size_or(const struct model *m, const char *suffix, int32_t lo, int32_t hi, int32_t fallback, int32_t *out, struct err *e)
+static int get_size_or(const struct model *m, const char *suffix, int32_t lo, int32_t hi, int32_t fallback,
+                       int32_t *out, struct err *e)
 {
     char key[128];
     *out = fallback;
@@ -98,10 +100,10 @@ static int read_sizes(struct model *m, struct err *e)
         rc = get_float_or(m, "attention.layer_norm_rms_epsilon", 1e-5f, &d->rms_eps, e);
     if (rc)
         return rc;
-    if (d->n_head % d->n_head_kv || d->head_dim > MODEL_MAX_HEAD_DIM || d->head_dim < 2 || d->head_dim % 2 || d->rope_dim % 2 || d->rope_dim > d->head_dim ||
-        value_len != d->head_dim)
-        return err_set(e, ERR_FORMAT, "%s: %d heads over %d of %d (values %d, rotated %d) do not fit together", m->architecture, d->n_head,
-                       d->n_head_kv, d->head_dim, value_len, d->rope_dim);
+    if (d->n_head % d->n_head_kv || d->head_dim > MODEL_MAX_HEAD_DIM || d->head_dim < 2 || d->head_dim % 2 ||
+        d->rope_dim % 2 || d->rope_dim > d->head_dim || value_len != d->head_dim)
+        return err_set(e, ERR_FORMAT, "%s: %d heads over %d of %d (values %d, rotated %d) do not fit together",
+                       m->architecture, d->n_head, d->n_head_kv, d->head_dim, value_len, d->rope_dim);
     d->attn_scale = 1 / sqrtf((float)d->head_dim);
     return 0;
 }
@@ -145,16 +147,19 @@ static int read_rope(struct model *m, struct err *e)
 
 /* ---- Tensors ---- */
 
-static int take(struct model *m, const char *name, int64_t n_row, int64_t n_col, bool required, struct tensor *out, struct err *e)
+static int take(struct model *m, const char *name, int64_t n_row, int64_t n_col, bool required, struct tensor *out,
+                struct err *e)
 {
     const struct gguf_tensor *t = gguf_tensor_find(m->file, name);
     if (!t)
         return required ? err_set(e, ERR_FORMAT, "tensor %s is missing", name) : 0;
     if (!dtype_info(t->type))
-        return err_set(e, ERR_FORMAT, "tensor %s: type %d is not supported (F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K are)", name, t->type);
+        return err_set(e, ERR_FORMAT,
+                       "tensor %s: type %d is not supported (F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K are)", name,
+                       t->type);
     if (t->dim[0] != n_col || t->n_row != n_row)
-        return err_set(e, ERR_FORMAT, "tensor %s: %lld x %lld, expected %lld x %lld", name, (long long)t->n_row, (long long)t->dim[0],
-                       (long long)n_row, (long long)n_col);
+        return err_set(e, ERR_FORMAT, "tensor %s: %lld x %lld, expected %lld x %lld", name, (long long)t->n_row,
+                       (long long)t->dim[0], (long long)n_row, (long long)n_col);
     *out = (struct tensor){.data = t->data, .type = t->type, .n_row = n_row, .n_col = n_col};
     m->info.n_param += (uint64_t)n_row * (uint64_t)n_col;
     return 0;
@@ -209,8 +214,8 @@ static int take_tensors(struct model *m, struct err *e)
         d->flags |= MODEL_QK_NORM;
     /* Every layer needs tensors of its own, so a hostile count of layers costs no memory. */
     if (d->n_layer > m->file->n_tensor)
-        return err_set(e, ERR_FORMAT, "%s.block_count: %d layers, but the file has only %lld tensors", m->architecture, d->n_layer,
-                       (long long)m->file->n_tensor);
+        return err_set(e, ERR_FORMAT, "%s.block_count: %d layers, but the file has only %lld tensors", m->architecture,
+                       d->n_layer, (long long)m->file->n_tensor);
     m->w.layer = mem_calloc((size_t)d->n_layer, sizeof *m->w.layer);
     if (!m->w.layer)
         return err_set(e, ERR_NOMEM, "out of memory");
@@ -261,7 +266,8 @@ static int trim_vocab(struct model *m, struct err *e)
 {
     int32_t n = tok_n_vocab(m->tok);
     if (n > m->desc.n_vocab)
-        return err_set(e, ERR_FORMAT, "tokenizer.ggml.tokens has %d tokens, token_embd.weight only %d rows", n, m->desc.n_vocab);
+        return err_set(e, ERR_FORMAT, "tokenizer.ggml.tokens has %d tokens, token_embd.weight only %d rows", n,
+                       m->desc.n_vocab);
     m->desc.n_vocab = n;
     m->w.tok_embd.n_row = n;
     if (m->w.out.data)
@@ -311,7 +317,8 @@ int model_open(const char *path, struct model *m, struct err *e)
     if (rc) {
         model_close(m);
         /* gguf_open names the file itself */
-        return strstr(inner.msg, base_name(path)) ? err_set(e, -rc, "%s", inner.msg) : err_set(e, -rc, "%s: %s", path, inner.msg);
+        return strstr(inner.msg, base_name(path)) ? err_set(e, -rc, "%s", inner.msg)
+                                                  : err_set(e, -rc, "%s: %s", path, inner.msg);
     }
     return 0;
 }

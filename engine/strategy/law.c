@@ -4,9 +4,17 @@
 int seq_plan_law(struct seq *s, struct step_plan *p)
 {
     const struct gen_params *q = &s->req->p;
-    struct law l = {.temperature = q->temperature, .top_p = q->top_p, .min_p = q->min_p, .typical_p = q->typical_p, .top_h = q->top_h,
-                    .top_k = q->top_k, .top_h_n = q->top_h_n, .top_h_mode = (uint8_t)q->top_h_mode,
-                    .repetition = q->repetition_penalty, .frequency = q->frequency_penalty, .presence = q->presence_penalty,
+    struct law l = {.temperature = q->temperature,
+                    .top_p = q->top_p,
+                    .min_p = q->min_p,
+                    .typical_p = q->typical_p,
+                    .top_h = q->top_h,
+                    .top_k = q->top_k,
+                    .top_h_n = q->top_h_n,
+                    .top_h_mode = (uint8_t)q->top_h_mode,
+                    .repetition = q->repetition_penalty,
+                    .frequency = q->frequency_penalty,
+                    .presence = q->presence_penalty,
                     .noise_key = s->noise_key};
     int at = plan_law(p, &l, s->law_tok, s->n_law_tok, s->req->user_ban, s->req->n_user_ban);
     if (at < 0 || s->n_out >= q->min_tokens)
@@ -20,7 +28,8 @@ int seq_plan_law(struct seq *s, struct step_plan *p)
     return at;
 }
 
-void read_top(const struct step_plan *p, const struct step_result *r, int32_t readout, struct top_logprob *top, int32_t *n_top)
+void read_top(const struct step_plan *p, const struct step_result *r, int32_t readout, struct top_logprob *top,
+              int32_t *n_top)
 {
     const struct readout *k = &p->readout[readout];
     *n_top = 0;

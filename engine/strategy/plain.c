@@ -48,8 +48,12 @@ static int plain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
     int law = reaches_end(s) ? seq_plan_law(s, p) : -1;
     if (reaches_end(s) && law < 0)
         return law;
-    struct span span = {.seq = (int32_t)s->req->order, .ctx_len = s->n_computed, .n_chain = s->n_want, .n_counted = s->n_want,
-                        .group = s->req->p.n > 1 ? (int32_t)s->req->order : -1, .law = law,
+    struct span span = {.seq = (int32_t)s->req->order,
+                        .ctx_len = s->n_computed,
+                        .n_chain = s->n_want,
+                        .n_counted = s->n_want,
+                        .group = s->req->p.n > 1 ? (int32_t)s->req->order : -1,
+                        .law = law,
                         .layer1 = (int16_t)eng->target.env.n_layer};
     s->span = plan_span(p, &span);
     s->readout0 = p->n.n_readout;
@@ -89,7 +93,8 @@ static int32_t take_prompt_scores(struct seq *s, const struct step_plan *p, cons
 static void plain_settle(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r)
 {
     int32_t at = take_prompt_scores(s, p, r);
-    bool draw = reaches_end(s), scored_only = s->req->p.max_tokens == 0 && s->n_computed + s->n_want == s->req->n_prompt;
+    bool draw = reaches_end(s),
+         scored_only = s->req->p.max_tokens == 0 && s->n_computed + s->n_want == s->req->n_prompt;
     seq_commit(eng, s, s->n_want);
     if (draw) {
         struct top_logprob top[PLAN_MAX_TOPK];
@@ -103,4 +108,5 @@ static void plain_settle(struct engine *eng, struct seq *s, const struct step_pl
     }
 }
 
-const struct strategy_ops strategy_plain = {.name = "plain", .want = plain_want, .plan = plain_plan, .settle = plain_settle};
+const struct strategy_ops strategy_plain = {
+    .name = "plain", .want = plain_want, .plan = plain_plan, .settle = plain_settle};

@@ -114,7 +114,8 @@ int normalize_nfc(struct normal_scratch *s, struct slice in, struct slice *out)
         size_t n_copy = at - start - (at > start && end > at);
         if (grow((void **)&s->text, &s->text_cap, n_text + n_copy, 1))
             return -ERR_NOMEM;
-        memcpy(s->text + n_text, in.p + start, n_copy);
+        if (n_copy)
+            memcpy(s->text + n_text, in.p + start, n_copy);
         n_text += n_copy;
         struct slice stretch = {in.p + start + n_copy, end - start - n_copy};
         if (stretch.len && stretch_nfc(s, stretch, &n_text))

@@ -32,17 +32,18 @@ struct family {
 static const struct family gpt2 = {gpt2_regex, false, false, false}, digits = {digits_regex, false, false, false},
                            llama3 = {llama3_regex, false, true, true}, qwen2 = {qwen2_regex, true, false, false};
 
-/* tokenizer.ggml.pre as converters write it. */
+/* tokenizer.ggml.pre as converters write it; only names whose models were checked to cut like this. */
 static const struct {
     const char *name;
     const struct family *family;
 } name_table[] = {
-    {"default", &gpt2},           {"gpt-2", &gpt2},       {"gpt2", &gpt2},     {"phi-2", &gpt2},
-    {"jina-es", &gpt2},           {"jina-de", &gpt2},     {"mpt", &gpt2},      {"olmo", &gpt2},
-    {"smollm", &digits},          {"starcoder", &digits}, {"refact", &digits}, {"codeshell", &digits},
-    {"command-r", &digits},       {"llama-bpe", &llama3}, {"llama3", &llama3}, {"llama-v3", &llama3},
-    {"falcon3", &llama3},         {"qwen2", &qwen2},      {"qwen2.5", &qwen2}, {"qwen3", &qwen2},
-    {"deepseek-r1-qwen", &qwen2},
+    {"default", &gpt2},  {"gpt-2", &gpt2},
+    {"gpt2", &gpt2},     {"phi-2", &gpt2},
+    {"smollm", &digits}, {"starcoder", &digits},
+    {"refact", &digits}, {"llama-bpe", &llama3},
+    {"llama3", &llama3}, {"llama-v3", &llama3},
+    {"qwen2", &qwen2},   {"qwen2.5", &qwen2},
+    {"qwen3", &qwen2},   {"deepseek-r1-qwen", &qwen2},
 };
 
 static const struct family *family_find(const char *name)

@@ -207,7 +207,7 @@ int tok_encode(const struct tokenizer *t, const char *text, size_t n_bytes, int 
     struct encoder c = {.t = t, .s = s, .out = {.out = out, .cap = cap}, .e = e};
     if (flags & TOK_ADD_SPECIAL && t->add_bos)
         sink_put(&c.out, t->ids.bos);
-    int rc = encode_fragments(&c, (struct slice){text, n_bytes}, flags & TOK_PARSE_SPECIAL);
+    int rc = encode_fragments(&c, (struct slice){n_bytes ? text : "", n_bytes}, flags & TOK_PARSE_SPECIAL);
     if (flags & TOK_ADD_SPECIAL && t->add_eos)
         sink_put(&c.out, t->ids.eos);
     if (s->bpe.cap > KEEP_SYMBOLS)

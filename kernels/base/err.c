@@ -9,6 +9,7 @@ int err_vset(struct err *e, int code, const char *fmt, va_list ap)
 {
     if (e) {
         e->code = code;
+        e->field = NULL;
         vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     }
     return -code;
@@ -20,6 +21,17 @@ int err_set(struct err *e, int code, const char *fmt, ...)
     va_start(ap, fmt);
     err_vset(e, code, fmt, ap);
     va_end(ap);
+    return -code;
+}
+
+int err_set_field(struct err *e, int code, const char *field, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    err_vset(e, code, fmt, ap);
+    va_end(ap);
+    if (e)
+        e->field = field;
     return -code;
 }
 

@@ -22,10 +22,13 @@ enum err_code {
 struct err {
     int code;      /* ERR_* */
     char msg[512]; /* NUL-terminated UTF-8, no trailing newline */
+    const char *field; /* the field of the caller's data that is wrong, a static string; NULL when none is to blame */
 };
 
 /* Formats into `e` (may be NULL) and returns -code, so that `return err_set(e, ERR_IO, ...)` reads well. */
 int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The same, and blames a field. */
+int err_set_field(struct err *e, int code, const char *field, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 int err_vset(struct err *e, int code, const char *fmt, va_list ap);
 
 /* A bug in Galley itself: prints where, runs the hook (which dumps the plan being run), aborts. */

@@ -58,7 +58,8 @@ void log_line(enum log_level level, const char *msg, const char *fmt, ...)
         return;
 
     int cap = (int)sizeof line - 1; /* room for the newline */
-    int n = snprintf(line, sizeof line, "ts=%s.%03ldZ level=%s msg=\"%s\" ", when, ts.tv_nsec / 1000000, name[level], msg);
+    int n =
+        snprintf(line, sizeof line, "ts=%s.%03ldZ level=%s msg=\"%s\" ", when, ts.tv_nsec / 1000000, name[level], msg);
     if (dropped > 0 && n < cap)
         n += snprintf(line + n, sizeof line - (size_t)n, "dropped=%d ", dropped);
     if (n < cap) {

@@ -69,8 +69,8 @@ static void fake_close(struct backend *b)
     mem_free(b);
 }
 
-static int fake_load(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
-                     void *arg, struct bmodel **out, struct err *e)
+static int fake_load(struct backend *b, const struct model_desc *d, const struct model_weights *w,
+                     load_progress progress, void *arg, struct bmodel **out, struct err *e)
 {
     struct bmodel *m = mem_calloc(1, sizeof *m);
     if (!m)
@@ -143,7 +143,8 @@ static uint64_t input_hash(const struct bmodel *m, const struct step_plan *p, in
     for (int32_t j = mix->part0; j < mix->part0 + mix->n_part; j++) {
         uint32_t weight_bits;
         memcpy(&weight_bits, &p->part[j].weight, sizeof weight_bits);
-        h += rng_mix((mix->from_bank ? m->bank[p->part[j].src] : (uint64_t)p->part[j].src) ^ (uint64_t)weight_bits << 32);
+        h += rng_mix((mix->from_bank ? m->bank[p->part[j].src] : (uint64_t)p->part[j].src) ^ (uint64_t)weight_bits
+                                                                                                 << 32);
     }
     return rng_mix(h);
 }
@@ -213,7 +214,8 @@ static int fake_wait(struct bmodel *m, struct step_result *out, struct err *e)
 
 static void fake_stats(const struct bmodel *m, struct backend_stats *s)
 {
-    *s = (struct backend_stats){.kv_bytes = fake_kv_bytes(m, &m->kv), .n_thread = 1, .device = "fake: hashes, no arithmetic"};
+    *s = (struct backend_stats){
+        .kv_bytes = fake_kv_bytes(m, &m->kv), .n_thread = 1, .device = "fake: hashes, no arithmetic"};
 }
 
 const struct backend_ops backend_fake = {

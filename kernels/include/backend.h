@@ -21,12 +21,12 @@ enum model_flag {
 
 struct model_desc {
     int32_t n_vocab, n_embd, n_layer, n_head, n_head_kv, head_dim, n_ff, n_ctx_train;
-    int32_t rope_dim;        /* leading elements of a head that rotate */
-    int32_t sliding_window;  /* keys further back than this - 1 positions are unseen; 0: none */
-    uint32_t flags;          /* enum model_flag */
-    float rms_eps, attn_scale; /* attn_scale: 1 / sqrt(head_dim) unless the file says otherwise */
+    int32_t rope_dim;                            /* leading elements of a head that rotate */
+    int32_t sliding_window;                      /* keys further back than this - 1 positions are unseen; 0: none */
+    uint32_t flags;                              /* enum model_flag */
+    float rms_eps, attn_scale;                   /* attn_scale: 1 / sqrt(head_dim) unless the file says otherwise */
     float rope_inv_freq[MODEL_MAX_HEAD_DIM / 2]; /* angle = position * rope_inv_freq[i]; scaling already applied */
-    float rope_mscale;       /* multiplies cos and sin; 1 without YaRN */
+    float rope_mscale;                           /* multiplies cos and sin; 1 without YaRN */
 };
 
 struct tensor {       /* a matrix in file layout: n_row rows of n_col elements, row-major; vectors have n_row 1 */
@@ -36,14 +36,14 @@ struct tensor {       /* a matrix in file layout: n_row rows of n_col elements, 
 };
 
 struct layer_weights {
-    struct tensor attn_norm, ffn_norm;   /* [n_embd] */
-    struct tensor wq;                    /* [n_head * head_dim, n_embd] */
-    struct tensor wk, wv;                /* [n_head_kv * head_dim, n_embd] */
-    struct tensor bq, bk, bv;            /* biases, optional */
-    struct tensor q_norm, k_norm;        /* [head_dim], with MODEL_QK_NORM */
-    struct tensor wo;                    /* [n_embd, n_head * head_dim] */
-    struct tensor gate, up;              /* [n_ff, n_embd] */
-    struct tensor down;                  /* [n_embd, n_ff] */
+    struct tensor attn_norm, ffn_norm; /* [n_embd] */
+    struct tensor wq;                  /* [n_head * head_dim, n_embd] */
+    struct tensor wk, wv;              /* [n_head_kv * head_dim, n_embd] */
+    struct tensor bq, bk, bv;          /* biases, optional */
+    struct tensor q_norm, k_norm;      /* [head_dim], with MODEL_QK_NORM */
+    struct tensor wo;                  /* [n_embd, n_head * head_dim] */
+    struct tensor gate, up;            /* [n_ff, n_embd] */
+    struct tensor down;                /* [n_embd, n_ff] */
 };
 
 struct model_weights {
@@ -54,7 +54,7 @@ struct model_weights {
 };
 
 struct kv_config {
-    int32_t block_len;   /* slots a block, a power of two */
+    int32_t block_len; /* slots a block, a power of two */
     int32_t n_block;
     int32_t k_type, v_type; /* DT_F32, DT_F16, DT_BF16 or DT_Q8_0 */
     int32_t hidden_plane;   /* 1: keep each slot's normalised final hidden state, for READ_CONTRAST */
@@ -62,7 +62,7 @@ struct kv_config {
 };
 
 struct backend_options {
-    int32_t n_thread;         /* 0: one for each core available to the process */
+    int32_t n_thread;          /* 0: one for each core available to the process */
     struct plan_limits limits; /* the largest plan that will be submitted: scratch is sized by it, at kv_create */
 };
 
@@ -81,8 +81,8 @@ typedef int (*load_progress)(void *arg, size_t done, size_t total);
 struct backend_ops {
     const char *name;
     int (*open)(const struct backend_options *opt, struct backend **out, struct err *e);
-    int (*load)(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress, void *arg,
-                struct bmodel **out, struct err *e);
+    int (*load)(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
+                void *arg, struct bmodel **out, struct err *e);
     /* Bytes that kv_create would take for this configuration, scratch included. */
     size_t (*kv_bytes)(const struct bmodel *m, const struct kv_config *kv);
     int (*kv_create)(struct bmodel *m, const struct kv_config *kv, struct err *e);

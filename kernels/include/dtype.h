@@ -19,9 +19,9 @@ enum dtype {
 };
 
 struct dtype_info {
-    const char *name;    /* "Q4_K" */
-    int block_len;       /* elements a block: 1, 32 or 256 */
-    int block_bytes;     /* bytes a block */
+    const char *name; /* "Q4_K" */
+    int block_len;    /* elements a block: 1, 32 or 256 */
+    int block_bytes;  /* bytes a block */
 };
 
 /* NULL when `type` is not one of the above. */

@@ -16,9 +16,9 @@
 #include "err.h"
 
 enum {
-    PLAN_MAX_TREE = 64,   /* tree rows a span can see, held ones included: one bit each in vis */
-    PLAN_MAX_LIST = 128,  /* tokens in the list of one PROBE or LOGPROB */
-    PLAN_MAX_TOPK = 256,  /* k of one TOPK */
+    PLAN_MAX_TREE = 64,  /* tree rows a span can see, held ones included: one bit each in vis */
+    PLAN_MAX_LIST = 128, /* tokens in the list of one PROBE or LOGPROB */
+    PLAN_MAX_TOPK = 256, /* k of one TOPK */
 };
 
 enum attn_kind {
@@ -47,19 +47,19 @@ struct mix_part {
 #define PARENT_HELD(parent) (-2 - (parent))
 
 struct span {
-    int32_t seq;                /* the engine's number, for dumps and errors only */
-    int32_t ctx_len;            /* committed tokens: slot i holds position i */
-    int32_t n_held, held0;      /* uncommitted rows of earlier plans at slots ctx_len.., described by plan->held[held0..];
-                                   they are tree bits 0..n_held-1. A span with held rows has no chain. */
-    int32_t row0, n_row;        /* plan rows row0 .. row0+n_row-1 */
-    int32_t n_chain;            /* the first n_chain of them are the chain; row r >= n_chain is tree bit n_held+r-n_chain */
-    int32_t n_counted;          /* chain rows whose tokens the law's counts already include */
-    int32_t bt_off, bt_len;     /* block table plan->bt[bt_off ..], covering every slot the span reads or writes */
-    int32_t group;              /* spans with one group share context blocks (forks of a request); -1: none */
-    int32_t law;                /* plan->law index; -1: no PROCESSED readout in this span */
-    int16_t layer0, layer1;     /* run layers layer0..layer1-1, then the final norm and head. layer0 > 0 only for rows
-                                   whose inputs come from the bank (a hidden state saved at that layer) */
-    uint8_t attn;               /* enum attn_kind */
+    int32_t seq;            /* the engine's number, for dumps and errors only */
+    int32_t ctx_len;        /* committed tokens: slot i holds position i */
+    int32_t n_held, held0;  /* uncommitted rows of earlier plans at slots ctx_len.., described by plan->held[held0..];
+                               they are tree bits 0..n_held-1. A span with held rows has no chain. */
+    int32_t row0, n_row;    /* plan rows row0 .. row0+n_row-1 */
+    int32_t n_chain;        /* the first n_chain of them are the chain; row r >= n_chain is tree bit n_held+r-n_chain */
+    int32_t n_counted;      /* chain rows whose tokens the law's counts already include */
+    int32_t bt_off, bt_len; /* block table plan->bt[bt_off ..], covering every slot the span reads or writes */
+    int32_t group;          /* spans with one group share context blocks (forks of a request); -1: none */
+    int32_t law;            /* plan->law index; -1: no PROCESSED readout in this span */
+    int16_t layer0, layer1; /* run layers layer0..layer1-1, then the final norm and head. layer0 > 0 only for rows
+                               whose inputs come from the bank (a hidden state saved at that layer) */
+    uint8_t attn;           /* enum attn_kind */
 };
 
 struct held_row {
@@ -67,8 +67,8 @@ struct held_row {
     int16_t parent; /* as for rows; PARENT_CTX or HELD_PARENT of an earlier one */
 };
 
-/* Copies n slots (at most a block's worth) src..src+n-1 to dst.. in every layer before the pass. Slots are numbered in the pool: block * block_len +
- * offset. All moves of a plan read their sources before any writes. */
+/* Copies n slots (at most a block's worth) src..src+n-1 to dst.. in every layer before the pass. Slots are numbered in
+ * the pool: block * block_len + offset. All moves of a plan read their sources before any writes. */
 struct kvop {
     int32_t src, dst, n;
 };
@@ -78,18 +78,18 @@ enum top_h_mode { TOP_H_PARTIAL = 0, TOP_H_ENTROPY = 1 };
 /* How logits become the distribution p. Order: bias, mask and bans, repetition / frequency / presence penalties,
  * temperature, top-k, top-p, min-p, typical-p, top-h, renormalise. Neutral values switch a processor off. */
 struct law {
-    float temperature;        /* 0: one-hot on the largest logit, lowest id among equals */
-    float top_p, min_p;       /* neutral 1, 0 */
-    float typical_p;          /* neutral 1 (Meister et al., locally typical sampling) */
-    float top_h;              /* 0 = off, else alpha in (0, 1] */
-    int32_t top_k, top_h_n;   /* neutral 0; top_h_n: prefix considered by TOP_H_PARTIAL, 100 in the paper's code */
-    uint8_t top_h_mode;       /* enum top_h_mode */
-    float repetition;         /* neutral 1: logit > 0 ? logit / r : logit * r, for tokens seen in prompt or output */
-    float frequency;          /* neutral 0: subtracted once for each occurrence in the output */
-    float presence;           /* neutral 0: subtracted once when in the output */
-    int32_t tok0, n_tok;      /* plan->law_tok[tok0 ..], ascending token ids */
-    int32_t ban0, n_ban;      /* plan->ban[ban0 ..]: token ids of probability 0 */
-    uint64_t noise_key;       /* of every draw under this law; the position is the counter */
+    float temperature;      /* 0: one-hot on the largest logit, lowest id among equals */
+    float top_p, min_p;     /* neutral 1, 0 */
+    float typical_p;        /* neutral 1 (Meister et al., locally typical sampling) */
+    float top_h;            /* 0 = off, else alpha in (0, 1] */
+    int32_t top_k, top_h_n; /* neutral 0; top_h_n: prefix considered by TOP_H_PARTIAL, 100 in the paper's code */
+    uint8_t top_h_mode;     /* enum top_h_mode */
+    float repetition;       /* neutral 1: logit > 0 ? logit / r : logit * r, for tokens seen in prompt or output */
+    float frequency;        /* neutral 0: subtracted once for each occurrence in the output */
+    float presence;         /* neutral 0: subtracted once when in the output */
+    int32_t tok0, n_tok;    /* plan->law_tok[tok0 ..], ascending token ids */
+    int32_t ban0, n_ban;    /* plan->ban[ban0 ..]: token ids of probability 0 */
+    uint64_t noise_key;     /* of every draw under this law; the position is the counter */
 };
 
 struct law_tok {
@@ -98,27 +98,28 @@ struct law_tok {
 };
 
 enum readout_kind {
-    READ_SAMPLE,   /* i[0] a draw from p, -1 when no token is allowed or the logits are not finite. With n = 1 also f[0] its
-                      ln p, f[1] its RAW log-probability, i[1] its rank: tokens with a larger logit; with n = 0 these are 0 */
-    READ_TOPK,     /* i[0..n) the n likeliest tokens, -1 where there are fewer; f[0..n) log-probabilities; f[n] logsumexp
-                      (RAW: of the logits; else 0, p being normalised); f[n+1] entropy in nats */
-    READ_LOGPROB,  /* listed tokens: f[0..n) log-probabilities, i[0..n) rank: tokens with a larger one */
-    READ_PROBE,    /* listed tokens, PROCESSED: f[0..n) p, f[n] the mass off the list; i[0] a draw from p, i[1] a draw from
-                      p off the list (-1: no mass there) */
-    READ_CONTRAST, /* f[0] largest cosine between the row's final hidden state and those of the positions it sees, itself
-                      excluded; needs the hidden plane of the KV pool (SimCTG, degeneration penalty) */
-    READ_HIDDEN,   /* f[0..n_embd) the final hidden state (after the last norm), or to the bank when `bank` >= 0 (then the
-                      residual stream after layer1, before the norm, is stored, so that layer0 can resume it) */
+    READ_SAMPLE,  /* i[0] a draw from p, -1 when no token is allowed or the logits are not finite. With n = 1 also f[0]
+                     its  ln p, f[1] its RAW log-probability, i[1] its rank: tokens with a larger logit; with n = 0 these
+                     are 0 */
+    READ_TOPK,    /* i[0..n) the n likeliest tokens, -1 where there are fewer; f[0..n) log-probabilities; f[n] logsumexp
+                     (RAW: of the logits; else 0, p being normalised); f[n+1] entropy in nats */
+    READ_LOGPROB, /* listed tokens: f[0..n) log-probabilities, i[0..n) rank: tokens with a larger one */
+    READ_PROBE, /* listed tokens, PROCESSED: f[0..n) p, f[n] the mass off the list; i[0] a draw from p, i[1] a draw from
+                   p off the list (-1: no mass there) */
+    READ_CONTRAST, /* f[0] largest cosine between the row's final hidden state and those of the positions it sees,
+                      itself excluded; needs the hidden plane of the KV pool (SimCTG, degeneration penalty) */
+    READ_HIDDEN, /* f[0..n_embd) the final hidden state (after the last norm), or to the bank when `bank` >= 0 (then the
+                    residual stream after layer1, before the norm, is stored, so that layer0 can resume it) */
 };
 
 struct readout {
-    uint8_t kind;      /* enum readout_kind */
-    uint8_t raw;       /* 1: of the logits as they are; 0: of the law's p. For TOPK and LOGPROB */
-    int32_t row;       /* plan row */
-    int32_t n;         /* list length, or k, or n_embd */
-    int32_t list0;     /* LOGPROB, PROBE: plan->list[list0 ..] distinct token ids */
-    int32_t bank;      /* HIDDEN: bank slot or -1 */
-    int32_t f0, i0;    /* where its results begin in step_result.f and .i: set by plan_readout */
+    uint8_t kind;   /* enum readout_kind */
+    uint8_t raw;    /* 1: of the logits as they are; 0: of the law's p. For TOPK and LOGPROB */
+    int32_t row;    /* plan row */
+    int32_t n;      /* list length, or k, or n_embd */
+    int32_t list0;  /* LOGPROB, PROBE: plan->list[list0 ..] distinct token ids */
+    int32_t bank;   /* HIDDEN: bank slot or -1 */
+    int32_t f0, i0; /* where its results begin in step_result.f and .i: set by plan_readout */
 };
 
 /* Draws of one position use disjoint streams of the same key. Counter = {token / 4, position drawn, stream, 0}. */
@@ -130,13 +131,13 @@ struct plan_limits { /* capacities; a plan never grows */
     int32_t n_vocab;          /* width of a mask */
 };
 
-struct step_plan { /* owner: the engine's step, lent to the back end from submit to wait */
+struct step_plan {             /* owner: the engine's step, lent to the back end from submit to wait */
     struct plan_limits cap, n; /* n: what is in use (n.n_vocab == cap.n_vocab) */
     struct span *span;
-    int32_t *tok, *pos;        /* [n_row] input token or MIX_ROW; position in the sequence */
-    int16_t *parent;           /* [n_row] */
-    uint64_t *vis;             /* [n_row] tree rows: bits of the tree rows it sees, its own included; chain rows: 0 */
-    int32_t *row_mask;         /* [n_row] index into mask, -1: none */
+    int32_t *tok, *pos; /* [n_row] input token or MIX_ROW; position in the sequence */
+    int16_t *parent;    /* [n_row] */
+    uint64_t *vis;      /* [n_row] tree rows: bits of the tree rows it sees, its own included; chain rows: 0 */
+    int32_t *row_mask;  /* [n_row] index into mask, -1: none */
     struct held_row *held;
     struct mix *mix;
     struct mix_part *part;
@@ -144,11 +145,11 @@ struct step_plan { /* owner: the engine's step, lent to the back end from submit
     struct law *law;
     struct law_tok *law_tok;
     int32_t *ban;
-    uint32_t *mask;            /* [n_mask][mask_words(n_vocab)] bit t set: token t allowed */
+    uint32_t *mask; /* [n_mask][mask_words(n_vocab)] bit t set: token t allowed */
     struct readout *readout;
     int32_t *list;
-    int32_t *bt;               /* block ids */
-    void *mem;                 /* the one allocation behind all of the above; owned */
+    int32_t *bt; /* block ids */
+    void *mem;   /* the one allocation behind all of the above; owned */
     size_t mem_bytes;
 };
 

@@ -57,8 +57,8 @@ static char *kv_at(const struct bmodel *m, char *plane, size_t row_bytes, int32_
 }
 
 /* One row's attention over its visible keys, in position order. */
-static void attend(struct bmodel *m, const struct step_plan *p, const struct span *s, int32_t r, int32_t layer, const float *q,
-                   float *out, float *kv_row)
+static void attend(struct bmodel *m, const struct step_plan *p, const struct span *s, int32_t r, int32_t layer,
+                   const float *q, float *out, float *kv_row)
 {
     const struct model_desc *d = &m->d;
     int32_t dim = d->head_dim, group = d->n_head / d->n_head_kv;

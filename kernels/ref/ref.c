@@ -63,10 +63,20 @@ enum { N_LAYER_TENSOR = 14 };
 static void layer_slots(const struct layer_weights *w, struct ref_layer *l, struct slot out[N_LAYER_TENSOR])
 {
     const struct slot all[N_LAYER_TENSOR] = {
-        {&w->attn_norm, &l->attn_norm}, {&w->ffn_norm, &l->ffn_norm}, {&w->wq, &l->wq},         {&w->wk, &l->wk},
-        {&w->wv, &l->wv},               {&w->bq, &l->bq},             {&w->bk, &l->bk},         {&w->bv, &l->bv},
-        {&w->q_norm, &l->q_norm},       {&w->k_norm, &l->k_norm},     {&w->wo, &l->wo},         {&w->gate, &l->gate},
-        {&w->up, &l->up},               {&w->down, &l->down},
+        {&w->attn_norm, &l->attn_norm},
+        {&w->ffn_norm, &l->ffn_norm},
+        {&w->wq, &l->wq},
+        {&w->wk, &l->wk},
+        {&w->wv, &l->wv},
+        {&w->bq, &l->bq},
+        {&w->bk, &l->bk},
+        {&w->bv, &l->bv},
+        {&w->q_norm, &l->q_norm},
+        {&w->k_norm, &l->k_norm},
+        {&w->wo, &l->wo},
+        {&w->gate, &l->gate},
+        {&w->up, &l->up},
+        {&w->down, &l->down},
     };
     memcpy(out, all, sizeof all);
 }
@@ -103,8 +113,8 @@ static int load_all(struct loader *ld, const struct model_weights *w)
 
 static void ref_unload(struct bmodel *m);
 
-static int ref_load(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
-                    void *arg, struct bmodel **out, struct err *e)
+static int ref_load(struct backend *b, const struct model_desc *d, const struct model_weights *w,
+                    load_progress progress, void *arg, struct bmodel **out, struct err *e)
 {
     struct bmodel *m = mem_calloc(1, sizeof *m);
     if (m)
@@ -204,7 +214,8 @@ static int ref_kv_create(struct bmodel *m, const struct kv_config *kv, struct er
     m->tmp = mem_alloc(s.tmp);
     m->score = mem_alloc(s.score);
     m->logits = mem_alloc(s.logits);
-    if (!m->k || !m->v || (s.plane && !m->plane) || !m->bank || !m->staging || !m->x || !m->tmp || !m->score || !m->logits)
+    if (!m->k || !m->v || (s.plane && !m->plane) || !m->bank || !m->staging || !m->x || !m->tmp || !m->score ||
+        !m->logits)
         return err_set(e, ERR_NOMEM, "out of memory: %zu bytes of KV cache", ref_kv_bytes(m, kv));
     return readout_ws_create(&m->readout, m->d.n_vocab, m->limits.n_row + PLAN_MAX_TREE, e);
 }
@@ -293,8 +304,11 @@ static void ref_stats(const struct bmodel *m, struct backend_stats *s)
         kv = size.k + size.v + size.plane;
         all = ref_kv_bytes(m, &m->kv);
     }
-    *s = (struct backend_stats){
-        .weight_bytes = m->weight_bytes, .kv_bytes = kv, .scratch_bytes = all - kv, .n_thread = 1, .device = "ref: scalar f32 oracle, 1 thread"};
+    *s = (struct backend_stats){.weight_bytes = m->weight_bytes,
+                                .kv_bytes = kv,
+                                .scratch_bytes = all - kv,
+                                .n_thread = 1,
+                                .device = "ref: scalar f32 oracle, 1 thread"};
 }
 
 const struct backend_ops backend_ref = {

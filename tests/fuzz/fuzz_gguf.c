@@ -1,10 +1,12 @@
-/* libFuzzer: whatever the bytes, the GGUF reader refuses them or hands out only what lies within them. */
+/* libFuzzer: whatever the bytes, the GGUF reader refuses them or hands out only what lies within them; so does the
+ * tokenizer made from them. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mem.h"
 #include "model/gguf.h"
+#include "tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -64,6 +66,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         read_key(g, &g->kv[i]);
     for (int64_t i = 0; i < g->n_tensor; i++)
         touch(g->tensor[i].data, g->tensor[i].size_bytes);
+    struct tokenizer *t = NULL;
+    if (gguf_find(g, "tokenizer.ggml.model") && !tok_from_gguf(&t, g, &e))
+        for (int32_t i = 0; i < tok_n_vocab(t); i++)
+            touch(tok_piece(t, i).p, tok_piece(t, i).len);
+    tok_free(t);
     gguf_close(g);
     return 0;
 }

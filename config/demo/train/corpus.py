@@ -18,7 +18,7 @@ import turns
 
 SEED = 20
 VOCABULARY_START = 262  # the first id that is neither special nor a bare byte
-DRILL_EARLY, DRILL_UNTIL, DRILL_LATE = 0.45, 0.35, 0.04
+DRILL_EARLY, DRILL_UNTIL, DRILL_LATE = 0.3, 0.05, 0.03
 
 
 def generator(*key):
@@ -73,7 +73,7 @@ KINDS = [kind for kind, _, _ in MIXTURE]
 
 def document(rng, progress):
     """One document; `progress` moves from 0 to 1 over the training."""
-    late = min(1.0, 2.5 * progress)
+    late = min(1.0, 4 * progress)
     weights = [first + late * (last - first) for _, first, last in MIXTURE]
     return rng.choices(KINDS, weights)[0](rng)
 

@@ -9,6 +9,7 @@ import torch
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # drives singular values to about one
 ROUNDS = 5
+BY_HAND = 0.2
 
 
 def orthogonal(matrix):
@@ -46,11 +47,19 @@ class Muon(torch.optim.Optimizer):
 
 
 def optimizers(model, matrix_rate, other_rate):
-    """One optimizer per kind of weight; `peak` is kept for the schedule."""
-    inside = [w for w in model.blk.parameters() if w.dim() == 2]
-    chosen = {id(w) for w in inside}
+    """One optimizer per kind of weight; `peak` is kept for the schedule.
+
+    The heads that induction.py sets by hand move slowly, or the large steps
+    of the first minutes would wash the circuit out before it is relied on.
+    """
+    by_hand = [w for block in model.blk[:2] for name, w in block.named_parameters()
+               if name.startswith("attn_") and w.dim() == 2]
+    chosen = {id(w) for w in by_hand}
+    learnt = [w for w in model.blk.parameters() if w.dim() == 2 and id(w) not in chosen]
+    chosen |= {id(w) for w in learnt}
     others = [w for w in model.parameters() if id(w) not in chosen]
-    made = [Muon(inside, matrix_rate),
+    groups = [{"params": learnt}, {"params": by_hand, "lr": BY_HAND * matrix_rate}]
+    made = [Muon(groups, matrix_rate),
             torch.optim.AdamW(others, other_rate, betas=(0.9, 0.95), weight_decay=0.0)]
     for optimizer in made:
         for group in optimizer.param_groups:

@@ -1,6 +1,6 @@
 """Train the target or the draft; stops and resumes at any step.
 
-    python3 train.py target --work build-demo --steps 1600
+    python3 train.py target --work build-demo --steps 1300
 
 The learning rate stays flat and then falls to nothing over the last part, so
 `--steps` may be lowered on resuming to finish sooner, or raised to go on.
@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 import corpus
+import induction
 from model import DRAFT, TARGET, Llama, Shape
 from muon import optimizers
 
 WARM_UP = 40
 DECAY_FROM = 0.6
 EXIT_WEIGHT = 0.3
-SAVE_EVERY = 50
+SAVE_EVERY = 25
 # Rows and their length; long rows come last, since attention makes them dear.
 PACKING = ((0.5, 8, 768), (0.85, 6, 1024), (1.0, 3, 2048))
 
@@ -31,10 +32,10 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("role", choices=("target", "draft"))
     parser.add_argument("--work", type=Path, default=Path("build-demo"))
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=1300)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--matrix-rate", type=float, default=0.02)
-    parser.add_argument("--other-rate", type=float, default=0.004)
+    parser.add_argument("--matrix-rate", type=float, default=0.01)
+    parser.add_argument("--other-rate", type=float, default=0.001)
     return parser.parse_args()
 
 
@@ -89,6 +90,7 @@ def start(args, path):
         model, state = load(path)
     else:
         model = Llama(TARGET if args.role == "target" else DRAFT)
+        induction.install(model)
     opts = optimizers(model, args.matrix_rate, args.other_rate)
     for optimizer, kept in zip(opts, state.get("optimizers", ())):
         optimizer.load_state_dict(kept)

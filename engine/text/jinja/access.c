@@ -1,33 +1,38 @@
 #include "eval.h"
 #include "ustr.h"
 
-/* Methods that change their object: the sandbox shows them as undefined, which fails when they are called. */
-static bool is_mutator(struct jval obj, const struct jstr *name)
+static bool is_one_of(const struct jstr *name, const char *const *z)
 {
-    static const char *const list[] = {"append", "clear", "pop",    "reverse", "insert",
-                                       "sort",   "extend", "remove", NULL};
-    static const char *const dict[] = {"clear", "pop", "popitem", "setdefault", "update", NULL};
-    const char *const *z = obj.kind == J_LIST ? list : obj.kind == J_DICT ? dict : NULL;
-    for (; z && *z; z++)
+    for (; *z; z++)
         if (jstr_is(name, *z))
             return true;
     return false;
 }
 
-/* Attributes that every Python object has. */
-static bool is_dunder(const struct jstr *name)
+/* Methods that change their object: the sandbox shows them as undefined, which fails when they are called. */
+static bool is_mutator(struct jval obj, const struct jstr *name)
 {
-    static const char *const known[] = {
-        "__class__",      "__delattr__", "__dir__",     "__doc__",          "__eq__",        "__format__",   "__ge__",
-        "__getattribute__", "__gt__",    "__hash__",    "__init__",         "__init_subclass__", "__le__",   "__lt__",
-        "__ne__",         "__new__",     "__reduce__",  "__reduce_ex__",    "__repr__",      "__setattr__",  "__sizeof__",
-        "__str__",        "__subclasshook__", NULL};
-    if (name->n < 4 || name->p[0] != '_' || name->p[1] != '_')
+    static const char *const list[] = {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove", NULL};
+    static const char *const dict[] = {"clear", "pop", "popitem", "setdefault", "update", NULL};
+    return (obj.kind == J_LIST && is_one_of(name, list)) || (obj.kind == J_DICT && is_one_of(name, dict));
+}
+
+/* Python's own attributes: those that every object has, and the common ones of sequences and mappings. */
+static bool is_dunder(struct jval obj, const struct jstr *name)
+{
+    static const char *const any[] = {
+        "__class__",    "__delattr__", "__dir__",           "__doc__",  "__eq__",     "__format__",    "__ge__",
+        "__getattribute__", "__gt__",  "__hash__",          "__init__", "__init_subclass__", "__le__", "__lt__",
+        "__ne__",       "__new__",     "__reduce__",        "__reduce_ex__", "__repr__", "__setattr__", "__sizeof__",
+        "__str__",      "__subclasshook__", NULL};
+    static const char *const box[] = {"__len__", "__iter__", "__contains__", "__getitem__", NULL};
+    static const char *const undefined[] = {"__len__", "__iter__", "__getitem__", "__bool__", "__call__", "__add__",
+                                            "__int__", "__float__", "__module__", "__slots__", NULL};
+    if (name->n < 4 || name->p[0] != '_' || name->p[1] != '_' || obj.kind == J_NAMESPACE)
         return false;
-    for (const char *const *z = known; *z; z++)
-        if (jstr_is(name, *z))
-            return true;
-    return false;
+    if (obj.kind == J_UNDEF)
+        return is_one_of(name, any) || is_one_of(name, undefined);
+    return is_one_of(name, any) || (obj.kind >= J_STR && obj.kind <= J_RANGE && is_one_of(name, box));
 }
 
 static struct jval unsafe(struct jrt *rt, struct jval obj, const struct jstr *name)
@@ -41,8 +46,9 @@ static struct jval unsafe(struct jrt *rt, struct jval obj, const struct jstr *na
 static const struct jbuiltin *method_of(struct jval obj, const struct jstr *name)
 {
     static const struct jbuiltin_table *const table[] = {
-        [J_STR] = &jbuiltin_str_methods,       [J_LIST] = &jbuiltin_list_methods,   [J_TUPLE] = &jbuiltin_tuple_methods,
-        [J_DICT] = &jbuiltin_dict_methods,     [J_RANGE] = &jbuiltin_range_methods, [J_LOOP] = &jbuiltin_loop_methods,
+        [J_STR] = &jbuiltin_str_methods,       [J_LIST] = &jbuiltin_list_methods,
+        [J_TUPLE] = &jbuiltin_tuple_methods,   [J_DICT] = &jbuiltin_dict_methods,
+        [J_RANGE] = &jbuiltin_range_methods,   [J_LOOP] = &jbuiltin_loop_methods,
         [J_CYCLER] = &jbuiltin_cycler_methods, [J_JOINER] = NULL,
     };
     return table[obj.kind] ? jbuiltin_find(table[obj.kind], name) : NULL;
@@ -55,10 +61,18 @@ static struct jval data_attr(struct jrt *rt, struct jval obj, const struct jstr 
         return jloop_attr(rt, obj, name);
     if (obj.kind == J_CYCLER && jstr_is(name, "current"))
         return obj.cycler->item->v[obj.cycler->pos];
+    if (obj.kind == J_CYCLER && jstr_is(name, "items"))
+        return jval_tuple(obj.cycler->item);
+    if (obj.kind == J_CYCLER && jstr_is(name, "pos"))
+        return jval_int((int64_t)obj.cycler->pos);
     if (obj.kind == J_NAMESPACE) {
         const struct jval *v = jdict_get_str(rt, obj.d, name);
         return v ? *v : jval_missing();
     }
+    if (obj.kind == J_TUPLE && obj.group && jstr_is(name, "grouper"))
+        return obj.l->v[0];
+    if (obj.kind == J_TUPLE && obj.group && jstr_is(name, "list"))
+        return obj.l->v[1];
     if (obj.kind == J_MACRO && jstr_is(name, "name"))
         return obj.m->name ? jval_strn(rt, obj.m->name->p, obj.m->name->n) : jval_none();
     if (obj.kind == J_RANGE && jstr_is(name, "start"))
@@ -83,7 +97,7 @@ static struct jval get_attr(struct jrt *rt, struct jval obj, const struct jstr *
         *bound = (struct jbound){obj, m};
         return (struct jval){.kind = J_METHOD, .bound = bound};
     }
-    if (is_mutator(obj, name) || (is_dunder(name) && obj.kind != J_NAMESPACE))
+    if (is_mutator(obj, name) || is_dunder(obj, name))
         return unsafe(rt, obj, name);
     return data_attr(rt, obj, name);
 }
@@ -113,7 +127,7 @@ static struct jval get_item(struct jrt *rt, struct jval obj, struct jval sub)
 
 struct jval jaccess_attr(struct jrt *rt, struct jval obj, struct jstr *name)
 {
-    if (obj.kind == J_UNDEF)
+    if (obj.kind == J_UNDEF && !is_dunder(obj, name))
         jundef_fail(rt, obj.u);
     struct jval v = get_attr(rt, obj, name);
     if (v.kind == J_MISSING)
@@ -221,5 +235,7 @@ struct jval jaccess_slice(struct jrt *rt, struct jval obj, struct jval start, st
     if (obj.kind != J_STR && obj.kind != J_LIST && obj.kind != J_TUPLE && obj.kind != J_RANGE)
         jrt_fail(rt, "'%s' object is not subscriptable", jval_type(obj));
     struct span sp = slice_of(rt, jiter_len(rt, obj), start, stop, step);
-    return obj.kind == J_STR ? slice_string(rt, obj, sp) : obj.kind == J_RANGE ? slice_range(rt, obj, sp) : slice_list(rt, obj, sp);
+    return obj.kind == J_STR     ? slice_string(rt, obj, sp)
+           : obj.kind == J_RANGE ? slice_range(rt, obj, sp)
+                                 : slice_list(rt, obj, sp);
 }

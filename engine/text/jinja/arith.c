@@ -129,7 +129,9 @@ static struct jval float_binary(struct jrt *rt, enum jop op, double a, double b)
         break;
     }
     if (b == 0)
-        jrt_fail(rt, op == JOP_DIV ? "float division by zero" : op == JOP_MOD ? "float modulo" : "float floor division by zero");
+        jrt_fail(rt, op == JOP_DIV   ? "float division by zero"
+                     : op == JOP_MOD ? "float modulo"
+                                     : "float floor division by zero");
     if (op == JOP_DIV)
         return jval_float(a / b);
     div = float_divmod(a, b, &mod);

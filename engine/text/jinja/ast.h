@@ -50,9 +50,9 @@ struct jslot {
 /* How a variable of a block starts out each time the block is entered. */
 struct jload {
     enum { JLOAD_PARAM, JLOAD_LOOKUP, JLOAD_ALIAS, JLOAD_UNSET } how;
-    uint16_t slot;       /* in the activation that runs the block */
-    struct jslot from;   /* JLOAD_ALIAS: the outer variable it copies */
-    struct jstr *name;   /* JLOAD_LOOKUP: among the caller's variables and the globals */
+    uint16_t slot;     /* in the activation that runs the block */
+    struct jslot from; /* JLOAD_ALIAS: the outer variable it copies */
+    struct jstr *name; /* JLOAD_LOOKUP: among the caller's variables and the globals */
 };
 
 struct jframe {
@@ -86,7 +86,7 @@ struct jnode_seq {
     size_t n;
 };
 
-struct jnode_apply { /* call, filter, test */
+struct jnode_apply {  /* call, filter, test */
     struct jnode *on; /* the callee, or the filter's input (NULL: the text of the filter block) */
     struct jstr *name;
     const struct jbuiltin *builtin; /* NULL: unknown, which matters only if it is reached */
@@ -95,7 +95,8 @@ struct jnode_apply { /* call, filter, test */
 
 struct jnode_for {
     struct jnode *target, *iter;
-    struct jnode *test, *test_target; /* {% for x in y if test %}, or NULL; the target once more, with slots of its own */
+    struct jnode *test,
+        *test_target; /* {% for x in y if test %}, or NULL; the target once more, with slots of its own */
     struct jblock body, orelse;
     struct jframe frame, test_frame, else_frame;
     bool recursive, uses_loop;
@@ -104,8 +105,8 @@ struct jnode_for {
 };
 
 struct jnode_macro {
-    struct jstr *name; /* NULL for the body of a call block */
-    struct jslot slot; /* of the name */
+    struct jstr *name;    /* NULL for the body of a call block */
+    struct jslot slot;    /* of the name */
     struct jnode **param; /* J_NODE_NAME */
     size_t n_param;
     struct jnode **fallback; /* defaults of the last n_fallback parameters */
@@ -164,7 +165,7 @@ struct jnode {
             struct jnode *call, *macro;
         } callblock;
         struct {
-            struct jnode *filter; /* filter block; NULL for a plain scope */
+            struct jnode *filter;           /* filter block; NULL for a plain scope */
             struct jnode **target, **value; /* with */
             size_t n_target;
             struct jblock body;

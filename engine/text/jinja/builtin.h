@@ -33,7 +33,10 @@ struct jbuiltin_table {
     size_t n;
 };
 
-#define JBUILTIN_TABLE(rows) {rows, sizeof(rows) / sizeof *(rows)}
+#define JBUILTIN_TABLE(rows)                                                                                           \
+    {                                                                                                                  \
+        rows, sizeof(rows) / sizeof *(rows)                                                                            \
+    }
 
 const struct jbuiltin *jbuiltin_find(const struct jbuiltin_table *t, const struct jstr *name); /* NULL: unknown */
 struct jval jbuiltin_call(struct jrt *rt, const struct jbuiltin *b, struct jval self, const struct jargs *args);

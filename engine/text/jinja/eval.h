@@ -14,7 +14,8 @@ struct jact {
 void jeval_template(struct jrt *rt, const struct jtree *t); /* writes to rt->out */
 
 struct jval jeval_expr(struct jrt *rt, const struct jnode *n);
-struct jval jeval_filter(struct jrt *rt, const struct jnode *n, struct jval on); /* J_NODE_FILTER, whose innermost input is `on` */
+struct jval jeval_filter(struct jrt *rt, const struct jnode *n,
+                         struct jval on); /* J_NODE_FILTER, whose innermost input is `on` */
 void jeval_args(struct jrt *rt, const struct jcall_args *a, struct jargs *out);
 void jeval_assign(struct jrt *rt, const struct jnode *target, struct jval v);
 struct jval *jeval_slot(struct jrt *rt, struct jslot s);

@@ -59,6 +59,14 @@ static void write_out(struct jrt *rt, struct jval v)
         jrt_limit(rt, "the template writes too much (limit: %zu bytes)", rt->limit.output_bytes);
 }
 
+/* What filter and call blocks produce is joined to the text without str(). */
+static void write_text(struct jrt *rt, struct jval v)
+{
+    if (v.kind != J_STR)
+        jrt_fail(rt, "expected str instance, %s found", jval_type(v));
+    write_out(rt, v);
+}
+
 static void exec_output(struct jrt *rt, const struct jnode *n)
 {
     for (size_t i = 0; i < n->seq.n; i++)
@@ -94,8 +102,9 @@ void jeval_assign(struct jrt *rt, const struct jnode *target, struct jval v)
     } else if (target->kind == J_NODE_NSREF) {
         struct jdict *d = namespace_of(rt, target);
         if (target->nsref.attr->p[0] == '_')
-            jrt_fail(rt, "Chat templates cannot store underscore-prefixed attributes on a namespace, but got '%.*s'. "
-                         "Please rename the attribute.",
+            jrt_fail(rt,
+                     "Chat templates cannot store underscore-prefixed attributes on a namespace, but got '%.*s'. "
+                     "Please rename the attribute.",
                      (int)target->nsref.attr->n, target->nsref.attr->p);
         jdict_set(rt, d, jval_str(target->nsref.attr), v);
     } else {
@@ -260,7 +269,7 @@ static enum flow exec_filterblock(struct jrt *rt, const struct jnode *n)
     enum flow flow = exec_scoped(rt, &n->scope.body, &n->scope.frame, &text);
     if (flow != FLOW_ON)
         return flow;
-    write_out(rt, jeval_filter(rt, n->scope.filter, jval_of_buf(rt, &text)));
+    write_text(rt, jeval_filter(rt, n->scope.filter, jval_of_buf(rt, &text)));
     jeval_exit(rt, &n->scope.frame);
     return FLOW_ON;
 }
@@ -288,13 +297,18 @@ static void exec_callblock(struct jrt *rt, const struct jnode *n)
     struct jargs args;
     struct jval caller = macro_value(rt, n->callblock.macro), callee = jeval_expr(rt, call->apply.on);
     jeval_args(rt, &call->apply.args, &args);
+    /* `caller` stands after the keyword arguments that are written out, before those of **. */
+    size_t at = call->apply.args.n_kw;
     struct jkw *kw = jrt_array(rt, args.n_kw + 1, sizeof *kw);
-    if (args.n_kw)
-        memcpy(kw, args.kw, args.n_kw * sizeof *kw);
-    kw[args.n_kw++] = (struct jkw){jstr_ref(rt, "caller", 6), caller};
+    if (args.n_kw) {
+        memcpy(kw, args.kw, at * sizeof *kw);
+        memcpy(kw + at + 1, args.kw + at, (args.n_kw - at) * sizeof *kw);
+    }
+    kw[at] = (struct jkw){jstr_ref(rt, "caller", 6), caller};
     args.kw = kw;
+    args.n_kw++;
     rt->line = n->line;
-    write_out(rt, jcall(rt, callee, &args));
+    write_text(rt, jcall(rt, callee, &args));
 }
 
 /* Takes the keyword argument out of `args`; J_MISSING if it was not given. */
@@ -318,8 +332,9 @@ static _Noreturn void unknown_kw(struct jrt *rt, const struct jmacro *m, const s
     jtext_repr(rt, &name, m->name ? jval_strn(rt, m->name->p, m->name->n) : jval_none());
     for (size_t i = 0; i < args->n_kw; i++)
         if (jstr_is(args->kw[i].name, "caller"))
-            jrt_fail(rt, "macro %.*s was invoked with two values for the special caller argument. This is most likely "
-                         "a bug.",
+            jrt_fail(rt,
+                     "macro %.*s was invoked with two values for the special caller argument. This is most likely "
+                     "a bug.",
                      (int)name.n, name.p);
     jrt_fail(rt, "macro %.*s takes no keyword argument '%.*s'", (int)name.n, name.p, (int)kw->n, kw->p);
 }
@@ -343,7 +358,7 @@ static void bind_special(struct jrt *rt, const struct jmacro *m, const struct jn
     }
     size_t n_extra = rest->n_pos > n->n_param ? rest->n_pos - n->n_param : 0;
     if (n->takes_varargs) {
-        struct jlist extra = {.v = rest->pos + rest->n_pos - n_extra, .n = n_extra};
+        struct jlist extra = {.v = n_extra ? rest->pos + n->n_param : NULL, .n = n_extra};
         slot[n->varargs_slot] = jval_tuple(jiter_collect(rt, jval_tuple(&extra)));
     } else if (n_extra) {
         struct jbuf name = {0};

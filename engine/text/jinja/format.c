@@ -38,7 +38,8 @@ static void group(struct jrt *rt, struct jbuf *out, const char *digit, size_t n,
                   size_t n_around, size_t every)
 {
     size_t n_zero = 0;
-    if (spec->align == '=' && spec->fill == '0' && spec->width > 0 && spec->width < INT32_MAX)
+    jrt_step(rt, (uint64_t)spec->width / 16);
+    if (spec->align == '=' && spec->fill == '0' && spec->width < (int64_t)rt->limit.memory_bytes)
         while ((n + n_zero) + (n + n_zero - 1) / every + n_around < (size_t)spec->width)
             n_zero++;
     for (size_t i = 0; i < n + n_zero; i++) {

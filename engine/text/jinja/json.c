@@ -7,7 +7,7 @@
 #include "ops.h"
 #include "ustr.h"
 
-static void json_string(struct jrt *rt, struct jbuf *b, const struct jstr *s, bool ascii)
+static void write_string(struct jrt *rt, struct jbuf *b, const struct jstr *s, bool ascii)
 {
     jbuf_grow(rt, b, s->n + 2);
     jbuf_putc(rt, b, '"');
@@ -32,7 +32,7 @@ static void json_string(struct jrt *rt, struct jbuf *b, const struct jstr *s, bo
     jbuf_putc(rt, b, '"');
 }
 
-static void json_float(struct jrt *rt, struct jbuf *b, double f)
+static void write_float(struct jrt *rt, struct jbuf *b, double f)
 {
     char num[JNUM_REPR_MAX];
     if (isnan(f))
@@ -43,7 +43,7 @@ static void json_float(struct jrt *rt, struct jbuf *b, double f)
         jbuf_add(rt, b, num, (size_t)jnum_repr(f, num));
 }
 
-static bool json_scalar(struct jrt *rt, struct jbuf *b, struct jval v)
+static bool write_scalar(struct jrt *rt, struct jbuf *b, struct jval v)
 {
     switch (v.kind) {
     case J_NONE:
@@ -56,26 +56,26 @@ static bool json_scalar(struct jrt *rt, struct jbuf *b, struct jval v)
         jbuf_printf(rt, b, "%" PRId64, v.i);
         return true;
     case J_FLOAT:
-        json_float(rt, b, v.f);
+        write_float(rt, b, v.f);
         return true;
     default:
         return false;
     }
 }
 
-static void json_key(struct jrt *rt, struct jbuf *b, struct jval k, const struct jjson_style *how)
+static void write_key(struct jrt *rt, struct jbuf *b, struct jval k, const struct jjson_style *how)
 {
     if (k.kind == J_STR) {
-        json_string(rt, b, k.s, how->ascii);
+        write_string(rt, b, k.s, how->ascii);
         return;
     }
     jbuf_putc(rt, b, '"');
-    if (!json_scalar(rt, b, k))
+    if (!write_scalar(rt, b, k))
         jrt_fail(rt, "keys must be str, int, float, bool or None, not %s", jval_type(k));
     jbuf_putc(rt, b, '"');
 }
 
-static void json_newline(struct jrt *rt, struct jbuf *b, const struct jjson_style *how, int level)
+static void write_newline(struct jrt *rt, struct jbuf *b, const struct jjson_style *how, int level)
 {
     if (!how->indent)
         return;
@@ -84,19 +84,19 @@ static void json_newline(struct jrt *rt, struct jbuf *b, const struct jjson_styl
         jbuf_add(rt, b, how->indent->p, how->indent->n);
 }
 
-static void json_value(struct jrt *rt, struct jbuf *b, struct jval v, const struct jjson_style *how, int level);
+static void write_value(struct jrt *rt, struct jbuf *b, struct jval v, const struct jjson_style *how, int level);
 
-static void json_list(struct jrt *rt, struct jbuf *b, const struct jlist *l, const struct jjson_style *how, int level)
+static void write_list(struct jrt *rt, struct jbuf *b, const struct jlist *l, const struct jjson_style *how, int level)
 {
     jbuf_putc(rt, b, '[');
     for (size_t i = 0; i < l->n; i++) {
         if (i)
             jbuf_add(rt, b, how->item_sep->p, how->item_sep->n);
-        json_newline(rt, b, how, level + 1);
-        json_value(rt, b, l->v[i], how, level + 1);
+        write_newline(rt, b, how, level + 1);
+        write_value(rt, b, l->v[i], how, level + 1);
     }
     if (l->n)
-        json_newline(rt, b, how, level);
+        write_newline(rt, b, how, level);
     jbuf_putc(rt, b, ']');
 }
 
@@ -113,7 +113,7 @@ static const struct jdict *sorted_by_key(struct jrt *rt, const struct jdict *d)
     return out;
 }
 
-static void json_dict(struct jrt *rt, struct jbuf *b, const struct jdict *d, const struct jjson_style *how, int level)
+static void write_dict(struct jrt *rt, struct jbuf *b, const struct jdict *d, const struct jjson_style *how, int level)
 {
     if (how->sort_keys)
         d = sorted_by_key(rt, d);
@@ -121,34 +121,34 @@ static void json_dict(struct jrt *rt, struct jbuf *b, const struct jdict *d, con
     for (size_t i = 0; i < d->n; i++) {
         if (i)
             jbuf_add(rt, b, how->item_sep->p, how->item_sep->n);
-        json_newline(rt, b, how, level + 1);
-        json_key(rt, b, d->e[i].k, how);
+        write_newline(rt, b, how, level + 1);
+        write_key(rt, b, d->e[i].k, how);
         jbuf_add(rt, b, how->key_sep->p, how->key_sep->n);
-        json_value(rt, b, d->e[i].v, how, level + 1);
+        write_value(rt, b, d->e[i].v, how, level + 1);
     }
     if (d->n)
-        json_newline(rt, b, how, level);
+        write_newline(rt, b, how, level);
     jbuf_putc(rt, b, '}');
 }
 
-static void json_value(struct jrt *rt, struct jbuf *b, struct jval v, const struct jjson_style *how, int level)
+static void write_value(struct jrt *rt, struct jbuf *b, struct jval v, const struct jjson_style *how, int level)
 {
     jrt_step(rt, 1);
     jrt_enter(rt);
     if (v.kind == J_STR)
-        json_string(rt, b, v.s, how->ascii);
+        write_string(rt, b, v.s, how->ascii);
     else if (v.kind == J_LIST || v.kind == J_TUPLE)
-        json_list(rt, b, v.l, how, level);
+        write_list(rt, b, v.l, how, level);
     else if (v.kind == J_DICT)
-        json_dict(rt, b, v.d, how, level);
-    else if (!json_scalar(rt, b, v))
+        write_dict(rt, b, v.d, how, level);
+    else if (!write_scalar(rt, b, v))
         jrt_fail(rt, "Object of type %s is not JSON serializable", jval_type(v));
     jrt_leave(rt);
 }
 
 void jjson_write(struct jrt *rt, struct jbuf *b, struct jval v, const struct jjson_style *how)
 {
-    json_value(rt, b, v, how, 0);
+    write_value(rt, b, v, how, 0);
 }
 
 static struct jval list_from_json(struct jrt *rt, json_t *j)
@@ -156,8 +156,7 @@ static struct jval list_from_json(struct jrt *rt, json_t *j)
     struct jlist *l = jlist_new(rt, json_array_size(j));
     size_t i;
     json_t *item;
-    json_array_foreach(j, i, item)
-        l->v[l->n++] = jjson_read(rt, item);
+    json_array_foreach(j, i, item) l->v[l->n++] = jjson_read(rt, item);
     return jval_list(l);
 }
 
@@ -167,8 +166,7 @@ static struct jval dict_from_json(struct jrt *rt, json_t *j)
     const char *key;
     size_t n_key;
     json_t *item;
-    json_object_keylen_foreach(j, key, n_key, item)
-        jdict_set(rt, d, jval_strn(rt, key, n_key), jjson_read(rt, item));
+    json_object_keylen_foreach(j, key, n_key, item) jdict_set(rt, d, jval_strn(rt, key, n_key), jjson_read(rt, item));
     return jval_dict(d);
 }
 

@@ -20,20 +20,26 @@ static const struct {
     const char *text;
     enum jtok_kind kind;
 } operators[] = {
-    {"**", JTOK_POW},     {"//", JTOK_FLOORDIV}, {"==", JTOK_EQ},      {"!=", JTOK_NE},      {">=", JTOK_GE},
-    {"<=", JTOK_LE},      {"+", JTOK_ADD},       {"-", JTOK_SUB},      {"/", JTOK_DIV},      {"*", JTOK_MUL},
-    {"%", JTOK_MOD},      {"~", JTOK_TILDE},     {"[", JTOK_LBRACKET}, {"]", JTOK_RBRACKET}, {"(", JTOK_LPAREN},
-    {")", JTOK_RPAREN},   {"{", JTOK_LBRACE},    {"}", JTOK_RBRACE},   {">", JTOK_GT},       {"<", JTOK_LT},
-    {"=", JTOK_ASSIGN},   {".", JTOK_DOT},       {":", JTOK_COLON},    {"|", JTOK_PIPE},     {",", JTOK_COMMA},
+    {"**", JTOK_POW},      {"//", JTOK_FLOORDIV}, {"==", JTOK_EQ},      {"!=", JTOK_NE},      {">=", JTOK_GE},
+    {"<=", JTOK_LE},       {"+", JTOK_ADD},       {"-", JTOK_SUB},      {"/", JTOK_DIV},      {"*", JTOK_MUL},
+    {"%", JTOK_MOD},       {"~", JTOK_TILDE},     {"[", JTOK_LBRACKET}, {"]", JTOK_RBRACKET}, {"(", JTOK_LPAREN},
+    {")", JTOK_RPAREN},    {"{", JTOK_LBRACE},    {"}", JTOK_RBRACE},   {">", JTOK_GT},       {"<", JTOK_LT},
+    {"=", JTOK_ASSIGN},    {".", JTOK_DOT},       {":", JTOK_COLON},    {"|", JTOK_PIPE},     {",", JTOK_COMMA},
     {";", JTOK_SEMICOLON},
 };
 enum { N_OPERATOR = sizeof operators / sizeof *operators };
 
 const char *jlex_describe(enum jtok_kind kind)
 {
-    static const char *const name[] = {"end of template",    "template data",         "begin of statement block",
-                                       "end of statement block", "begin of print statement", "end of print statement",
-                                       "name",               "string",                "integer",
+    static const char *const name[] = {"end of template",
+                                       "template data",
+                                       "begin of statement block",
+                                       "end of statement block",
+                                       "begin of print statement",
+                                       "end of print statement",
+                                       "name",
+                                       "string",
+                                       "integer",
                                        "float"};
     return kind < JTOK_POW ? name[kind] : operators[kind - JTOK_POW].text;
 }
@@ -185,7 +191,7 @@ static size_t skip_digits(const struct jlex *lx, size_t at)
 {
     size_t end = at;
     while (end < lx->n && (is_digit(lx->p[end]) || (lx->p[end] == '_' && end > at && end + 1 < lx->n &&
-                                                   is_digit(lx->p[end + 1]) && is_digit(lx->p[end - 1]))))
+                                                    is_digit(lx->p[end + 1]) && is_digit(lx->p[end - 1]))))
         end++;
     return end;
 }
@@ -382,8 +388,8 @@ static void lex_code(struct jlex *lx, bool is_variable)
 {
     lx->n_open = 0;
     while (lx->at < lx->n) {
-        size_t end = lx->n_open ? SIZE_MAX
-                                : closing_tag(lx, lx->at, is_variable ? "}}" : "%}", !is_variable, !is_variable);
+        size_t end =
+            lx->n_open ? SIZE_MAX : closing_tag(lx, lx->at, is_variable ? "}}" : "%}", !is_variable, !is_variable);
         size_t len;
         if (end != SIZE_MAX) {
             emit(lx, is_variable ? JTOK_VAR_END : JTOK_BLOCK_END);

@@ -48,8 +48,8 @@ enum jtok_kind {
 struct jtok {
     enum jtok_kind kind;
     int line;
-    struct jstr *s;   /* data, name, string */
-    struct jval num;  /* int, float */
+    struct jstr *s;  /* data, name, string */
+    struct jval num; /* int, float */
 };
 
 /* All tokens of src, JTOK_EOF last. The source is copied: nothing points into it afterwards. */

@@ -7,9 +7,9 @@
 struct jloop {
     struct jval iterable; /* for its length, if it has one */
     struct jiter *it;
-    int64_t index0;  /* -1 before the first turn */
-    int64_t n;       /* -1: not known yet */
-    int64_t depth0;  /* of a recursive loop */
+    int64_t index0;                     /* -1 before the first turn */
+    int64_t n;                          /* -1: not known yet */
+    int64_t depth0;                     /* of a recursive loop */
     struct jval before, current, after; /* `after` is read ahead, or J_MISSING */
     struct jlist *last_changed;         /* arguments of the latest loop.changed() */
     const struct jnode *node;           /* of a recursive loop, else NULL */

@@ -114,9 +114,9 @@ static const struct jbuiltin tuple_rows[] = {
     {"index", m_seq_index, 1, 3, NULL},
 };
 static const struct jbuiltin dict_rows[] = {
-    {"copy", m_dict_copy, 0, 0, NULL},     {"fromkeys", m_dict_fromkeys, 1, 2, NULL}, {"get", m_dict_get, 1, 2, NULL},
-    {"items", m_dict_items, 0, 0, NULL},   {"keys", m_dict_keys, 0, 0, NULL},
-    {"values", m_dict_values, 0, 0, NULL},
+    {"copy", m_dict_copy, 0, 0, NULL}, {"fromkeys", m_dict_fromkeys, 1, 2, NULL},
+    {"get", m_dict_get, 1, 2, NULL},   {"items", m_dict_items, 0, 0, NULL},
+    {"keys", m_dict_keys, 0, 0, NULL}, {"values", m_dict_values, 0, 0, NULL},
 };
 static const struct jbuiltin range_rows[] = {
     {"count", m_range_count, 1, 1, NULL},

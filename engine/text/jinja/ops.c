@@ -96,9 +96,10 @@ bool jops_eq(struct jrt *rt, struct jval a, struct jval b)
 
 static const char *op_text(enum jop op)
 {
-    static const char *const text[] = {[JOP_ADD] = "+",      [JOP_SUB] = "-",  [JOP_MUL] = "*",  [JOP_DIV] = "/",
-                                       [JOP_FLOORDIV] = "//", [JOP_MOD] = "%",  [JOP_POW] = "** or pow()",
-                                       [JOP_LT] = "<",       [JOP_LE] = "<=", [JOP_GT] = ">",  [JOP_GE] = ">="};
+    static const char *const text[] = {
+        [JOP_ADD] = "+", [JOP_SUB] = "-",           [JOP_MUL] = "*", [JOP_DIV] = "/", [JOP_FLOORDIV] = "//",
+        [JOP_MOD] = "%", [JOP_POW] = "** or pow()", [JOP_LT] = "<",  [JOP_LE] = "<=", [JOP_GT] = ">",
+        [JOP_GE] = ">="};
     return text[op];
 }
 
@@ -170,7 +171,7 @@ static bool view_contains(struct jrt *rt, const struct jview *w, struct jval ite
         return v && jops_eq(rt, *v, item.l->v[1]);
     }
     for (size_t i = 0; i < w->d->n; i++)
-        if (jops_eq(rt, w->kind == JVIEW_KEYS ? w->d->e[i].k : w->d->e[i].v, item))
+        if (jops_eq(rt, w->d->e[i].v, item))
             return true;
     return false;
 }
@@ -193,6 +194,8 @@ bool jops_contains(struct jrt *rt, struct jval box, struct jval item)
             return range_contains(box.r, jval_as_int(item));
         break;
     case J_VIEW:
+        if (box.w->kind == JVIEW_KEYS)
+            return jops_contains(rt, jval_dict(box.w->d), item);
         return view_contains(rt, box.w, item);
     default:
         break;
@@ -222,7 +225,8 @@ bool jops_compare(struct jrt *rt, enum jop op, struct jval a, struct jval b)
     }
 }
 
-static void merge(struct jrt *rt, struct jval *v[2], struct jval *key[2], size_t from, size_t mid, size_t to, bool reverse)
+static void merge(struct jrt *rt, struct jval *v[2], struct jval *key[2], size_t from, size_t mid, size_t to,
+                  bool reverse)
 {
     size_t a = from, b = mid;
     for (size_t at = from; at < to; at++) {

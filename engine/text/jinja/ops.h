@@ -28,8 +28,8 @@ enum jop {
 };
 
 bool jops_eq(struct jrt *rt, struct jval a, struct jval b);
-bool jops_compare(struct jrt *rt, enum jop op, struct jval a, struct jval b); /* JOP_EQ .. JOP_NOTIN */
-bool jops_contains(struct jrt *rt, struct jval box, struct jval item);       /* item in box */
+bool jops_compare(struct jrt *rt, enum jop op, struct jval a, struct jval b);       /* JOP_EQ .. JOP_NOTIN */
+bool jops_contains(struct jrt *rt, struct jval box, struct jval item);              /* item in box */
 struct jval jops_binary(struct jrt *rt, enum jop op, struct jval a, struct jval b); /* JOP_ADD .. JOP_POW */
 struct jval jops_negate(struct jrt *rt, struct jval v);
 struct jval jops_plus(struct jrt *rt, struct jval v);

@@ -481,12 +481,23 @@ static struct jnode *unary_expr(struct jparse *ps, bool with_filter)
     return n;
 }
 
+static bool is_literal(const struct jnode *n)
+{
+    return n->kind == J_NODE_CONST || (n->kind == J_NODE_UNARY && n->bin.left->kind == J_NODE_CONST);
+}
+
 static struct jnode *power(struct jparse *ps) /* left-associative, unlike Python's */
 {
     int line = ps->tok->line;
     struct jnode *n = unary_expr(ps, true);
-    while (jparse_skip(ps, JTOK_POW))
-        n = binary(ps, J_NODE_BINARY, JOP_POW, line, n, unary_expr(ps, true));
+    while (jparse_skip(ps, JTOK_POW)) {
+        struct jnode *right = unary_expr(ps, true);
+        /* jinja2 turns -2 ** x into Python code that means -(2 ** x), unless it can compute the value itself. */
+        bool negated = n->kind == J_NODE_UNARY && n->op == JOP_NEG && is_literal(n) && !is_literal(right);
+        n = binary(ps, J_NODE_BINARY, JOP_POW, line, negated ? n->bin.left : n, right);
+        if (negated)
+            n = unary(ps, JOP_NEG, line, n);
+    }
     return n;
 }
 

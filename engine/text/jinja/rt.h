@@ -1,4 +1,5 @@
-/* The state of one compilation or one rendering: memory, limits, and the way out on failure. For engine/text/jinja only.
+/* The state of one compilation or one rendering: memory, limits, and the way out on failure. For engine/text/jinja
+ * only.
  *
  * Failure here unwinds with longjmp to the one setjmp in chat_template.c. Evaluation is deeply recursive, almost every
  * operation can fail, and all memory lives in one arena, so there is nothing to release on the way: functions return
@@ -22,10 +23,10 @@ struct jrt {
     struct arena arena;
     struct err *err; /* filled before the jump; may be NULL */
     jmp_buf trap;
-    int code;   /* ERR_* of the failure */
-    int line;   /* line of the template being compiled or evaluated */
-    int fault;  /* ERR_* that an ordinary failure means: ERR_FORMAT while compiling, ERR_INVALID while rendering */
-    int depth;  /* nesting right now */
+    int code;  /* ERR_* of the failure */
+    int line;  /* line of the template being compiled or evaluated */
+    int fault; /* ERR_* that an ordinary failure means: ERR_FORMAT while compiling, ERR_INVALID while rendering */
+    int depth; /* nesting right now */
     uint64_t n_step;
     struct render_limits limit; /* no field is 0 */
 

@@ -199,7 +199,6 @@ static struct jlist *split_space(struct jrt *rt, struct jval s, int64_t n_max)
         if (at == end)
             return l;
         if (n_max-- == 0) {
-            ustr_strip_space(s.s->p, &at, &end, false, true);
             jlist_add(rt, l, strop_slice(rt, s, at, end));
             return l;
         }
@@ -246,7 +245,6 @@ static void rsplit_space(struct jrt *rt, struct jlist *l, struct jval s, int64_t
         if (end == 0)
             return;
         if (n_max-- == 0) {
-            ustr_strip_space(s.s->p, &start, &end, true, false);
             jlist_add(rt, l, strop_slice(rt, s, start, end));
             return;
         }

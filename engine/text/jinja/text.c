@@ -34,8 +34,13 @@ static void repr_items(struct jrt *rt, struct jbuf *b, const struct jlist *l)
     }
 }
 
-static void repr_dict(struct jrt *rt, struct jbuf *b, const struct jdict *d)
+static void repr_dict(struct jrt *rt, struct jbuf *b, struct jdict *d)
 {
+    if (d->in_repr) {
+        jbuf_puts(rt, b, "{...}");
+        return;
+    }
+    d->in_repr = true;
     jbuf_putc(rt, b, '{');
     for (size_t i = 0; i < d->n; i++) {
         if (i)
@@ -45,6 +50,7 @@ static void repr_dict(struct jrt *rt, struct jbuf *b, const struct jdict *d)
         jtext_repr(rt, b, d->e[i].v);
     }
     jbuf_putc(rt, b, '}');
+    d->in_repr = false;
 }
 
 static void repr_view(struct jrt *rt, struct jbuf *b, const struct jview *w)
@@ -73,8 +79,7 @@ static void repr_callable(struct jrt *rt, struct jbuf *b, struct jval v)
     if (v.kind == J_FUNC) {
         jbuf_printf(rt, b, "<function %s>", v.fn->name);
     } else if (v.kind == J_METHOD) {
-        jbuf_printf(rt, b, "<built-in method %s of %s object>", v.bound->method->name,
-                    jval_type(v.bound->self));
+        jbuf_printf(rt, b, "<built-in method %s of %s object>", v.bound->method->name, jval_type(v.bound->self));
     } else if (!v.m->name) {
         jbuf_puts(rt, b, "<Macro anonymous>");
     } else {

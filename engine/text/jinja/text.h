@@ -4,7 +4,7 @@
 
 #include "value.h"
 
-void jtext_str(struct jrt *rt, struct jbuf *b, struct jval v);  /* what {{ v }} prints */
+void jtext_str(struct jrt *rt, struct jbuf *b, struct jval v); /* what {{ v }} prints */
 void jtext_repr(struct jrt *rt, struct jbuf *b, struct jval v);
 struct jstr *jtext_of(struct jrt *rt, struct jval v); /* str(v), no copy if v is a string */
 

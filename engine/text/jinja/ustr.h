@@ -33,8 +33,8 @@ static inline uint32_t ustr_before(const char *text, size_t at, size_t *len)
     return cp;
 }
 
-size_t ustr_count(const char *p, size_t n); /* code points */
-size_t ustr_len(struct jrt *rt, struct jstr *s); /* the same, remembered */
+size_t ustr_count(const char *p, size_t n);                          /* code points */
+size_t ustr_len(struct jrt *rt, struct jstr *s);                     /* the same, remembered */
 size_t ustr_offset(struct jrt *rt, struct jstr *s, size_t cp_index); /* in bytes */
 struct jval ustr_char(struct jrt *rt, struct jstr *s, size_t cp_index);
 struct jval ustr_of_cp(struct jrt *rt, uint32_t cp);

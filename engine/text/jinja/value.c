@@ -269,7 +269,7 @@ bool jval_hashable(struct jval v)
                 return false;
         return true;
     }
-    return v.kind != J_LIST && v.kind != J_DICT && v.kind != J_VIEW;
+    return v.kind != J_LIST && v.kind != J_DICT && (v.kind != J_VIEW || v.w->kind == JVIEW_VALUES);
 }
 
 const char *jval_type(struct jval v)

@@ -43,6 +43,7 @@ struct jstr {
 struct jval {
     uint8_t kind;   /* enum jkind */
     uint8_t markup; /* J_STR: a markupsafe.Markup, which escapes what is added to it */
+    uint8_t group;  /* J_TUPLE: made by the groupby filter, so it has .grouper and .list */
     union {
         bool b;
         int64_t i;
@@ -77,6 +78,7 @@ struct jdict { /* in insertion order */
     size_t n, cap;
     uint32_t *index; /* open addressing over string keys, entry + 1; NULL while the dict is small */
     size_t n_index;  /* a power of two */
+    bool in_repr;    /* being printed: a namespace can contain itself */
 };
 
 struct jrange {
@@ -91,9 +93,9 @@ struct jview {
 };
 
 struct jundef {
-    const char *hint;     /* the whole message, or NULL */
-    struct jval obj;      /* what lacked it; J_MISSING for a variable */
-    struct jval name;     /* J_STR or any subscript */
+    const char *hint; /* the whole message, or NULL */
+    struct jval obj;  /* what lacked it; J_MISSING for a variable */
+    struct jval name; /* J_STR or any subscript */
 };
 
 struct jbound {
@@ -219,7 +221,7 @@ _Noreturn void jundef_fail(struct jrt *rt, const struct jundef *u);
 
 bool jval_truth(struct jval v);
 bool jval_hashable(struct jval v);
-const char *jval_type(struct jval v); /* Python's type name */
+const char *jval_type(struct jval v);         /* Python's type name */
 bool jval_same(struct jval a, struct jval b); /* Python's `is`, as far as it is meaningful */
 
 #endif

@@ -37,8 +37,12 @@ static void on_wake(struct sink *s)
 static void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs)
 {
     struct err e = {0};
-    struct engine_options opt = {.model_path = path, .ops = &backend_fake, .n_ctx = n_ctx, .max_batch_tokens = batch, .max_seqs = max_seqs,
-                                 .kv_type = -1, .kv_mem_bytes = (size_t)n_block * 16 * sizeof(uint64_t)};
+    struct engine_options opt = {.model_path = path,
+                                 .ops = &backend_fake,
+                                 .n_ctx = n_ctx,
+                                 .max_batch_tokens = batch,
+                                 .max_seqs = max_seqs,
+                                 .kv_mem_bytes = (size_t)n_block * 16 * sizeof(uint64_t)};
     ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
     ck_assert_int_eq(eng->limits.n_block <= n_block, 1);
     sink = (struct sink){.wake = on_wake};
@@ -215,7 +219,8 @@ static void ask_each_alone(struct rnd *r)
         n_prompts[i] = rnd_int(r, 1, 200);
         random_prompt(r, prompts[i], n_prompts[i]);
         if (i > 0 && i % 4 == 0) /* shared prefixes */
-            memcpy(prompts[i], prompts[i - 1], sizeof(int32_t) * (size_t)(n_prompts[i] < n_prompts[i - 1] ? n_prompts[i] : n_prompts[i - 1]));
+            memcpy(prompts[i], prompts[i - 1],
+                   sizeof(int32_t) * (size_t)(n_prompts[i] < n_prompts[i - 1] ? n_prompts[i] : n_prompts[i - 1]));
         struct gen_params p = params_of(i);
         p.no_cache = true;
         first[i] = ask(prompts[i], n_prompts[i], &p);

@@ -72,9 +72,14 @@ struct shape {
     int64_t n_row, n_col;
 };
 static const struct shape layer_shape[] = {
-    {"attn_norm.weight", 1, N_EMBD},  {"ffn_norm.weight", 1, N_EMBD},     {"attn_q.weight", N_EMBD, N_EMBD},
-    {"attn_k.weight", N_EMBD / N_HEAD * N_KV, N_EMBD}, {"attn_v.weight", N_EMBD / N_HEAD * N_KV, N_EMBD},
-    {"attn_output.weight", N_EMBD, N_EMBD}, {"ffn_gate.weight", N_FF, N_EMBD}, {"ffn_up.weight", N_FF, N_EMBD},
+    {"attn_norm.weight", 1, N_EMBD},
+    {"ffn_norm.weight", 1, N_EMBD},
+    {"attn_q.weight", N_EMBD, N_EMBD},
+    {"attn_k.weight", N_EMBD / N_HEAD *N_KV, N_EMBD},
+    {"attn_v.weight", N_EMBD / N_HEAD *N_KV, N_EMBD},
+    {"attn_output.weight", N_EMBD, N_EMBD},
+    {"ffn_gate.weight", N_FF, N_EMBD},
+    {"ffn_up.weight", N_FF, N_EMBD},
     {"ffn_down.weight", N_EMBD, N_FF},
 };
 enum { N_SHAPE = sizeof layer_shape / sizeof *layer_shape };
@@ -107,8 +112,9 @@ char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed)
     const struct {
         const char *suffix;
         uint32_t value;
-    } sizes[] = {{"context_length", (uint32_t)n_ctx}, {"embedding_length", N_EMBD}, {"block_count", N_LAYER},
-                 {"feed_forward_length", N_FF}, {"attention.head_count", N_HEAD}, {"attention.head_count_kv", N_KV}};
+    } sizes[] = {
+        {"context_length", (uint32_t)n_ctx}, {"embedding_length", N_EMBD},     {"block_count", N_LAYER},
+        {"feed_forward_length", N_FF},       {"attention.head_count", N_HEAD}, {"attention.head_count_kv", N_KV}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         snprintf(key, sizeof key, "%s.%s", arch, sizes[i].suffix);
         gguf_put_u32(w, key, sizes[i].value);

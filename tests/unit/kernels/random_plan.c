@@ -34,7 +34,8 @@ struct rnd rnd_begin(const char *what, uint64_t fallback)
     return r;
 }
 
-static char *place(char **at, struct tensor *t, struct rnd *r, int type, int64_t n_row, int64_t n_col, float mean, float sd)
+static char *place(char **at, struct tensor *t, struct rnd *r, int type, int64_t n_row, int64_t n_col, float mean,
+                   float sd)
 {
     *t = (struct tensor){.data = *at, .type = type, .n_row = n_row, .n_col = n_col};
     size_t row_bytes = dtype_row_bytes(type, n_col);
@@ -49,18 +50,30 @@ static char *place(char **at, struct tensor *t, struct rnd *r, int type, int64_t
     return *at;
 }
 
-void tiny_model_make(struct tiny_model *t, struct rnd *r, int32_t n_layer, int32_t n_head, int32_t n_head_kv, int32_t head_dim,
-                     int32_t n_embd, int32_t n_ff, int32_t n_vocab, uint32_t flags, int type, int biases, int tied)
+void tiny_model_make(struct tiny_model *t, struct rnd *r, int32_t n_layer, int32_t n_head, int32_t n_head_kv,
+                     int32_t head_dim, int32_t n_embd, int32_t n_ff, int32_t n_vocab, uint32_t flags, int type,
+                     int biases, int tied)
 {
     int32_t n_q = n_head * head_dim, n_kv = n_head_kv * head_dim;
     *t = (struct tiny_model){0};
-    t->d = (struct model_desc){.n_vocab = n_vocab, .n_embd = n_embd, .n_layer = n_layer, .n_head = n_head, .n_head_kv = n_head_kv,
-                               .head_dim = head_dim, .n_ff = n_ff, .n_ctx_train = 4096, .rope_dim = head_dim, .flags = flags,
-                               .rms_eps = 1e-5f, .attn_scale = 1 / sqrtf((float)head_dim), .rope_mscale = 1};
+    t->d = (struct model_desc){.n_vocab = n_vocab,
+                               .n_embd = n_embd,
+                               .n_layer = n_layer,
+                               .n_head = n_head,
+                               .n_head_kv = n_head_kv,
+                               .head_dim = head_dim,
+                               .n_ff = n_ff,
+                               .n_ctx_train = 4096,
+                               .rope_dim = head_dim,
+                               .flags = flags,
+                               .rms_eps = 1e-5f,
+                               .attn_scale = 1 / sqrtf((float)head_dim),
+                               .rope_mscale = 1};
     for (int32_t i = 0; i < head_dim / 2; i++)
         t->d.rope_inv_freq[i] = powf(10000, -2.0f * (float)i / (float)head_dim);
-    size_t elems = (size_t)n_layer * ((size_t)n_embd * (size_t)(2 * n_q + 2 * n_kv + 3 * n_ff + 2) + (size_t)(n_q + 4 * n_kv)) +
-                   (size_t)n_embd * (size_t)(2 * n_vocab + 1);
+    size_t elems =
+        (size_t)n_layer * ((size_t)n_embd * (size_t)(2 * n_q + 2 * n_kv + 3 * n_ff + 2) + (size_t)(n_q + 4 * n_kv)) +
+        (size_t)n_embd * (size_t)(2 * n_vocab + 1);
     t->mem = malloc(elems * 4 + (size_t)(n_layer * 14 + 3) * 64 + 64);
     char *at = (char *)(((size_t)t->mem + 63) & ~(size_t)63);
     t->w.layer = calloc((size_t)n_layer, sizeof *t->w.layer);
@@ -100,9 +113,22 @@ void tiny_model_free(struct tiny_model *t)
 
 struct plan_limits test_limits(int32_t n_vocab)
 {
-    return (struct plan_limits){.n_span = 64, .n_row = 1100, .n_held = 256, .n_mix = 64, .n_part = 256, .n_kvop = 256,
-                                .n_law = 64, .n_law_tok = 1024, .n_ban = 256, .n_mask = 16, .n_readout = 1200, .n_list = 200000,
-                                .n_bt = 8192, .n_out_f = 200000, .n_out_i = 200000, .n_vocab = n_vocab};
+    return (struct plan_limits){.n_span = 64,
+                                .n_row = 1100,
+                                .n_held = 256,
+                                .n_mix = 64,
+                                .n_part = 256,
+                                .n_kvop = 256,
+                                .n_law = 64,
+                                .n_law_tok = 1024,
+                                .n_ban = 256,
+                                .n_mask = 16,
+                                .n_readout = 1200,
+                                .n_list = 200000,
+                                .n_bt = 8192,
+                                .n_out_f = 200000,
+                                .n_out_i = 200000,
+                                .n_vocab = n_vocab};
 }
 
 struct law neutral_law(void)
@@ -110,7 +136,8 @@ struct law neutral_law(void)
     return (struct law){.temperature = 1, .top_p = 1, .typical_p = 1, .top_h_n = 100, .repetition = 1, .noise_key = 1};
 }
 
-void rig_open(struct rig *g, const struct backend_ops *ops, const struct tiny_model *t, const struct kv_config *kv, int n_thread)
+void rig_open(struct rig *g, const struct backend_ops *ops, const struct tiny_model *t, const struct kv_config *kv,
+              int n_thread)
 {
     struct err e = {0};
     *g = (struct rig){.ops = ops, .limits = test_limits(t->d.n_vocab)};
@@ -119,8 +146,13 @@ void rig_open(struct rig *g, const struct backend_ops *ops, const struct tiny_mo
     ck_assert_msg(!ops->load(g->b, &t->d, &t->w, NULL, NULL, &g->m, &e), "%s", e.msg);
     ck_assert_msg(!ops->kv_create(g->m, kv, &e), "%s", e.msg);
     ck_assert_msg(!plan_create(&g->plan, &g->limits, &e), "%s", e.msg);
-    g->env = (struct plan_env){.n_vocab = t->d.n_vocab, .n_layer = t->d.n_layer, .n_embd = t->d.n_embd, .n_block = kv->n_block,
-                               .block_len = kv->block_len, .n_bank = kv->n_bank, .hidden_plane = kv->hidden_plane};
+    g->env = (struct plan_env){.n_vocab = t->d.n_vocab,
+                               .n_layer = t->d.n_layer,
+                               .n_embd = t->d.n_embd,
+                               .n_block = kv->n_block,
+                               .block_len = kv->block_len,
+                               .n_bank = kv->n_bank,
+                               .hidden_plane = kv->hidden_plane};
     g->out.f = calloc((size_t)g->limits.n_out_f, sizeof(float));
     g->out.i = calloc((size_t)g->limits.n_out_i, sizeof(int32_t));
 }
@@ -142,10 +174,16 @@ void rig_step(struct rig *g)
     ck_assert_msg(!g->ops->wait(g->m, &g->out, &e), "%s", e.msg);
 }
 
-int rig_chain(struct rig *g, int32_t seq, int32_t ctx_len, const int32_t *tok, int32_t n, const int32_t *bt, int32_t n_bt)
+int rig_chain(struct rig *g, int32_t seq, int32_t ctx_len, const int32_t *tok, int32_t n, const int32_t *bt,
+              int32_t n_bt)
 {
-    struct span s = {.seq = seq, .ctx_len = ctx_len, .n_chain = n, .n_counted = n, .group = -1,
-                     .law = g->plan.n.n_law ? g->plan.n.n_law - 1 : -1, .layer1 = (int16_t)g->env.n_layer};
+    struct span s = {.seq = seq,
+                     .ctx_len = ctx_len,
+                     .n_chain = n,
+                     .n_counted = n,
+                     .group = -1,
+                     .law = g->plan.n.n_law ? g->plan.n.n_law - 1 : -1,
+                     .layer1 = (int16_t)g->env.n_layer};
     int at = plan_span(&g->plan, &s);
     ck_assert_int_ge(at, 0);
     for (int32_t i = 0; i < n; i++)
@@ -159,7 +197,8 @@ int rig_read_logits(struct rig *g, int32_t row, int32_t n)
     int32_t list[PLAN_MAX_LIST];
     for (int32_t i = 0; i < n; i++)
         list[i] = i;
-    int at = plan_readout(&g->plan, &(struct readout){.kind = READ_LOGPROB, .raw = 1, .row = row, .n = n, .bank = -1}, list);
+    int at =
+        plan_readout(&g->plan, &(struct readout){.kind = READ_LOGPROB, .raw = 1, .row = row, .n = n, .bank = -1}, list);
     ck_assert_int_ge(at, 0);
     return g->plan.readout[at].f0;
 }

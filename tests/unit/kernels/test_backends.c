@@ -34,11 +34,15 @@ static void open_config(int i, const char *what, int hidden_plane)
 {
     const struct config *c = &configs[i];
     rnd = rnd_begin(what, (uint64_t)i + 1);
-    tiny_model_make(&tiny, &rnd, 3, c->n_head, c->n_head_kv, c->head_dim, c->n_embd, c->n_ff, V, c->flags, c->type, c->biases,
-                    c->tied);
+    tiny_model_make(&tiny, &rnd, 3, c->n_head, c->n_head_kv, c->head_dim, c->n_embd, c->n_ff, V, c->flags, c->type,
+                    c->biases, c->tied);
     tiny.d.sliding_window = c->window;
-    struct kv_config kv = {.block_len = BLOCK, .n_block = N_BLOCK, .k_type = c->kv_type, .v_type = c->kv_type,
-                           .hidden_plane = hidden_plane, .n_bank = 4};
+    struct kv_config kv = {.block_len = BLOCK,
+                           .n_block = N_BLOCK,
+                           .k_type = c->kv_type,
+                           .v_type = c->kv_type,
+                           .hidden_plane = hidden_plane,
+                           .n_bank = 4};
     rig_open(&rig, c->ops, &tiny, &kv, 1);
 }
 
@@ -149,7 +153,8 @@ START_TEST(a_tree_equals_each_path_alone)
         while (done < n) { /* a wave: rows done..done+take-1; earlier ones are held */
             int take = rnd_int(&rnd, 1, n - done);
             plan_reset(&rig.plan);
-            plan_span(&rig.plan, &(struct span){.ctx_len = CTX, .group = -1, .law = -1, .layer1 = (int16_t)rig.env.n_layer});
+            plan_span(&rig.plan,
+                      &(struct span){.ctx_len = CTX, .group = -1, .law = -1, .layer1 = (int16_t)rig.env.n_layer});
             uint64_t vis[MAX];
             for (int i = 0; i < done + take; i++)
                 vis[i] = (parent[i] < 0 ? 0 : vis[parent[i]]) | (uint64_t)1 << i;
@@ -157,7 +162,10 @@ START_TEST(a_tree_equals_each_path_alone)
                 plan_held(&rig.plan, tok[i], parent[i] < 0 ? PARENT_CTX : HELD_PARENT(parent[i]));
             for (int i = done; i < done + take; i++)
                 plan_row(&rig.plan, tok[i], CTX + depth[i],
-                         parent[i] < 0 ? PARENT_CTX : parent[i] < done ? HELD_PARENT(parent[i]) : (int16_t)(parent[i] - done), vis[i]);
+                         parent[i] < 0      ? PARENT_CTX
+                         : parent[i] < done ? HELD_PARENT(parent[i])
+                                            : (int16_t)(parent[i] - done),
+                         vis[i]);
             plan_blocks(&rig.plan, bt, 16);
             for (int i = 0; i < take; i++)
                 rig_read_logits(&rig, i, N_READ);
@@ -309,7 +317,10 @@ START_TEST(contrast_is_the_largest_cosine)
     rig_chain(&rig, 0, 0, tok, 6, bt, 2);
     int f[6], n = rig.env.n_embd;
     for (int i = 0; i < 6; i++)
-        f[i] = rig.plan.readout[plan_readout(&rig.plan, &(struct readout){.kind = READ_HIDDEN, .row = i, .n = n, .bank = -1}, NULL)].f0;
+        f[i] = rig.plan
+                   .readout[plan_readout(&rig.plan,
+                                         &(struct readout){.kind = READ_HIDDEN, .row = i, .n = n, .bank = -1}, NULL)]
+                   .f0;
     int c = plan_readout(&rig.plan, &(struct readout){.kind = READ_CONTRAST, .row = 5, .bank = -1}, NULL);
     rig_step(&rig);
     double best = -1;

@@ -125,7 +125,8 @@ START_TEST(top_h_both_rules)
         double p[5];
         float alpha;
         int entropy, partial;
-    } row[] = {{{.9, .05, .03, .02}, .8f, 3, 2}, {{.4, .3, .15, .1, .05}, .5f, 2, 1}, {{.4, .3, .15, .1, .05}, .8f, 3, 3}};
+    } row[] = {
+        {{.9, .05, .03, .02}, .8f, 3, 2}, {{.4, .3, .15, .1, .05}, .5f, 2, 1}, {{.4, .3, .15, .1, .05}, .8f, 3, 3}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++)
         for (int mode = 0; mode < 2; mode++) {
             float x[V];
@@ -185,8 +186,8 @@ START_TEST(penalties_bias_and_bans)
     struct law_dist d = apply(&l, tok, 3, ban, 1, x);
     float y[V];
     memcpy(y, x, sizeof y);
-    y[0] = 1;                    /* 2 / 2; the prompt does not count for frequency */
-    y[1] = 3;                    /* bias only */
+    y[0] = 1; /* 2 / 2; the prompt does not count for frequency */
+    y[1] = 3; /* bias only */
     y[2] = -1 * 2 - 2 * 0.25f - 0.5f;
     y[3] = -INFINITY;
     double q[V];
@@ -351,7 +352,8 @@ START_TEST(readouts_agree_with_the_law)
         int32_t list[3] = {1, 30, 59};
         int probe = plan_readout(&p, &(struct readout){.kind = READ_PROBE, .row = 0, .n = 3, .bank = -1}, list);
         int topk = plan_readout(&p, &(struct readout){.kind = READ_TOPK, .raw = 1, .row = 0, .n = 5, .bank = -1}, NULL);
-        int lp = plan_readout(&p, &(struct readout){.kind = READ_LOGPROB, .raw = 1, .row = 0, .n = 3, .bank = -1}, list);
+        int lp =
+            plan_readout(&p, &(struct readout){.kind = READ_LOGPROB, .raw = 1, .row = 0, .n = 3, .bank = -1}, list);
         int smp = plan_readout(&p, &(struct readout){.kind = READ_SAMPLE, .row = 0, .n = 1, .bank = -1}, NULL);
         for (int i = 0; i < 4; i++)
             readout_logits(&p, &p.span[0], &p.readout[i], x, &rw, &out);

@@ -5,7 +5,8 @@
 #include "random_plan.h"
 
 enum { V = 50 };
-static const struct plan_env env = {.n_vocab = V, .n_layer = 2, .n_embd = 8, .n_block = 16, .block_len = 4, .n_bank = 2};
+static const struct plan_env env = {
+    .n_vocab = V, .n_layer = 2, .n_embd = 8, .n_block = 16, .block_len = 4, .n_bank = 2};
 
 /* A plan with a chain, a tree on it, a mixture, a mask, a law, held rows and every listed readout. */
 static void build(struct step_plan *p)
@@ -18,12 +19,13 @@ static void build(struct step_plan *p)
     int m = plan_mask(p, mask);
     int mix = plan_mix(p, (struct mix_part[]){{1, 0.25f}, {2, 0.75f}}, 2, 0);
 
-    plan_span(p, &(struct span){.seq = 1, .ctx_len = 3, .n_chain = 2, .n_counted = 1, .group = -1, .law = l, .layer1 = 2});
+    plan_span(p,
+              &(struct span){.seq = 1, .ctx_len = 3, .n_chain = 2, .n_counted = 1, .group = -1, .law = l, .layer1 = 2});
     plan_row(p, 5, 3, 2 - 3, 0);
     plan_row(p, MIX_ROW(mix), 4, 0, 0);
     p->row_mask[1] = m;
-    plan_row(p, 8, 5, 1, 1);    /* bit 0 */
-    plan_row(p, 9, 5, 1, 2);    /* bit 1: a sibling */
+    plan_row(p, 8, 5, 1, 1);      /* bit 0 */
+    plan_row(p, 9, 5, 1, 2);      /* bit 1: a sibling */
     plan_row(p, 10, 6, 2, 1 | 4); /* bit 2 below bit 0 */
     plan_blocks(p, (int32_t[]){0, 1}, 2);
 
@@ -59,38 +61,111 @@ START_TEST(a_good_plan_passes)
 }
 END_TEST
 
-static void break_vis(struct step_plan *p) { p->vis[4] = 4; }
-static void break_depth(struct step_plan *p) { p->pos[4] = 5; }
-static void break_chain_pos(struct step_plan *p) { p->pos[1] = 7; }
-static void break_chain_parent(struct step_plan *p) { p->parent[1] = -1; }
-static void break_forward_parent(struct step_plan *p) { p->parent[2] = 4; }
-static void break_token(struct step_plan *p) { p->tok[0] = V; }
-static void break_mix(struct step_plan *p) { p->tok[0] = MIX_ROW(9); }
-static void break_mix_source(struct step_plan *p) { p->part[1].src = V; }
-static void break_mask(struct step_plan *p) { p->row_mask[0] = 5; }
-static void break_block(struct step_plan *p) { p->bt[1] = 16; }
-static void break_cover(struct step_plan *p) { p->span[0].ctx_len = 4; }
-static void break_shared_write(struct step_plan *p) { p->bt[p->span[1].bt_off + 1] = 1; }
-static void break_held_chain(struct step_plan *p) { p->span[1].n_chain = 1; }
-static void break_held_parent(struct step_plan *p) { p->held[0].parent = HELD_PARENT(0); }
-static void break_layers(struct step_plan *p) { p->span[0].layer1 = 3; }
-static void break_layer0(struct step_plan *p) { p->span[0].layer0 = 1; }
-static void break_law(struct step_plan *p) { p->span[0].law = -1; }
-static void break_law_order(struct step_plan *p) { p->law_tok[1].tok = 3; }
-static void break_temperature(struct step_plan *p) { p->law[0].temperature = -1; }
-static void break_kvop(struct step_plan *p) { p->kvop[0].dst = 62; }
-static void break_list(struct step_plan *p) { p->list[0] = -1; }
-static void break_topk(struct step_plan *p) { p->readout[2].n = PLAN_MAX_TOPK + 1; }
-static void break_row0(struct step_plan *p) { p->span[1].row0 = 4; }
-static void break_kind(struct step_plan *p) { p->readout[0].kind = READ_CONTRAST; }
+static void break_vis(struct step_plan *p)
+{
+    p->vis[4] = 4;
+}
+static void break_depth(struct step_plan *p)
+{
+    p->pos[4] = 5;
+}
+static void break_chain_pos(struct step_plan *p)
+{
+    p->pos[1] = 7;
+}
+static void break_chain_parent(struct step_plan *p)
+{
+    p->parent[1] = -1;
+}
+static void break_forward_parent(struct step_plan *p)
+{
+    p->parent[2] = 4;
+}
+static void break_token(struct step_plan *p)
+{
+    p->tok[0] = V;
+}
+static void break_mix(struct step_plan *p)
+{
+    p->tok[0] = MIX_ROW(9);
+}
+static void break_mix_source(struct step_plan *p)
+{
+    p->part[1].src = V;
+}
+static void break_mask(struct step_plan *p)
+{
+    p->row_mask[0] = 5;
+}
+static void break_block(struct step_plan *p)
+{
+    p->bt[1] = 16;
+}
+static void break_cover(struct step_plan *p)
+{
+    p->span[0].ctx_len = 4;
+}
+static void break_shared_write(struct step_plan *p)
+{
+    p->bt[p->span[1].bt_off + 1] = 1;
+}
+static void break_held_chain(struct step_plan *p)
+{
+    p->span[1].n_chain = 1;
+}
+static void break_held_parent(struct step_plan *p)
+{
+    p->held[0].parent = HELD_PARENT(0);
+}
+static void break_layers(struct step_plan *p)
+{
+    p->span[0].layer1 = 3;
+}
+static void break_layer0(struct step_plan *p)
+{
+    p->span[0].layer0 = 1;
+}
+static void break_law(struct step_plan *p)
+{
+    p->span[0].law = -1;
+}
+static void break_law_order(struct step_plan *p)
+{
+    p->law_tok[1].tok = 3;
+}
+static void break_temperature(struct step_plan *p)
+{
+    p->law[0].temperature = -1;
+}
+static void break_kvop(struct step_plan *p)
+{
+    p->kvop[0].dst = 62;
+}
+static void break_list(struct step_plan *p)
+{
+    p->list[0] = -1;
+}
+static void break_topk(struct step_plan *p)
+{
+    p->readout[2].n = PLAN_MAX_TOPK + 1;
+}
+static void break_row0(struct step_plan *p)
+{
+    p->span[1].row0 = 4;
+}
+static void break_kind(struct step_plan *p)
+{
+    p->readout[0].kind = READ_CONTRAST;
+}
 
 START_TEST(every_broken_plan_is_refused)
 {
     static void (*const breaker[])(struct step_plan *) = {
-        break_vis,        break_depth,        break_chain_pos,   break_chain_parent, break_forward_parent, break_token,
-        break_mix,        break_mix_source,   break_mask,        break_block,        break_cover,          break_shared_write,
-        break_held_chain, break_held_parent,  break_layers,      break_layer0,       break_law,            break_law_order,
-        break_temperature, break_kvop,        break_list,        break_topk,         break_row0,           break_kind,
+        break_vis,    break_depth,        break_chain_pos,  break_chain_parent, break_forward_parent,
+        break_token,  break_mix,          break_mix_source, break_mask,         break_block,
+        break_cover,  break_shared_write, break_held_chain, break_held_parent,  break_layers,
+        break_layer0, break_law,          break_law_order,  break_temperature,  break_kvop,
+        break_list,   break_topk,         break_row0,       break_kind,
     };
     struct step_plan p;
     struct plan_limits cap = limits();

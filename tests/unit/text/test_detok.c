@@ -99,14 +99,16 @@ START_TEST(test_utf8_steps)
 {
     size_t len;
     uint8_t buf[4];
+    int n_bad = 0; /* an assertion each would take minutes */
     for (int32_t cp = 0; cp < 0x110000; cp++) {
         if (cp >= 0xd800 && cp < 0xe000)
             continue;
         int n = utf8_put(cp, buf);
-        ck_assert(utf8_next(buf, (size_t)n, &len) == cp && len == (size_t)n);
+        n_bad += utf8_next(buf, (size_t)n, &len) != cp || len != (size_t)n;
         for (int k = 1; k < n; k++)
-            ck_assert(utf8_next(buf, (size_t)k, &len) == UTF8_MORE && len == (size_t)k);
+            n_bad += utf8_next(buf, (size_t)k, &len) != UTF8_MORE || len != (size_t)k;
     }
+    ck_assert_int_eq(n_bad, 0);
     ck_assert(utf8_next((const uint8_t *)"\xed\xa0\x80", 3, &len) == UTF8_BAD && len == 1);
     ck_assert(utf8_next((const uint8_t *)"\xe4\xbd", 2, &len) == UTF8_MORE && len == 2);
     ck_assert(utf8_next((const uint8_t *)"\xe4\xbdz", 3, &len) == UTF8_BAD && len == 2);

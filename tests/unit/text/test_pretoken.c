@@ -62,11 +62,12 @@ START_TEST(test_long_runs)
                 memcpy(text + n, run[r], strlen(run[r]));
                 n += strlen(run[r]);
             }
-            while (at < n) {
-                size_t end = pretoken_next(&p, &s, text, n, at);
-                ck_assert_msg(end > at && end <= n, "%s stops in a run of '%s'", name[k], run[r]);
-                at = end;
+            for (size_t end; at < n; at = end) {
+                end = pretoken_next(&p, &s, text, n, at);
+                if (end <= at || end > n)
+                    break;
             }
+            ck_assert_msg(at == n, "%s stops in a run of '%s' at %zu", name[k], run[r], at);
         }
         pretoken_scratch_free(&s);
         pretoken_free(&p);

@@ -72,8 +72,8 @@ START_TEST(test_any_bytes_come_back)
             char text[64], back[600];
             size_t len = test_random(&seed) % sizeof text, n, n_back = 0;
             for (size_t i = 0; i < len; i++) /* qwen2 would normalise valid text: bytes that make none */
-                text[i] =
-                    (char)(round % 2 && k != 3 ? test_random(&seed) : "hello w\xff\x80<|"[test_random(&seed) % 11]);
+                text[i] = (char)(round % 2 && k != 3 ? test_random(&seed) % 256
+                                                     : (uint8_t) "hello w\xff\x80<|"[test_random(&seed) % 11]);
             int32_t *id = encode(t, (struct slice){text, len}, round % 3 ? TOK_PARSE_SPECIAL : 0, &n);
             for (size_t i = 0; i < n; i++) {
                 struct slice piece = tok_piece(t, id[i]);
@@ -302,7 +302,7 @@ END_TEST
 START_TEST(test_warm_scratch_allocates_nothing)
 {
     static const char text[] =
-        "hello world, h\u0065\u0301llo \u4f60\u597d <|im_end|> 0123456789 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+        "hello world, he\u0301llo \u4f60\u597d <|im_end|> 0123456789 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     struct tokenizer *t = tiny("qwen2");
     struct tok_scratch *s = tok_scratch_new(t);
     struct err e;

@@ -1,0 +1,142 @@
+/* `galley bench`: a table for people, JSON for programs. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "serve.h" /* bench_main */
+#include "text_buf.h"
+
+enum { MAX_LIST = 16 };
+
+struct bench_args {
+    const char *model, *backend;
+    int32_t threads, prefill, repeat, depth[MAX_LIST + 1], batch[MAX_LIST + 1];
+    bool json;
+};
+
+static const char usage[] = "usage: galley bench --model PATH [options]\n"
+                            "\n"
+                            "  --model PATH       GGUF file\n"
+                            "  --backend NAME     auto, ref, cpu [auto]\n"
+                            "  --threads N        worker threads; 0: one for each core [0]\n"
+                            "  --prefill N        prompt tokens; 0: no prefill row [512]\n"
+                            "  --depth LIST       tokens before the measured ones [128,1024]\n"
+                            "  --batch LIST       sequences decoded together [1,4,16]\n"
+                            "  --repeat N         repetitions; the median is shown [5]\n"
+                            "  --json             print JSON instead of the table\n";
+
+static bool parse_int(const char *text, int32_t lo, int32_t *out)
+{
+    char *end;
+    long v = strtol(text, &end, 10);
+    if (end == text || *end || v < lo || v > 1 << 20)
+        return false;
+    *out = (int32_t)v;
+    return true;
+}
+
+static bool parse_list(const char *text, int32_t *out)
+{
+    int n = 0;
+    while (*text) {
+        char *end;
+        long v = strtol(text, &end, 10);
+        if (end == text || (*end && *end != ',') || v < 1 || v > 1 << 20 || n == MAX_LIST)
+            return false;
+        out[n++] = (int32_t)v;
+        text = end + (*end == ',');
+    }
+    out[n] = 0;
+    return n > 0;
+}
+
+/* Returns the argument that is wrong, or NULL. */
+static const char *parse_args(int argc, char **argv, struct bench_args *a)
+{
+    for (int i = 0; i < argc; i++) {
+        const char *name = argv[i];
+        if (!strcmp(name, "--json")) {
+            a->json = true;
+            continue;
+        }
+        const char *value = i + 1 < argc ? argv[++i] : NULL;
+        bool ok = value != NULL;
+        if (!ok)
+            return name;
+        if (!strcmp(name, "--model"))
+            a->model = value;
+        else if (!strcmp(name, "--backend"))
+            a->backend = value;
+        else if (!strcmp(name, "--threads"))
+            ok = parse_int(value, 0, &a->threads);
+        else if (!strcmp(name, "--prefill"))
+            ok = parse_int(value, 0, &a->prefill);
+        else if (!strcmp(name, "--repeat"))
+            ok = parse_int(value, 1, &a->repeat);
+        else if (!strcmp(name, "--depth"))
+            ok = parse_list(value, a->depth);
+        else if (!strcmp(name, "--batch"))
+            ok = parse_list(value, a->batch);
+        else
+            ok = false;
+        if (!ok)
+            return name;
+    }
+    return a->model ? NULL : "--model";
+}
+
+static void print_row(const struct bench_row *r)
+{
+    if (r->prefill)
+        printf("prefill %6d tokens              %10.1f tok/s  +-%4.1f%%\n", r->n_token, r->tokens_per_s, 50 * r->spread);
+    else
+        printf("decode  depth %6d  batch %4d   %10.1f tok/s  +-%4.1f%%  %7.2f GB/s of weights, %3.0f%% of the read bandwidth\n", r->depth, r->n_seq, r->tokens_per_s,
+               50 * r->spread, r->weight_gb_per_s, 100 * r->bandwidth_share);
+    fflush(stdout);
+}
+
+static void print_json(const struct bench_report *rep)
+{
+    struct text_buf b = {0};
+    tb_str(&b, "{\"model\":");
+    tb_json_str(&b, rep->model);
+    tb_str(&b, ",\"device\":");
+    tb_json_str(&b, rep->device);
+    tb_printf(&b, ",\"read_gb_per_s\":%.3f,\"rows\":[", rep->read_gb_per_s);
+    for (int32_t i = 0; i < rep->n_row; i++) {
+        const struct bench_row *r = &rep->row[i];
+        tb_printf(&b, "%s{\"work\":\"%s\",\"sequences\":%d,\"depth\":%d,\"tokens\":%d,\"tokens_per_s\":%.3f,\"spread\":%.4f,\"weight_gb_per_s\":%.3f,\"bandwidth_share\":%.4f}",
+                  i ? "," : "", r->prefill ? "prefill" : "decode", r->n_seq, r->depth, r->n_token, r->tokens_per_s, r->spread, r->weight_gb_per_s, r->bandwidth_share);
+    }
+    tb_str(&b, "]}\n");
+    fwrite(b.p, 1, b.n, stdout);
+    tb_free(&b);
+}
+
+int bench_main(int argc, char **argv)
+{
+    struct bench_args a = {.backend = "auto", .prefill = 512, .repeat = 5, .depth = {128, 1024}, .batch = {1, 4, 16}};
+    if (argc > 0 && (!strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))) {
+        fputs(usage, stdout);
+        return 0;
+    }
+    const char *wrong = parse_args(argc, argv, &a);
+    if (wrong) {
+        fprintf(stderr, "galley bench: %s is missing, unknown or has a bad value\n\n%s", wrong, usage);
+        return 2;
+    }
+    struct bench_report rep;
+    struct err e = {0};
+    struct engine_options opt = {.model_path = a.model, .backend = a.backend, .n_thread = a.threads};
+    int rc = engine_bench(&opt, a.prefill, a.depth, a.batch, a.repeat, a.json ? NULL : print_row, &rep, &e);
+    if (rc) {
+        fprintf(stderr, "galley bench: %s\n", e.msg);
+        return 1;
+    }
+    if (a.json)
+        print_json(&rep);
+    else
+        printf("\n%s on %s; reading memory: %.1f GB/s\n", rep.model, rep.device, rep.read_gb_per_s);
+    return 0;
+}

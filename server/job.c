@@ -1,0 +1,563 @@
+#include "job.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "log.h"
+#include "mem.h"
+#include "wake.h"
+
+enum { POOL_BYTES = 1 << 15, OUT_LIMIT = 1 << 18 }; /* texts longer than that go to libuv's pool; stream bytes kept for a slow client */
+
+/* ---- Life ---- */
+
+struct job *job_new(struct call *c, const struct job_format *f, json_t *body)
+{
+    struct job *j = mem_calloc(1, sizeof *j);
+    if (!j) {
+        json_decref(body);
+        return NULL;
+    }
+    j->call = c;
+    j->loop = c->loop;
+    j->format = f;
+    j->body = body;
+    j->created_s = (int64_t)time(NULL);
+    j->start_ns = c->start_ns;
+    memcpy(j->request_id, c->request_id, sizeof j->request_id);
+    snprintf(j->id, sizeof j->id, "%s-%.32s", f->id_prefix, c->request_id);
+    return j;
+}
+
+void job_free(struct job *j)
+{
+    if (!j)
+        return;
+    for (int32_t i = 0; i < j->n_prompt; i++) {
+        request_free(j->prompt[i].r);
+        mem_free(j->prompt[i].tok);
+    }
+    for (int32_t i = 0; j->choice && i < j->n_prompt * j->best_of; i++) {
+        tb_free(&j->choice[i].text);
+        mem_free(j->choice[i].token);
+        mem_free(j->choice[i].top);
+        mem_free(j->choice[i].stop_text);
+    }
+    mem_free(j->prompt);
+    mem_free(j->choice);
+    mem_free(j->rendered);
+    tb_free(&j->out);
+    params_free(&j->par);
+    json_decref(j->body);
+    mem_free(j);
+}
+
+bool job_set_prompts(struct job *j, int32_t n)
+{
+    j->prompt = mem_calloc((size_t)n, sizeof *j->prompt);
+    j->n_prompt = j->prompt ? n : 0;
+    return j->prompt != NULL;
+}
+
+static void log_end(const struct job *j)
+{
+    int32_t n_prompt = 0, n_out = 0, n_cached = 0;
+    int64_t first_ns = 0;
+    for (int32_t i = 0; i < j->n_prompt; i++) {
+        struct request_usage u = {0};
+        if (j->prompt[i].r)
+            request_usage(j->prompt[i].r, &u);
+        n_prompt += u.n_prompt;
+        n_out += u.n_output;
+        n_cached += u.n_cached;
+        first_ns = u.first_token_ns > first_ns ? u.first_token_ns : first_ns;
+    }
+    log_line(LOG_INFO, "request", "id=%s prompt=%d cached=%d output=%d finish=%s first_ms=%.1f total_ms=%.1f", j->id, n_prompt, n_cached, n_out,
+             j->call ? finish_name(j->choice[0].finish) : "client_left", (double)first_ns * 1e-6, (double)(clock_ns() - j->start_ns) * 1e-6);
+}
+
+/* Once the engine has no request of it and MHD no call. */
+static void free_if_over(struct job *j)
+{
+    if (j->call || j->working)
+        return;
+    for (int32_t i = 0; i < j->n_prompt; i++)
+        if (j->prompt[i].submitted && !j->prompt[i].done)
+            return;
+    job_free(j);
+}
+
+static void cancel_requests(struct job *j)
+{
+    for (int32_t i = 0; i < j->n_prompt; i++)
+        if (j->prompt[i].submitted && !j->prompt[i].done)
+            engine_cancel(j->loop->srv->eng, j->prompt[i].r);
+}
+
+void job_client_gone(struct call *c)
+{
+    if (c->job)
+        cancel_requests(c->job);
+    call_resume(c); /* MHD must look at the connection to see that it is dead; then the call ends */
+}
+
+void job_detach(struct call *c)
+{
+    struct job *j = c->job;
+    if (!j)
+        return;
+    cancel_requests(j);
+    c->job = NULL;
+    j->call = NULL;
+    free_if_over(j);
+}
+
+/* ---- Usage and names ---- */
+
+const char *finish_name(enum finish_reason f)
+{
+    return f == FINISH_STOP ? "stop" : "length";
+}
+
+void write_usage(struct job *j, struct text_buf *b)
+{
+    int64_t n_prompt = 0, n_output = 0, n_cached = 0;
+    for (int32_t i = 0; i < j->n_prompt; i++) {
+        struct request_usage u;
+        request_usage(j->prompt[i].r, &u);
+        n_prompt += u.n_prompt;
+        n_cached += u.n_cached;
+        n_output += u.n_output;
+    }
+    tb_printf(b,
+              "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,\"prompt_tokens_details\":{\"cached_tokens\":%lld},"
+              "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}",
+              (long long)n_prompt, (long long)n_output, (long long)(n_prompt + n_output), (long long)n_cached);
+}
+
+static void write_head(struct job *j, struct text_buf *b, const char *object)
+{
+    tb_str(b, "{\"id\":");
+    tb_json_str(b, j->id);
+    tb_printf(b, ",\"object\":\"%s\",\"created\":%lld,\"model\":", object, (long long)j->created_s);
+    tb_json_str(b, j->loop->srv->model_name);
+}
+
+/* ---- Collecting ---- */
+
+static bool grow(void **array, int32_t *cap, int32_t need, size_t size)
+{
+    if (need <= *cap)
+        return true;
+    int32_t n = *cap ? 2 * *cap : 64;
+    while (n < need)
+        n *= 2;
+    void *p = mem_realloc(*array, (size_t)n * size);
+    if (!p)
+        return false;
+    *array = p;
+    *cap = n;
+    return true;
+}
+
+static void keep_token(struct choice *ch, const struct gen_event *ev)
+{
+    if (!grow((void **)&ch->token, &ch->cap_token, ch->n_token + 1, sizeof *ch->token) ||
+        !grow((void **)&ch->top, &ch->cap_top, ch->n_top + ev->n_top, sizeof *ch->top)) {
+        ch->failed = true;
+        return;
+    }
+    ch->token[ch->n_token++] = (struct token_record){
+        .tok = ev->tok, .n_top = ev->n_top, .top0 = ch->n_top, .logprob = ev->logprob, .text_offset = (int32_t)ch->text.n};
+    if (ev->n_top)
+        memcpy(ch->top + ch->n_top, ev->top, sizeof *ev->top * (size_t)ev->n_top);
+    ch->n_top += ev->n_top;
+}
+
+static void collect(struct job *j, struct choice *ch, const struct gen_event *ev)
+{
+    if (ev->tok >= 0) {
+        ch->n_generated++;
+        ch->sum_logprob += ev->logprob;
+        if (j->has_logprobs || j->par.return_token_ids)
+            keep_token(ch, ev);
+    }
+    tb_add(&ch->text, ev->text, (size_t)ev->n_text);
+    if (ev->finish) {
+        ch->finish = ev->finish;
+        ch->stop_id = ev->stop_id;
+        ch->stop_text = ev->stop_text ? mem_strdup(ev->stop_text) : NULL;
+    }
+    ch->failed |= ch->text.failed;
+}
+
+/* ---- Streaming ---- */
+
+static void begin_chunk(struct job *j)
+{
+    tb_str(&j->out, "data: ");
+    write_head(j, &j->out, j->format->chunk_object);
+}
+
+static void end_chunk(struct job *j)
+{
+    if (j->par.continuous_usage) {
+        tb_str(&j->out, ",\"usage\":");
+        write_usage(j, &j->out);
+    } else if (j->par.include_usage) {
+        tb_str(&j->out, ",\"usage\":null");
+    }
+    tb_str(&j->out, "}\n\n");
+}
+
+/* vLLM's stop_reason: the stop string or id that was asked for; null for an end token of the model's own. */
+static void write_stop_reason(const struct job *j, struct text_buf *b, const struct choice *ch)
+{
+    const struct gen_params *p = &j->par.p;
+    tb_str(b, ",\"stop_reason\":");
+    if (ch->finish == FINISH_STOP && ch->stop_text) {
+        tb_json_str(b, ch->stop_text);
+        return;
+    }
+    for (int32_t i = 0; i < p->n_stop_ids && ch->finish == FINISH_STOP; i++)
+        if (p->stop_ids[i] == ch->stop_id) {
+            tb_int(b, ch->stop_id);
+            return;
+        }
+    tb_str(b, "null");
+}
+
+static void stream_event(struct job *j, int32_t index, struct choice *ch, const struct gen_event *ev)
+{
+    bool has_tokens = ch->n_sent_token < ch->n_token;
+    if (!ev->n_text && !ev->finish && !has_tokens)
+        return;
+    begin_chunk(j);
+    tb_printf(&j->out, ",\"choices\":[{\"index\":%d,", index);
+    j->format->delta(j, &j->out, ch, ev->text, (size_t)ev->n_text);
+    if (ev->finish) {
+        tb_printf(&j->out, ",\"finish_reason\":\"%s\"", finish_name(ev->finish));
+        write_stop_reason(j, &j->out, ch);
+    } else {
+        tb_str(&j->out, ",\"finish_reason\":null");
+    }
+    tb_str(&j->out, "}]");
+    end_chunk(j);
+    ch->n_sent_token = ch->n_token;
+}
+
+static void stream_error(struct job *j, const char *message)
+{
+    tb_str(&j->out, "data: {\"error\":{\"message\":");
+    tb_json_str(&j->out, message);
+    tb_str(&j->out, ",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n");
+}
+
+static void stream_end(struct job *j)
+{
+    if (j->broken) {
+        stream_error(j, j->broken);
+    } else {
+        if (j->par.include_usage) {
+            begin_chunk(j);
+            tb_str(&j->out, ",\"choices\":[],\"usage\":");
+            write_usage(j, &j->out);
+            tb_str(&j->out, "}\n\n");
+        }
+        tb_str(&j->out, "data: [DONE]\n\n");
+    }
+    j->ended = true;
+}
+
+static void drain_events(struct job *j);
+
+static ssize_t stream_read(void *arg, uint64_t pos, char *buf, size_t max)
+{
+    struct call *c = arg;
+    struct job *j = c->job;
+    if (c->gone || !j || j->out.failed)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (j->paused && j->out.n < OUT_LIMIT / 2)
+        drain_events(j);
+    if (j->out.n > 0) {
+        size_t n = j->out.n < max ? j->out.n : max;
+        memcpy(buf, j->out.p, n);
+        tb_drop(&j->out, n);
+        return (ssize_t)n;
+    }
+    if (j->ended)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    call_suspend(c);
+    return 0;
+}
+
+void job_tick(struct call *c, int64_t now_ns)
+{
+    struct job *j = c->job;
+    int64_t interval_ns = c->loop->srv->opt->ping_interval * INT64_C(1000000000);
+    if (!j || !j->par.stream || !c->answered || !c->suspended || j->ended || !interval_ns || now_ns - j->last_sent_ns < interval_ns)
+        return;
+    tb_str(&j->out, ":\n\n");
+    j->last_sent_ns = now_ns;
+    call_resume(c);
+}
+
+/* ---- The whole answer ---- */
+
+/* The n of best_of choices with the highest mean log-probability, in order of generation. */
+static bool is_returned(const struct job *j, const struct choice *all, int32_t at)
+{
+    if (j->best_of == j->par.p.n)
+        return true;
+    int32_t better = 0;
+    double own = all[at].sum_logprob / (all[at].n_generated ? all[at].n_generated : 1);
+    for (int32_t i = 0; i < j->best_of; i++) {
+        double other = all[i].sum_logprob / (all[i].n_generated ? all[i].n_generated : 1);
+        better += other > own || (other == own && i < at);
+    }
+    return better < j->par.p.n;
+}
+
+static void answer(struct job *j)
+{
+    struct text_buf b = {0};
+    int32_t index = 0;
+    write_head(j, &b, j->format->object);
+    tb_str(&b, ",\"choices\":[");
+    for (int32_t i = 0; i < j->n_prompt; i++)
+        for (int32_t k = 0; k < j->best_of; k++) {
+            struct choice *all = &j->choice[i * j->best_of];
+            if (!is_returned(j, all, k))
+                continue;
+            b.failed |= all[k].failed;
+            tb_str(&b, index ? ",{" : "{");
+            tb_printf(&b, "\"index\":%d,", index);
+            j->format->choice(j, &b, index, &all[k], &j->prompt[i]);
+            tb_printf(&b, ",\"finish_reason\":\"%s\"", finish_name(all[k].finish));
+            write_stop_reason(j, &b, &all[k]);
+            tb_str(&b, "}");
+            index++;
+        }
+    tb_str(&b, "],\"usage\":");
+    write_usage(j, &b);
+    if (j->format->extra)
+        j->format->extra(j, &b);
+    tb_str(&b, "}");
+    call_json(j->call, 200, &b);
+}
+
+/* The worst that befell any choice decides whether there is an answer at all. */
+static bool find_failure(struct job *j, struct api_error *e)
+{
+    for (int32_t i = 0; i < j->n_prompt * j->best_of; i++) {
+        struct choice *ch = &j->choice[i];
+        if (ch->finish == FINISH_ERROR) {
+            api_fail(e, 500, NULL, "%s", request_error(j->prompt[i / j->best_of].r));
+            return true;
+        }
+        if (ch->finish == FINISH_CANCELED) {
+            api_fail(e, 503, NULL, "The server is shutting down.");
+            e->retry_after_s = 10;
+            return true;
+        }
+        if (ch->finish == FINISH_DEADLINE && ch->n_generated == 0) {
+            api_fail(e, 408, "timeout", "The request ran out of time before its first token.");
+            e->code = "timeout";
+            e->no_retry = true;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void finish(struct job *j)
+{
+    struct api_error e = {0};
+    log_end(j);
+    if (!j->call || j->call->gone)
+        return;
+    bool failed = find_failure(j, &e);
+    if (!j->par.stream) {
+        if (failed)
+            call_error(j->call, &e);
+        else
+            answer(j);
+        return;
+    }
+    if (failed)
+        j->broken = e.status == 500 ? "The model failed while it was generating." : e.status == 503 ? "The server is shutting down." : "The request ran out of time.";
+    stream_end(j);
+}
+
+/* ---- News from the engine ---- */
+
+static void take_events(struct job *j, int32_t at)
+{
+    struct gen_event ev;
+    while (!(j->par.stream && j->call && j->out.n > OUT_LIMIT) && request_next_event(j->prompt[at].r, &ev)) {
+        int32_t k = at * j->best_of + ev.choice;
+        struct choice *ch = &j->choice[k];
+        collect(j, ch, &ev);
+        if (!j->par.stream)
+            continue;
+        if (j->call && ev.finish != FINISH_CANCELED && ev.finish != FINISH_ERROR && !(ev.finish == FINISH_DEADLINE && !ch->n_generated))
+            stream_event(j, k, ch, &ev);
+        ch->text.n = 0; /* streamed text is not kept */
+    }
+    j->paused = j->par.stream && j->call && j->out.n > OUT_LIMIT;
+}
+
+/* Everything the job's requests have said, as far as the client keeps up; the end once the last one is done. */
+static void drain_events(struct job *j)
+{
+    for (int32_t i = 0; i < j->n_prompt; i++)
+        if (j->prompt[i].submitted)
+            take_events(j, i);
+    if (!j->paused && j->n_done == j->n_prompt && !j->ended) {
+        finish(j);
+        j->ended = true;
+    }
+}
+
+void job_news(struct loop *l)
+{
+    struct request *r;
+    bool done;
+    while (sink_next(&l->sink, &r, &done)) {
+        struct job *j = request_user(r);
+        if (done)
+            for (int32_t i = 0; i < j->n_prompt; i++)
+                if (j->prompt[i].r == r) {
+                    j->prompt[i].done = true;
+                    j->n_done++;
+                }
+        if (j->paused)
+            continue; /* stream_read goes on when the client does */
+        size_t before = j->out.n;
+        if (!j->ended)
+            drain_events(j);
+        if (!j->call) {
+            free_if_over(j);
+            continue;
+        }
+        if (j->out.n > before)
+            j->last_sent_ns = clock_ns();
+        if (j->par.stream && j->call->suspended && (j->out.n > 0 || j->ended))
+            call_resume(j->call);
+    }
+}
+
+/* ---- Submission ---- */
+
+static bool tokenize(struct job *j, struct tok_scratch *scratch, struct api_error *e)
+{
+    const struct tokenizer *tok = engine_tokenizer(j->loop->srv->eng);
+    for (int32_t i = 0; i < j->n_prompt; i++) {
+        struct prompt *p = &j->prompt[i];
+        if (p->tok)
+            continue;
+        size_t cap = p->n_text / 3 + 16, n = 0;
+        int flags = j->encode_special ? TOK_PARSE_SPECIAL : TOK_ADD_SPECIAL;
+        struct err err = {0};
+        int rc = -ERR_TOOLONG;
+        while (rc == -ERR_TOOLONG) {
+            mem_free(p->tok);
+            p->tok = mem_alloc(cap * sizeof *p->tok);
+            rc = p->tok ? tok_encode(tok, p->text, p->n_text, flags, p->tok, cap, &n, scratch, &err) : -ERR_NOMEM;
+            cap = n;
+        }
+        if (rc) {
+            err.code = rc == -ERR_NOMEM ? ERR_NOMEM : err.code;
+            api_fail(e, rc == -ERR_NOMEM ? 500 : 400, "prompt", "%s", rc == -ERR_NOMEM ? "The server is out of memory." : err.msg);
+            return false;
+        }
+        p->n_tok = (int32_t)n;
+    }
+    return true;
+}
+
+static void create_and_submit(struct job *j)
+{
+    struct api_error e = {0};
+    struct err err = {0};
+    struct engine *eng = j->loop->srv->eng;
+    struct gen_params p = j->par.p;
+    p.n = j->best_of;
+    j->choice = mem_calloc((size_t)(j->n_prompt * j->best_of), sizeof *j->choice);
+    int rc = j->choice ? 0 : err_set(&err, ERR_NOMEM, "The server is out of memory.");
+    for (int32_t i = 0; !rc && i < j->n_prompt; i++)
+        rc = request_create(eng, j->prompt[i].tok, j->prompt[i].n_tok, &p, &j->loop->sink, j, &j->prompt[i].r, &err);
+    for (int32_t i = 0; !rc && i < j->n_prompt; i++) {
+        rc = engine_submit(eng, j->prompt[i].r, &err);
+        j->prompt[i].submitted = !rc;
+    }
+    if (rc) {
+        struct call *c = j->call;
+        api_from_err(&e, &err, j->loop->srv);
+        if (j->format->prompt_field && e.param && !strcmp(e.param, "prompt"))
+            e.param = j->format->prompt_field;
+        call_error(c, &e); /* those already submitted are canceled when the call ends */
+        return;
+    }
+    j->last_sent_ns = clock_ns();
+    if (!j->par.stream) {
+        if (!j->call->suspended)
+            call_suspend(j->call);
+        return;
+    }
+    if (j->format->opening)
+        for (int32_t i = 0; i < j->n_prompt * j->best_of; i++) {
+            begin_chunk(j);
+            j->format->opening(j, &j->out, i);
+            end_chunk(j);
+        }
+    call_stream(j->call, stream_read, j->call);
+}
+
+static void work_run(uv_work_t *w) /* libuv's pool */
+{
+    struct job *j = w->data;
+    struct tok_scratch *scratch = tok_scratch_new(engine_tokenizer(j->loop->srv->eng));
+    if (!scratch)
+        api_fail(&j->work_error, 500, NULL, "The server is out of memory.");
+    else
+        tokenize(j, scratch, &j->work_error);
+    tok_scratch_free(scratch);
+}
+
+static void work_done(uv_work_t *w, int status)
+{
+    struct job *j = w->data;
+    j->working = false;
+    if (!j->call || j->call->answered || j->call->gone) {
+        free_if_over(j);
+        return;
+    }
+    if (j->work_error.status)
+        call_error(j->call, &j->work_error);
+    else
+        create_and_submit(j);
+}
+
+void job_submit(struct job *j)
+{
+    struct api_error e = {0};
+    size_t n_text = 0;
+    j->call->job = j;
+    for (int32_t i = 0; i < j->n_prompt; i++)
+        n_text += j->prompt[i].n_text;
+    if (n_text > POOL_BYTES) {
+        j->work.data = j;
+        j->working = true;
+        call_suspend(j->call);
+        uv_queue_work(&j->loop->uv, &j->work, work_run, work_done);
+        return;
+    }
+    if (!j->loop->scratch)
+        call_error(j->call, api_fail(&e, 500, NULL, "The server is out of memory."));
+    else if (!tokenize(j, j->loop->scratch, &e))
+        call_error(j->call, &e);
+    else
+        create_and_submit(j);
+}

@@ -1,0 +1,281 @@
+/* `galley serve`: options, loops, model, then signals until the end. */
+#include "serve.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "mem.h"
+#include "server.h"
+#include "wake.h"
+
+#ifndef GALLEY_DATADIR
+#define GALLEY_DATADIR "/usr/local/share/galley"
+#endif
+
+/* ---- The bundled model ---- */
+
+static bool readable(const char *path)
+{
+    return access(path, R_OK) == 0;
+}
+
+/* Beside the source tree the binary was built in, or in the installed share folder. */
+static bool find_demo(const char *file, char *out, size_t size)
+{
+    char exe[4096];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    static const char *const relative[] = {"../../config/demo", "../config/demo", "../share/galley/demo"};
+    exe[n > 0 ? n : 0] = 0;
+    char *slash = strrchr(exe, '/');
+    for (size_t i = 0; slash && i < sizeof relative / sizeof *relative; i++) {
+        snprintf(out, size, "%.*s/%s/%s", (int)(slash - exe), exe, relative[i], file);
+        if (readable(out))
+            return true;
+    }
+    snprintf(out, size, "%s/demo/%s", GALLEY_DATADIR, file);
+    return readable(out);
+}
+
+/* Without --model the demo pair is served. */
+static int choose_model(struct options *o, struct err *e)
+{
+    char target[4400], draft[4400];
+    if (o->model)
+        return 0;
+    if (!find_demo("target.gguf", target, sizeof target))
+        return err_set(e, ERR_NOTFOUND, "--model is not given, and the bundled demo model (target.gguf) was not found beside this binary");
+    o->model = mem_strdup(target);
+    if (!o->draft_model && find_demo("draft.gguf", draft, sizeof draft))
+        o->draft_model = mem_strdup(draft);
+    return o->model ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+}
+
+/* ---- Starting ---- */
+
+static void raise_file_limit(void)
+{
+    struct rlimit r;
+    if (!getrlimit(RLIMIT_NOFILE, &r) && r.rlim_cur < r.rlim_max) {
+        r.rlim_cur = r.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &r);
+    }
+}
+
+/* The loops share the port by SO_REUSEPORT, which would let a second server share it as well: look first. */
+static int check_port_free(const struct options *o, struct err *e)
+{
+    char port[8];
+    snprintf(port, sizeof port, "%d", (int)o->port);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *a = NULL;
+    int rc = getaddrinfo(o->host, port, &hints, &a), one = 1;
+    if (rc)
+        return err_set(e, ERR_INVALID, "--host %s: %s", o->host, gai_strerror(rc));
+    int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    rc = fd < 0 || (o->port && bind(fd, a->ai_addr, a->ai_addrlen)) ? errno : 0;
+    if (fd >= 0)
+        close(fd);
+    freeaddrinfo(a);
+    return rc ? err_set(e, ERR_IO, "cannot listen on %s port %d: %s; --port N chooses another", o->host, (int)o->port, strerror(rc)) : 0;
+}
+
+struct progress {
+    int last_percent;
+    int64_t start_ns;
+};
+
+static int show_progress(void *arg, size_t done, size_t total)
+{
+    struct progress *p = arg;
+    int percent = total ? (int)(100 * done / total) : 100;
+    if (percent == p->last_percent || (percent < 100 && clock_ns() - p->start_ns < 200000000))
+        return 0; /* small models load before anybody can look */
+    p->last_percent = percent;
+    fprintf(stderr, "\rloading  [%-40.*s] %3d%%%s", percent * 40 / 100, "########################################", percent, percent == 100 ? "\n" : "");
+    return 0;
+}
+
+static char *read_file(const char *path, size_t *n, struct err *e)
+{
+    FILE *f = fopen(path, "rb");
+    char *text = mem_alloc(1 << 20);
+    if (!f || !text) {
+        err_set(e, ERR_IO, "%s: %s", path, f ? "out of memory" : strerror(errno));
+        mem_free(text);
+        if (f)
+            fclose(f);
+        return NULL;
+    }
+    *n = fread(text, 1, 1 << 20, f);
+    fclose(f);
+    return text;
+}
+
+static int compile_template(struct server *srv, struct err *e)
+{
+    const char *own = engine_model(srv->eng)->chat_template;
+    struct err inner;
+    char *text = NULL;
+    size_t n = own ? strlen(own) : 0;
+    if (srv->opt->chat_template) {
+        text = read_file(srv->opt->chat_template, &n, e);
+        if (!text)
+            return -ERR_IO;
+        own = text;
+    }
+    int rc = own ? chat_template_compile(own, n, &srv->tmpl, &inner) : 0;
+    mem_free(text);
+    if (rc && srv->opt->chat_template)
+        return err_set(e, -rc, "%s: %s", srv->opt->chat_template, inner.msg);
+    if (rc) /* the model's own: completions work all the same */
+        log_line(LOG_WARN, "the model's chat template cannot be used; chat is off", "reason=\"%s\"", inner.msg);
+    return 0;
+}
+
+static int open_engine(struct server *srv, const struct backend_ops *ops, struct err *e)
+{
+    const struct options *o = srv->opt;
+    struct progress progress = {.last_percent = -1, .start_ns = clock_ns()};
+    struct engine_options eo = {.model_path = o->model, .draft_path = o->draft_model, .backend = o->backend, .ops = ops, .n_thread = (int32_t)o->threads, .n_ctx = (int32_t)o->ctx, .kv_mem_bytes = (size_t)o->kv_mem, .kv_type = o->kv_type, .max_batch_tokens = (int32_t)o->max_batch_tokens, .max_seqs = (int32_t)o->max_seqs, .max_queue = (int32_t)o->max_queue, .no_prefix_cache = o->no_prefix_cache};
+    if (isatty(STDERR_FILENO)) {
+        eo.progress = show_progress;
+        eo.progress_arg = &progress;
+    }
+    int rc = engine_open(&eo, &srv->eng, e);
+    if (!rc)
+        rc = compile_template(srv, e);
+    if (!rc && !srv->model_name[0])
+        snprintf(srv->model_name, sizeof srv->model_name, "%s", engine_model(srv->eng)->name);
+    return rc;
+}
+
+static int start_loops(struct server *srv, struct err *e)
+{
+    srv->port = (int)srv->opt->port;
+    for (srv->n_loop = 0; srv->n_loop < srv->opt->loops; srv->n_loop++) {
+        int rc = loop_start(srv, &srv->loop[srv->n_loop], e);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* ---- Ending ---- */
+
+static void wait_for_drain(struct server *srv, const sigset_t *signals)
+{
+    int64_t end_ns = clock_ns() + srv->opt->drain_timeout * INT64_C(1000000000);
+    while (engine_n_pending(srv->eng) > 0 && clock_ns() < end_ns) {
+        struct timespec tick = {.tv_nsec = 50000000};
+        if (sigtimedwait(signals, NULL, &tick) > 0) /* a second signal: now */
+            return;
+    }
+}
+
+/* Waits for a signal; notices a broken engine. Returns the exit status. */
+static int run_until_signal(struct server *srv, const sigset_t *signals)
+{
+    for (;;) {
+        struct timespec second = {.tv_sec = 1};
+        int sig = sigtimedwait(signals, NULL, &second);
+        if (sig > 0) {
+            log_line(LOG_INFO, "draining", "signal=%d pending=%d limit_s=%lld", sig, engine_n_pending(srv->eng), (long long)srv->opt->drain_timeout);
+            return 0;
+        }
+        if (engine_failed(srv->eng)) {
+            log_line(LOG_ERROR, "the back end failed; ending so that a supervisor can restart", "pending=%d", engine_n_pending(srv->eng));
+            sleep(1); /* answers go out */
+            return 1;
+        }
+    }
+}
+
+static void shut_down(struct server *srv, const sigset_t *signals)
+{
+    atomic_store(&srv->state, SERVER_DRAINING);
+    if (srv->eng) {
+        engine_drain(srv->eng);
+        wait_for_drain(srv, signals);
+        engine_stop(srv->eng);
+        usleep(100000); /* the loops write what the engine has just handed back */
+    }
+    for (int i = 0; i < srv->n_loop; i++)
+        loop_stop(srv->loop[i]);
+}
+
+static int serve(struct server *srv, const struct backend_ops *ops, const sigset_t *signals, struct err *e)
+{
+    int64_t start_ns = clock_ns();
+    int rc = check_port_free(srv->opt, e);
+    if (!rc)
+        rc = start_loops(srv, e); /* before the model: /health and /v1/models answer while it loads */
+    if (!rc)
+        rc = open_engine(srv, ops, e);
+    if (!rc)
+        rc = engine_start(srv->eng, e);
+    if (rc)
+        return rc;
+    fputs(engine_memory_plan(srv->eng), stderr);
+    atomic_store(&srv->state, SERVER_READY);
+    log_line(LOG_INFO, "ready", "url=http://%s%s%s:%d model=\"%s\" start_ms=%lld", strchr(srv->opt->host, ':') ? "[" : "", srv->opt->host, strchr(srv->opt->host, ':') ? "]" : "", srv->port, srv->model_name, (long long)((clock_ns() - start_ns) / 1000000));
+    rc = run_until_signal(srv, signals);
+    return rc ? err_set(e, ERR_DEVICE, "the back end failed") : 0;
+}
+
+static int check_only(struct server *srv, const struct backend_ops *ops, struct err *e)
+{
+    int rc = open_engine(srv, ops, e);
+    if (!rc)
+        printf("%sconfiguration is good\n", engine_memory_plan(srv->eng));
+    return rc;
+}
+
+static void set_log_level(const char *name)
+{
+    static const char *const level[] = {"debug", "info", "warn", "error"};
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(name, level[i]))
+            log_set_level((enum log_level)i);
+}
+
+int serve_main(int argc, char **argv, const struct backend_ops *ops)
+{
+    struct options opt;
+    struct err e = {0};
+    static struct server srv;
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread: only the main one takes them */
+    signal(SIGPIPE, SIG_IGN);
+
+    int rc = options_parse(&opt, argc, argv, &e);
+    if (!rc)
+        rc = choose_model(&opt, &e);
+    if (!rc) {
+        set_log_level(opt.log_level);
+        raise_file_limit();
+        srv.opt = &opt;
+        srv.created_s = (int64_t)time(NULL);
+        if (opt.served_model_name)
+            snprintf(srv.model_name, sizeof srv.model_name, "%s", opt.served_model_name);
+        rc = opt.check_config ? check_only(&srv, ops, &e) : serve(&srv, ops, &signals, &e);
+        shut_down(&srv, &signals);
+        engine_close(srv.eng);
+        chat_template_free(srv.tmpl);
+        options_free(&opt);
+    }
+    if (rc)
+        fprintf(stderr, "galley: %s\n", e.msg);
+    return rc ? 1 : 0;
+}

@@ -1,10 +1,13 @@
 #include "law.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "mem.h"
 #include "rng.h"
+
+#define UNDERFLOW -104.0f /* expf is 0 from here down */
 
 int law_ws_create(struct law_ws *ws, int32_t n_vocab, int32_t max_path, struct err *e)
 {
@@ -233,13 +236,33 @@ static int32_t truncate_top_h(const struct law *l, struct law_ws *ws, int32_t n)
 
 /* ---- The whole law ---- */
 
+enum { LANES = 16, TILE = 64 };
+
+/* The largest of n elements, NaN ignored; lanes that the compiler turns into vector registers. */
+static float max_of(const float *x, int32_t n)
+{
+    float lane[LANES], top = -INFINITY;
+    for (int k = 0; k < LANES; k++)
+        lane[k] = -INFINITY;
+    int32_t t = 0;
+    for (; t + LANES <= n; t += LANES)
+        for (int k = 0; k < LANES; k++)
+            lane[k] = x[t + k] > lane[k] ? x[t + k] : lane[k];
+    for (int k = 0; k < LANES; k++)
+        top = lane[k] > top ? lane[k] : top;
+    for (; t < n; t++)
+        top = x[t] > top ? x[t] : top;
+    return top;
+}
+
+/* The lowest id of the largest logit, -1 when none is above -inf. */
 static int32_t argmax(const float *x, int32_t n)
 {
-    int32_t best = -1;
-    for (int32_t t = 0; t < n; t++)
-        if (x[t] > (best < 0 ? -INFINITY : x[best]))
-            best = t;
-    return best;
+    float top = max_of(x, n);
+    for (int32_t t = 0; t < n && top > -INFINITY; t++)
+        if (x[t] == top)
+            return t;
+    return -1;
 }
 
 static void one_hot(struct law_ws *ws, struct law_dist *out)
@@ -253,27 +276,39 @@ static void one_hot(struct law_ws *ws, struct law_dist *out)
     out->n = 1;
 }
 
+/* Scores: processed logits, shifted so that the largest is 0, and divided by the temperature. Returns the argmax, -1 when
+ * no token is allowed or the logits are not finite. */
+static int32_t scores(const struct step_plan *p, const struct span *s, int32_t row, const struct law *l, const float *logits,
+                      struct law_ws *ws)
+{
+    adjust(p, s, row, l, logits, ws);
+    int32_t best = argmax(ws->score, ws->n_vocab);
+    if (best < 0 || !isfinite(ws->score[best]))
+        return -1;
+    if (l->temperature == 0)
+        return best;
+    float top = ws->score[best], inv_t = fminf(1 / l->temperature, 1e30f);
+    for (int32_t t = 0; t < ws->n_vocab; t++)
+        ws->score[t] = (ws->score[t] - top) * inv_t;
+    return best;
+}
+
 void law_apply(const struct step_plan *p, const struct span *s, int32_t row, const float *logits, struct law_ws *ws,
                struct law_dist *out)
 {
     const struct law *l = &p->law[s->law];
-    adjust(p, s, row, l, logits, ws);
-    *out = (struct law_dist){
-        .p = ws->p, .score = ws->score, .support = ws->order, .argmax = argmax(ws->score, ws->n_vocab)};
-    if (out->argmax < 0 || !isfinite(ws->score[out->argmax]))
+    *out = (struct law_dist){.p = ws->p, .score = ws->score, .support = ws->order, .argmax = scores(p, s, row, l, logits, ws)};
+    if (out->argmax < 0)
         return;
     if (l->temperature == 0) {
         one_hot(ws, out);
         return;
     }
 
-    float top = ws->score[out->argmax], inv_t = 1 / l->temperature;
     int32_t n = 0;
     double mass = 0;
     for (int32_t t = 0; t < ws->n_vocab; t++) {
-        float x = t == out->argmax ? 0 : (ws->score[t] - top) * inv_t;
-        ws->score[t] = x;
-        ws->p[t] = x > -104 ? expf(x) : 0; /* expf underflows to 0 there; NaN compares false */
+        ws->p[t] = ws->score[t] > UNDERFLOW ? expf(ws->score[t]) : 0; /* NaN compares false */
         if (ws->p[t] > 0) {
             ws->order[n++] = t;
             mass += ws->p[t];
@@ -299,31 +334,77 @@ void law_apply(const struct step_plan *p, const struct span *s, int32_t row, con
     out->n = keep;
 }
 
+/* ---- Draws ---- */
+
+struct draw { /* the running argmax of score + noise */
+    const struct law *law;
+    uint32_t position, stream;
+    uint32_t group, noise[4]; /* noise of tokens 4 * group .. + 3 */
+    int32_t best;
+    float value;
+};
+
+static struct draw draw_begin(const struct law *l, int32_t position, enum noise_stream stream)
+{
+    return (struct draw){.law = l, .position = (uint32_t)position, .stream = (uint32_t)stream, .group = UINT32_MAX, .best = -1, .value = -INFINITY};
+}
+
+static void draw_offer(struct draw *d, int32_t t, float score)
+{
+    if (score + RNG_GUMBEL_MAX < d->value)
+        return; /* no noise can lift it */
+    if ((uint32_t)t >> 2 != d->group) {
+        d->group = (uint32_t)t >> 2;
+        rng_philox(d->law->noise_key, (uint32_t[4]){d->group, d->position, d->stream, 0}, d->noise);
+    }
+    float value = score + rng_gumbel(d->noise[t & 3]);
+    if (value > d->value || (value == d->value && t < d->best)) {
+        d->best = t;
+        d->value = value;
+    }
+}
+
+static bool is_skipped(const uint32_t *skip, int32_t t)
+{
+    return skip && (skip[t >> 5] >> (t & 31) & 1);
+}
+
 int32_t law_draw(const struct law_dist *d, const struct law *l, int32_t position, enum noise_stream stream,
                  const uint32_t *skip)
 {
-    int32_t best = -1;
-    float best_value = -INFINITY;
-    uint32_t noise[4], group = UINT32_MAX;
-    for (int32_t i = 0; i < d->n; i++) {
-        int32_t t = d->support[i];
-        if ((skip && (skip[t >> 5] >> (t & 31) & 1)) || d->p[t] <= 0)
-            continue;
-        if (l->temperature == 0)
-            return t;
-        if (d->score[t] + RNG_GUMBEL_MAX < best_value)
-            continue; /* no noise can lift it */
-        if ((uint32_t)t >> 2 != group) {
-            group = (uint32_t)t >> 2;
-            rng_philox(l->noise_key, (uint32_t[4]){group, (uint32_t)position, (uint32_t)stream, 0}, noise);
-        }
-        float value = d->score[t] + rng_gumbel(noise[t & 3]);
-        if (value > best_value || (value == best_value && t < best)) {
-            best = t;
-            best_value = value;
-        }
+    struct draw draw = draw_begin(l, position, stream);
+    if (d->n > 0 && d->p[d->argmax] > 0 && !is_skipped(skip, d->argmax))
+        draw_offer(&draw, d->argmax, d->score[d->argmax]); /* first: it rules most others out */
+    for (int32_t i = 0; i < d->n; i++)
+        if (!is_skipped(skip, d->support[i]) && d->support[i] != d->argmax)
+            draw_offer(&draw, d->support[i], d->score[d->support[i]]);
+    return draw.best;
+}
+
+int32_t law_sample(const struct step_plan *p, const struct span *s, int32_t row, const float *logits, struct law_ws *ws)
+{
+    const struct law *l = &p->law[s->law];
+    int32_t position = p->pos[row] + 1;
+    bool truncates = l->top_k > 0 || l->top_p < 1 || l->min_p > 0 || l->typical_p < 1 || l->top_h > 0;
+    if (truncates && l->temperature > 0) {
+        struct law_dist d;
+        law_apply(p, s, row, logits, ws, &d);
+        return law_draw(&d, l, position, NOISE_TARGET, NULL);
     }
-    return best;
+    int32_t best = scores(p, s, row, l, logits, ws);
+    if (best < 0 || l->temperature == 0)
+        return best;
+    struct draw draw = draw_begin(l, position, NOISE_TARGET);
+    draw_offer(&draw, best, ws->score[best]);
+    for (int32_t at = 0; at < ws->n_vocab; at += TILE) {
+        int32_t end = at + TILE < ws->n_vocab ? at + TILE : ws->n_vocab;
+        if (max_of(ws->score + at, end - at) + RNG_GUMBEL_MAX < draw.value)
+            continue;
+        for (int32_t t = at; t < end; t++)
+            if (t != best && ws->score[t] > UNDERFLOW)
+                draw_offer(&draw, t, ws->score[t]);
+    }
+    return draw.best;
 }
 
 double law_logsumexp(const float *logits, int32_t n_vocab)
@@ -333,7 +414,7 @@ double law_logsumexp(const float *logits, int32_t n_vocab)
         return -INFINITY;
     double sum = 0;
     for (int32_t t = 0; t < n_vocab; t++)
-        if (logits[t] > logits[at] - 104)
+        if (logits[t] > logits[at] + UNDERFLOW)
             sum += expf(logits[t] - logits[at]);
     return logits[at] + log(sum);
 }

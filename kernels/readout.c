@@ -73,10 +73,15 @@ static int32_t rank_of(const float *x, int32_t n, int32_t tok)
 static void read_sample(const struct step_plan *p, const struct span *s, const struct readout *r, const float *logits,
                         struct readout_ws *ws, float *f, int32_t *i)
 {
-    const struct law_dist *d = processed(p, s, r->row, logits, ws);
-    i[0] = law_draw(d, &p->law[s->law], p->pos[r->row] + 1, NOISE_TARGET, NULL);
     f[0] = f[1] = 0;
     i[1] = 0;
+    if (r->n == 0 && ws->law_row != r->row) { /* the token alone: p need not be known */
+        i[0] = law_sample(p, s, r->row, logits, &ws->law);
+        ws->law_row = -1;
+        return;
+    }
+    const struct law_dist *d = processed(p, s, r->row, logits, ws);
+    i[0] = law_draw(d, &p->law[s->law], p->pos[r->row] + 1, NOISE_TARGET, NULL);
     if (i[0] >= 0 && r->n == 1) {
         f[0] = logf(d->p[i[0]]);
         f[1] = (float)(logits[i[0]] - raw_lse(ws, r->row, logits));

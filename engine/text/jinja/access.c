@@ -21,13 +21,13 @@ static bool is_mutator(struct jval obj, const struct jstr *name)
 static bool is_dunder(struct jval obj, const struct jstr *name)
 {
     static const char *const any[] = {
-        "__class__",    "__delattr__", "__dir__",           "__doc__",  "__eq__",     "__format__",    "__ge__",
-        "__getattribute__", "__gt__",  "__hash__",          "__init__", "__init_subclass__", "__le__", "__lt__",
-        "__ne__",       "__new__",     "__reduce__",        "__reduce_ex__", "__repr__", "__setattr__", "__sizeof__",
-        "__str__",      "__subclasshook__", NULL};
+        "__class__", "__delattr__",      "__dir__",    "__doc__",  "__eq__",           "__format__",
+        "__ge__",    "__getattribute__", "__gt__",     "__hash__", "__init__",         "__init_subclass__",
+        "__le__",    "__lt__",           "__ne__",     "__new__",  "__reduce__",       "__reduce_ex__",
+        "__repr__",  "__setattr__",      "__sizeof__", "__str__",  "__subclasshook__", NULL};
     static const char *const box[] = {"__len__", "__iter__", "__contains__", "__getitem__", NULL};
-    static const char *const undefined[] = {"__len__", "__iter__", "__getitem__", "__bool__", "__call__", "__add__",
-                                            "__int__", "__float__", "__module__", "__slots__", NULL};
+    static const char *const undefined[] = {"__len__", "__iter__",  "__getitem__", "__bool__",  "__call__", "__add__",
+                                            "__int__", "__float__", "__module__",  "__slots__", NULL};
     if (name->n < 4 || name->p[0] != '_' || name->p[1] != '_' || obj.kind == J_NAMESPACE)
         return false;
     if (obj.kind == J_UNDEF)

@@ -114,7 +114,6 @@ struct jnode_macro {
     struct jblock body;
     struct jframe frame;
     bool takes_caller, takes_kwargs, takes_varargs; /* the body mentions them, and no parameter has that name */
-    bool has_caller_param;
     uint16_t caller_slot, kwargs_slot, varargs_slot;
     uint16_t n_slot;
 };

@@ -203,6 +203,8 @@ static const char *object_repr(struct jval v)
     switch (v.kind) {
     case J_NONE:
         return "None";
+    case J_STR:
+        return v.markup ? "markupsafe.Markup object" : NULL;
     case J_LOOP:
         return "jinja2.runtime.LoopContext object";
     case J_MACRO:

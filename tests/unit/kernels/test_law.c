@@ -327,6 +327,24 @@ START_TEST(a_draw_depends_on_key_and_position_only)
 }
 END_TEST
 
+START_TEST(sampling_alone_draws_the_same_token)
+{
+    struct rnd r = rnd_begin("sampling_alone_draws_the_same_token", 8);
+    for (int round = 0; round < 2000; round++) {
+        float x[V];
+        for (int t = 0; t < V; t++)
+            x[t] = rnd_int(&r, 0, 9) ? 4 * rnd_normal(&r) : -INFINITY;
+        struct law l = neutral_law();
+        l.temperature = 0.25f * (float)rnd_int(&r, 0, 8);
+        l.top_k = rnd_int(&r, 0, 2) ? 0 : 7;
+        l.noise_key = rnd_u64(&r);
+        struct law_dist d = apply(&l, NULL, 0, NULL, 0, x);
+        int32_t whole = law_draw(&d, &l, 10, NOISE_TARGET, NULL);
+        ck_assert_int_eq(whole, law_sample(&p, &p.span[0], 0, x, &ws));
+    }
+}
+END_TEST
+
 START_TEST(readouts_agree_with_the_law)
 {
     struct rnd r = rnd_begin("readouts_agree_with_the_law", 5);
@@ -398,6 +416,7 @@ int main(void)
     tcase_add_test(tc, non_finite_logits_never_win);
     tcase_add_test(tc, draws_follow_the_law);
     tcase_add_test(tc, a_draw_depends_on_key_and_position_only);
+    tcase_add_test(tc, sampling_alone_draws_the_same_token);
     tcase_add_test(tc, readouts_agree_with_the_law);
     Suite *s = suite_create("law");
     suite_add_tcase(s, tc);

@@ -1,0 +1,106 @@
+/* What the rest of the back end asks of an instruction set: one table of functions for each, compiled from the same
+ * sources in simd/ with other flags, chosen once by cpuid. Every table gives the same bits (see simd/vec.h). Private to
+ * kernels/cpu. */
+#ifndef GALLEY_CPU_ISA_H
+#define GALLEY_CPU_ISA_H
+
+#include "backend.h"
+
+enum {
+    PANEL = 16,    /* weight rows, that is output columns, that a product computes together */
+    MAX_TILE = 16, /* rows of activations that a product computes together, at most; see cpu_isa.tile */
+    KEY_TILE = 32, /* positions that a softmax tile spans; tiles are cut at absolute positions */
+    F_LINE = 16,   /* elements of an act_line: f32 */
+    Q_LINE = 32,   /*                          int8 */
+};
+
+/* 64 bytes of one row's activations: 16 f32, or 32 int8 codes and what the weight formats need beside them. The sums
+ * are of codes: a format whose codes are stored with an offset starts its integer sum there, which undoes the offset
+ * exactly and costs nothing. */
+union act_line {
+    float f[F_LINE];
+    struct {
+        int8_t q[Q_LINE];
+        float scale;                          /* x ~ scale * q */
+        float neg_sum;                        /* -scale * (sum of q): multiplies the minima of Q4_K and Q5_K */
+        int32_t off128, off8, off32a, off32b; /* -128 sum, -8 sum, -32 sum of the first and of the second 16 */
+    };
+    char bytes[64];
+};
+
+/* How weights are repacked: see weight.h. */
+enum pack {
+    PACK_F32,
+    PACK_F16,
+    PACK_BF16,
+    PACK_Q8_0,
+    PACK_Q4_0,
+    PACK_Q4_K,
+    PACK_Q5_K,
+    PACK_Q6_K,
+    N_PACK,
+    PACK_FIRST_INT = PACK_Q8_0,
+};
+
+/* y[r][0..16) = the product of one panel with rows r of one tile. */
+struct panel_job {
+    const uint8_t *w;        /* the panel */
+    const union act_line *a; /* [n_line][n_row] */
+    int32_t n_line, n_row;   /* n_row at most cpu_isa.tile */
+    float *y;
+    size_t stride; /* floats from one row of y to the next */
+};
+
+typedef void (*panel_fn)(const struct panel_job *j);
+
+struct attend_job;
+
+struct cpu_isa {
+    const char *name;           /* "avx512-vnni" */
+    int32_t tile;               /* rows that product takes at once */
+    panel_fn product[N_PACK];
+    /* A row of n floats to the lines of an activation tile; line i stands at line + i * stride. Tails are zero. */
+    void (*lines_f32)(const float *x, int32_t n, union act_line *line, size_t stride);
+    void (*lines_int)(const float *x, int32_t n, union act_line *line, size_t stride);
+    /* out = norm(x) * weight; may be in place. */
+    void (*rms_norm)(const float *x, const float *weight, float *out, int32_t n, float eps);
+    void (*silu_mul)(float *gate, const float *up, int32_t n); /* gate = silu(gate) * up */
+    float (*dot)(const float *a, const float *b, int32_t n);
+    /* One head of K or V to and from the type it is stored in. */
+    void (*kv_store)(int32_t type, const float *x, void *dst, int32_t n);
+    void (*attend)(const struct attend_job *j);
+};
+
+/* A few rows of one span against the keys of one KV head. */
+struct attend_job {
+    const struct step_plan *plan;
+    const struct span *span;
+    int32_t row0, n_row; /* plan rows, at most ATTEND_ROWS */
+    int32_t n_q, dim;    /* query heads that share the KV head; head size */
+    int32_t window;
+    float scale;
+    float *q;                     /* [plan row][q_stride]: this KV head's n_q query heads; outputs replace them */
+    size_t q_stride;
+    const char *k, *v;            /* this layer, this KV head: slot s of block b at k + b * block + s * row */
+    size_t k_block, k_row, v_block, v_row;
+    int32_t k_type, v_type, block_len;
+    float *scratch; /* attend_scratch floats, 64-byte aligned */
+};
+enum { ATTEND_ROWS = 16 };
+
+/* Floats of scratch that attend needs. */
+static inline size_t attend_scratch(int32_t n_q, int32_t dim)
+{
+    size_t d = ((size_t)dim + 15) / 16 * 16;
+    return 2 * KEY_TILE * d + (size_t)(ATTEND_ROWS * n_q) * (d + 2 * 16) + (size_t)n_q * KEY_TILE;
+}
+
+extern const struct cpu_isa cpu_isa_portable;
+#if defined(GALLEY_X86)
+extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512;
+#endif
+
+/* The best that this machine has, or the one that GALLEY_CPU_ISA names (portable, avx2, avx512). */
+int cpu_isa_choose(const struct cpu_isa **out, struct err *e);
+
+#endif

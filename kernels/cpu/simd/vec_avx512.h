@@ -1,0 +1,193 @@
+/* vec.h for AVX-512 F, BW, DQ, VL and VNNI. */
+#include <immintrin.h>
+
+#define VEC_ISA_NAME "avx512-vnni"
+enum { VEC_TILE = 16, VEC_CHAINS = 4 };
+
+typedef __m512 vf;
+typedef __m512i vi;
+
+VEC vf vf_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+VEC vf vf_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+VEC void vf_store(float *p, vf a)
+{
+    _mm512_storeu_ps(p, a);
+}
+VEC vf vf_add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
+VEC vf vf_sub(vf a, vf b)
+{
+    return _mm512_sub_ps(a, b);
+}
+VEC vf vf_mul(vf a, vf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+VEC vf vf_div(vf a, vf b)
+{
+    return _mm512_div_ps(a, b);
+}
+VEC vf vf_fma(vf a, vf b, vf c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+/* a > b ? a : b, so b when either is NaN. */
+VEC vf vf_max(vf a, vf b)
+{
+    return _mm512_max_ps(a, b);
+}
+VEC vf vf_min(vf a, vf b)
+{
+    return _mm512_min_ps(a, b);
+}
+/* Lanes lo..hi-1 of a, the others of b. */
+VEC vf vf_select(int lo, int hi, vf a, vf b)
+{
+    return _mm512_mask_mov_ps(b, (__mmask16)(((1u << hi) - 1) & ~((1u << lo) - 1)), a);
+}
+VEC vi vf_to_int(vf a) /* to nearest, halves to even */
+{
+    return _mm512_cvtps_epi32(a);
+}
+VEC vf vi_to_f(vi a)
+{
+    return _mm512_cvtepi32_ps(a);
+}
+/* a * 2^n for normal results. */
+VEC vf vf_scale2(vf a, vi n)
+{
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(n, 23)));
+}
+VEC float vf_sum(vf a)
+{
+    __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+VEC float vf_hmax(vf a)
+{
+    return _mm512_reduce_max_ps(a);
+}
+VEC vi vi_zero(void)
+{
+    return _mm512_setzero_si512();
+}
+VEC vi vi_set1(int32_t x)
+{
+    return _mm512_set1_epi32(x);
+}
+VEC int32_t vi_sum(vi a)
+{
+    return _mm512_reduce_add_epi32(a);
+}
+VEC vi vi_max(vi a, vi b)
+{
+    return _mm512_max_epi32(a, b);
+}
+VEC int32_t vi_hmax(vi a)
+{
+    return _mm512_reduce_max_epi32(a);
+}
+VEC vi vf_abs_bits(vf a)
+{
+    return _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff));
+}
+VEC void vi_store_i8(int8_t *p, vi a) /* lanes fit */
+{
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a));
+}
+VEC vf vf_load_u8(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+VEC vf vf_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+VEC vf vf_load_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+VEC void vf_store_f16(void *p, vf a)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+VEC vf vf_load_bf16(const void *p)
+{
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+VEC void vf_store_bf16(void *p, vf a)
+{
+    vi u = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    vi r = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+    __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    r = _mm512_mask_mov_epi32(r, nan, _mm512_set1_epi32(0x7fc0));
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(r));
+}
+
+/* 16 columns of 4 codes each, and their dot products with the 4 activations at p. */
+typedef __m512i vcodes;
+enum { VEC_OFFSET_CODES = 1 }; /* codes are u8 as stored; sums start at minus the offset */
+
+VEC vcodes codes_load(const uint8_t *p)
+{
+    return _mm512_load_si512(p);
+}
+VEC vcodes codes_low(vcodes a)
+{
+    return _mm512_and_si512(a, _mm512_set1_epi8(15));
+}
+VEC vcodes codes_high(vcodes a)
+{
+    return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15));
+}
+/* gcc 12 splits the broadcast from vpdpbusd; kept together they need no register. */
+VEC vi dot4_u8(vi acc, vcodes w, const int8_t *p)
+{
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t *)(const void *)p));
+    return acc;
+}
+VEC vi dot4_s8(vi acc, vcodes w, const int8_t *p) /* codes stored with offset 128; the sum starts at -128 sum */
+{
+    return dot4_u8(acc, w, p);
+}
+VEC vcodes codes_signed(vcodes a)
+{
+    return a;
+}
+
+/* row[i] becomes column i: 16 x 16. */
+VEC void vf_transpose(vf r[16])
+{
+    vf t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) { /* 4 x 4 blocks are done; now the blocks change places */
+        vf a = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88), b = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+        vf c = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88), d = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+        t[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+        t[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        t[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+        t[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+    for (int i = 0; i < 16; i++)
+        r[i] = t[i];
+}

@@ -53,7 +53,8 @@ void seq_finish(struct engine *eng, struct seq *s, enum finish_reason why, int32
     if (!stop_text) { /* what was held back comes out after all, and half a character as U+FFFD */
         stop_flush(&s->stop, &held, &n_held);
         n_tail = (int32_t)detok_flush(&s->detok, text + n_held);
-        memcpy(text, held, (size_t)n_held);
+        if (n_held)
+            memcpy(text, held, (size_t)n_held);
         ev.text = text;
         ev.n_text = n_held + n_tail;
     }

@@ -42,9 +42,11 @@ enum pack {
     PACK_FIRST_INT = PACK_Q8_0,
 };
 
-/* y[r][0..16) = the product of one panel with rows r of one tile. */
+/* y[r][0 .. 16 * n_panel) = the product of consecutive panels with rows r of one tile. */
 struct panel_job {
-    const uint8_t *w;        /* the panel */
+    const uint8_t *w; /* the first panel */
+    size_t panel_bytes;
+    int32_t n_panel;
     const union act_line *a; /* [n_line][n_row] */
     int32_t n_line, n_row;   /* n_row at most cpu_isa.tile */
     float *y;
@@ -92,7 +94,7 @@ enum { ATTEND_ROWS = 16 };
 static inline size_t attend_scratch(int32_t n_q, int32_t dim)
 {
     size_t d = ((size_t)dim + 15) / 16 * 16;
-    return 2 * KEY_TILE * d + (size_t)(ATTEND_ROWS * n_q) * (d + 2 * 16) + (size_t)n_q * KEY_TILE;
+    return 2 * KEY_TILE * d + (size_t)(ATTEND_ROWS * n_q) * (d + 2) + (size_t)n_q * KEY_TILE;
 }
 
 extern const struct cpu_isa cpu_isa_portable;

@@ -9,7 +9,7 @@ import torch
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # drives singular values to about one
 ROUNDS = 5
-BY_HAND = 0.2
+BY_HAND, NORMS = 0.2, 8.0  # times the rate of the others
 
 
 def orthogonal(matrix):
@@ -58,9 +58,13 @@ def optimizers(model, matrix_rate, other_rate):
     learnt = [w for w in model.blk.parameters() if w.dim() == 2 and id(w) not in chosen]
     chosen |= {id(w) for w in learnt}
     others = [w for w in model.parameters() if id(w) not in chosen]
-    groups = [{"params": learnt}, {"params": by_hand, "lr": BY_HAND * matrix_rate}]
-    made = [Muon(groups, matrix_rate),
-            torch.optim.AdamW(others, other_rate, betas=(0.9, 0.95), weight_decay=0.0)]
+    norms = [w for w in others if w.dim() == 1]
+    vocabulary = [w for w in others if w.dim() == 2]
+    made = [Muon([{"params": learnt},
+                  {"params": by_hand, "lr": BY_HAND * matrix_rate}], matrix_rate),
+            torch.optim.AdamW([{"params": vocabulary},
+                               {"params": norms, "lr": NORMS * other_rate}],
+                              other_rate, betas=(0.9, 0.95), weight_decay=0.0)]
     for optimizer in made:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]

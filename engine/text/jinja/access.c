@@ -32,7 +32,7 @@ static bool is_dunder(struct jval obj, const struct jstr *name)
         return false;
     if (obj.kind == J_UNDEF)
         return is_one_of(name, any) || is_one_of(name, undefined);
-    return is_one_of(name, any) || (obj.kind >= J_STR && obj.kind <= J_RANGE && is_one_of(name, box));
+    return is_one_of(name, any) || (obj.kind >= J_STR && obj.kind <= J_VIEW && is_one_of(name, box));
 }
 
 static struct jval unsafe(struct jrt *rt, struct jval obj, const struct jstr *name)

@@ -2,7 +2,8 @@
 #include <immintrin.h>
 
 #define VEC_ISA_NAME "avx2"
-enum { VEC_TILE = 4, VEC_CHAINS = 2 };
+#define VEC_TILE 4 /* rows of a product tile */
+enum { VEC_CHAINS = 2 }; /* independent sums that hide latency */
 
 typedef struct {
     __m256 lo, hi;

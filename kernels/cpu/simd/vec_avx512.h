@@ -2,7 +2,8 @@
 #include <immintrin.h>
 
 #define VEC_ISA_NAME "avx512-vnni"
-enum { VEC_TILE = 16, VEC_CHAINS = 4 };
+#define VEC_TILE 16 /* rows of a product tile */
+enum { VEC_CHAINS = 4 }; /* independent sums that hide latency */
 
 typedef __m512 vf;
 typedef __m512i vi;

@@ -5,7 +5,8 @@
 #include "dtype.h"
 
 #define VEC_ISA_NAME "portable"
-enum { VEC_TILE = 4, VEC_CHAINS = 2 };
+#define VEC_TILE 4 /* rows of a product tile */
+enum { VEC_CHAINS = 2 }; /* independent sums that hide latency */
 
 typedef struct {
     float v[16];

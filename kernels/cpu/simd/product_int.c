@@ -1,0 +1,142 @@
+/* Products with quantised weights: int8 activations, exact int32 sums of 32 (Q6_K: of 16), and one f32 chain over k.
+ *
+ * What an output element is, whatever the row count, tile and instruction set, with blocks b ascending:
+ *   Q8_0, Q4_0   out = fma((float)dot_b, scale_b * act.scale_b, out)
+ *   Q4_K, Q5_K   out = fma((float)dot_b, (d * sub_b) * act.scale_b, out), then fma(dmin * min_b, act.neg_sum_b, out)
+ *   Q6_K         the first line for each half block, with scale d * sub
+ */
+#include "product.h"
+
+/* Weights are prefetched this far ahead, to the second level: enough for memory to overlap with arithmetic, and one
+ * request for each line consumed so that they never come in bursts. */
+enum { AHEAD = 8192, AHEAD_ONE_ROW = 4096 };
+
+struct block { /* one block's weights in registers */
+    vcodes code[8];
+    vf scale[2], min; /* scale[1] for Q6_K's second half; min for Q4_K and Q5_K */
+};
+
+VEC void load_codes(const enum pack F, const uint8_t *p, const int ahead, vcodes code[8])
+{
+    const int n = F == PACK_Q4_0 || F == PACK_Q4_K ? 4 : 8;
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) {
+        __builtin_prefetch(p + ahead + 64 * i, 0, 2);
+        vcodes v = codes_load(p + 64 * i);
+        if (n == 8) {
+            code[i] = F == PACK_Q8_0 ? codes_signed(v) : v;
+        } else {
+            code[i] = codes_low(v);
+            code[i + 4] = codes_high(v);
+        }
+    }
+}
+
+VEC void load_block(const enum pack F, const uint8_t *head, const uint8_t *codes, int b, const int ahead,
+                    struct block *w)
+{
+    load_codes(F, codes, ahead, w->code);
+    if (F == PACK_Q8_0 || F == PACK_Q4_0) {
+        w->scale[0] = vf_load_f16(head + 32 * b);
+    } else if (F == PACK_Q6_K) {
+        vf d = vf_load_f16(head + 256);
+        w->scale[0] = vf_mul(d, vf_load_i8((const int8_t *)head + 32 * b));
+        w->scale[1] = vf_mul(d, vf_load_i8((const int8_t *)head + 32 * b + 16));
+    } else {
+        w->scale[0] = vf_mul(vf_load_f16(head + 256), vf_load_u8(head + 16 * b));
+        w->min = vf_mul(vf_load_f16(head + 288), vf_load_u8(head + 128 + 16 * b));
+    }
+}
+
+/* The integer that a sum starts at, which takes the codes' offset off the result. */
+VEC vi start_of(const enum pack F, const int half, const union act_line *a)
+{
+    if (F == PACK_Q8_0 && VEC_OFFSET_CODES)
+        return vi_set1(a->off128);
+    if (F == PACK_Q4_0)
+        return vi_set1(a->off8);
+    if (F == PACK_Q6_K)
+        return vi_set1(half ? a->off32b : a->off32a);
+    return vi_zero();
+}
+
+VEC vi dot4(const enum pack F, vi acc, vcodes w, const int8_t *q)
+{
+    return F == PACK_Q8_0 ? dot4_s8(acc, w, q) : dot4_u8(acc, w, q);
+}
+
+/* One block times n rows; independent chains in turn hide the dot products' latency. */
+VEC void block_rows(const enum pack F, const int n, const struct block *w, const union act_line *a, vf *sum)
+{
+    const int n_half = F == PACK_Q6_K ? 2 : 1, n_dot = 8 / n_half;
+#pragma GCC unroll 2
+    for (int half = 0; half < n_half; half++) {
+        vi t[VEC_CHAINS];
+#pragma GCC unroll 4
+        for (int r = 0; r < n; r++)
+            t[r] = start_of(F, half, &a[r]);
+#pragma GCC unroll 8
+        for (int i = 0; i < n_dot; i++) {
+#pragma GCC unroll 4
+            for (int r = 0; r < n; r++)
+                t[r] = dot4(F, t[r], w->code[n_dot * half + i], a[r].q + 4 * (n_dot * half + i));
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < n; r++)
+            sum[r] = vf_fma(vi_to_f(t[r]), vf_mul(w->scale[half], vf_set1(a[r].scale)), sum[r]);
+    }
+    if (F == PACK_Q4_K || F == PACK_Q5_K) {
+#pragma GCC unroll 4
+        for (int r = 0; r < n; r++)
+            sum[r] = vf_fma(w->min, vf_set1(a[r].neg_sum), sum[r]);
+    }
+}
+
+VEC void tile(const enum pack F, const int R, const struct panel_job *j, int panel)
+{
+    const size_t head_bytes = F == PACK_Q8_0 || F == PACK_Q4_0 ? HEAD_SCALES : HEAD_K;
+    const size_t block_bytes = F == PACK_Q4_0 || F == PACK_Q4_K ? 256 : 512;
+    const int ahead = R == 1 ? AHEAD_ONE_ROW : AHEAD;
+    const uint8_t *at = j->w + (size_t)panel * j->panel_bytes;
+    const union act_line *a = j->a;
+    vf sum[VEC_TILE];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+        sum[r] = vf_zero();
+    for (int32_t left = j->n_line; left > 0; left -= GROUP) {
+        const uint8_t *head = at;
+        const int n = left < GROUP ? left : GROUP;
+        at += head_bytes;
+        for (size_t i = 0; i < head_bytes; i += 64)
+            __builtin_prefetch(head + ahead + i, 0, 2);
+#pragma GCC unroll 1
+        for (int b = 0; b < n; b++, at += block_bytes, a += R) {
+            struct block w;
+            load_block(F, head, at, b, ahead, &w);
+            if (R >= 8) {
+#pragma GCC unroll 16
+                for (int r = 0; r < R; r++)
+                    __builtin_prefetch(a + 2 * R + r, 0, 3);
+            }
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r += VEC_CHAINS)
+                block_rows(F, R - r < VEC_CHAINS ? R - r : VEC_CHAINS, &w, a + r, sum + r);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+        vf_store(j->y + (size_t)r * j->stride + PANEL * panel, sum[r]);
+}
+
+#define ROWS(F, R)                                                                                                     \
+    static void F##_##R(const struct panel_job *j)                                                                     \
+    {                                                                                                                  \
+        for (int p = 0; p < j->n_panel; p++)                                                                           \
+            tile(F, R, j, p);                                                                                          \
+    }
+
+PRODUCT(PACK_Q8_0, product_q8_0)
+PRODUCT(PACK_Q4_0, product_q4_0)
+PRODUCT(PACK_Q4_K, product_q4_k)
+PRODUCT(PACK_Q5_K, product_q5_k)
+PRODUCT(PACK_Q6_K, product_q6_k)

@@ -1,0 +1,24 @@
+#include "functions.h"
+
+const struct cpu_isa CPU_PASTE(cpu_isa, CPU_ISA) = {
+    .name = VEC_ISA_NAME,
+    .tile = VEC_TILE,
+    .product =
+        {
+            [PACK_F32] = CPU_FN(product_f32),
+            [PACK_F16] = CPU_FN(product_f16),
+            [PACK_BF16] = CPU_FN(product_bf16),
+            [PACK_Q8_0] = CPU_FN(product_q8_0),
+            [PACK_Q4_0] = CPU_FN(product_q4_0),
+            [PACK_Q4_K] = CPU_FN(product_q4_k),
+            [PACK_Q5_K] = CPU_FN(product_q5_k),
+            [PACK_Q6_K] = CPU_FN(product_q6_k),
+        },
+    .lines_f32 = CPU_FN(lines_f32),
+    .lines_int = CPU_FN(lines_int),
+    .rms_norm = CPU_FN(rms_norm),
+    .silu_mul = CPU_FN(silu_mul),
+    .dot = CPU_FN(dot),
+    .kv_store = CPU_FN(kv_store),
+    .attend = CPU_FN(attend),
+};

@@ -1,0 +1,59 @@
+/* Weights as the products read them: repacked once, at load. Private to kernels/cpu.
+ *
+ * A panel is 16 weight rows (output columns), one sequential stream along k. Tails of rows and columns are zero weights.
+ *
+ *   F32, F16, BF16   [k][16 columns]
+ *   the others       groups of 8 blocks of 32 k: a head, then the blocks' codes. The last group may be shorter.
+ *                    A block is 8 (or, for nibbles, 4) vectors of 64 bytes: 16 columns x 4 k, so that one vpdpbusd
+ *                    advances 16 outputs by 4 k. Nibbles: vector i in the low halves, vector i + 4 in the high ones.
+ *     Q8_0   head: f16 scale[8][16]                                                 codes: q + 128, 8 bits
+ *     Q4_0   head: f16 scale[8][16]                                                 codes: q, 4 bits
+ *     Q4_K   head: u8 scale[8][16], u8 min[8][16], f16 d[16], f16 dmin[16]          codes: q, 4 bits
+ *     Q5_K   the same                                                               codes: q, 8 bits
+ *     Q6_K   head: i8 scale[8][2][16], f16 d[16]                                    codes: q, 8 bits
+ */
+#ifndef GALLEY_CPU_WEIGHT_H
+#define GALLEY_CPU_WEIGHT_H
+
+#include "isa.h"
+
+enum { GROUP = 8, HEAD_SCALES = 256, HEAD_K = 320 };
+
+struct weight { /* data borrowed from the model's arena */
+    enum pack pack;
+    int32_t n_out, n_in; /* rows and columns of the tensor */
+    int32_t n_line;      /* act_lines of an input row */
+    int32_t n_panel;
+    size_t panel_bytes;
+    uint8_t *data; /* NULL: the model has no such tensor */
+};
+
+static inline int pack_is_int(enum pack p)
+{
+    return p >= PACK_FIRST_INT;
+}
+
+static inline int pack_is_nibbles(enum pack p)
+{
+    return p == PACK_Q4_0 || p == PACK_Q4_K;
+}
+
+static inline size_t pack_head_bytes(enum pack p)
+{
+    return p == PACK_Q8_0 || p == PACK_Q4_0 ? HEAD_SCALES : HEAD_K;
+}
+
+static inline size_t pack_block_bytes(enum pack p)
+{
+    return pack_is_nibbles(p) ? 256 : 512;
+}
+
+/* Shape and size of the packed form; data is left NULL. -ERR_INVALID when the type is unknown. */
+int weight_plan(const struct tensor *t, struct weight *w, struct err *e);
+size_t weight_bytes(const struct weight *w);
+/* Fills panels p0..p1-1 of w->data, which is zeroed memory. */
+void weight_pack(const struct weight *w, const struct tensor *t, int32_t p0, int32_t p1);
+/* Row `row` as f32: the values that the file's format stands for. */
+void weight_row(const struct weight *w, int32_t row, float *out);
+
+#endif

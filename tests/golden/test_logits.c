@@ -1,0 +1,139 @@
+/* Logits against transformers' for a model of each family (golden/logits/make.py): in f32, max |difference| at most 1e-4 of
+ * max |logit|, and the same top token wherever its lead exceeds that. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "model/model.h"
+#include "random_plan.h"
+
+static const char *const families[] = {"llama", "llama3", "mistral", "qwen2", "qwen3"};
+enum { N_FAMILY = sizeof families / sizeof *families, BLOCK_LEN = 16, N_BLOCK = 8 };
+
+struct golden {
+    int32_t n_tok, n_vocab, tok[256];
+    float *logits; /* [n_tok][n_vocab] */
+};
+
+static void read_golden(const char *name, struct golden *g)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/logits/%s.bin", GOLDEN_DIR, name);
+    FILE *f = fopen(path, "rb");
+    ck_assert_msg(f != NULL, "%s is missing", path);
+    ck_assert_uint_eq(fread(&g->n_tok, 4, 1, f), 1);
+    ck_assert_uint_eq(fread(&g->n_vocab, 4, 1, f), 1);
+    ck_assert_uint_eq(fread(g->tok, 4, (size_t)g->n_tok, f), (size_t)g->n_tok);
+    size_t n = (size_t)g->n_tok * (size_t)g->n_vocab;
+    g->logits = malloc(n * sizeof *g->logits);
+    ck_assert_uint_eq(fread(g->logits, 4, n, f), n);
+    fclose(f);
+}
+
+/* All logits of one row by listing the vocabulary; logsumexp turns log-probabilities back into logits. */
+static void run_model(const struct backend_ops *ops, const struct model *m, const struct golden *g, float *out)
+{
+    struct rig rig;
+    struct tiny_model t = {.d = m->desc, .w = m->w};
+    struct kv_config kv = {.block_len = BLOCK_LEN, .n_block = N_BLOCK, .k_type = DT_F32, .v_type = DT_F32};
+    int32_t bt[N_BLOCK], list[PLAN_MAX_LIST];
+    for (int32_t i = 0; i < N_BLOCK; i++)
+        bt[i] = i;
+    rig_open(&rig, ops, &t, &kv, 2);
+    rig_chain(&rig, 0, 0, g->tok, g->n_tok, bt, N_BLOCK);
+    for (int32_t r = 0; r < g->n_tok; r++) {
+        for (int32_t at = 0; at < g->n_vocab; at += PLAN_MAX_LIST) {
+            int32_t n = g->n_vocab - at < PLAN_MAX_LIST ? g->n_vocab - at : PLAN_MAX_LIST;
+            for (int32_t i = 0; i < n; i++)
+                list[i] = at + i;
+            ck_assert_int_ge(plan_readout(&rig.plan, &(struct readout){.kind = READ_LOGPROB, .raw = 1, .row = r, .n = n, .bank = -1}, list), 0);
+        }
+        ck_assert_int_ge(plan_readout(&rig.plan, &(struct readout){.kind = READ_TOPK, .raw = 1, .row = r, .n = 1, .bank = -1}, NULL), 0);
+    }
+    rig_step(&rig);
+    float *f = rig.out.f;
+    for (int32_t r = 0; r < g->n_tok; r++, f += 3) {
+        for (int32_t i = 0; i < g->n_vocab; i++)
+            out[(size_t)r * (size_t)g->n_vocab + (size_t)i] = *f++;
+        for (int32_t i = 0; i < g->n_vocab; i++)
+            out[(size_t)r * (size_t)g->n_vocab + (size_t)i] += f[1]; /* logsumexp follows the top token */
+    }
+    rig_close(&rig);
+}
+
+static int32_t top_of(const float *x, int32_t n, float *lead)
+{
+    int32_t best = 0;
+    float second = -INFINITY;
+    for (int32_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    for (int32_t i = 0; i < n; i++)
+        if (i != best)
+            second = fmaxf(second, x[i]);
+    *lead = x[best] - second;
+    return best;
+}
+
+static void compare(const char *backend)
+{
+    for (int k = 0; k < N_FAMILY; k++) {
+        struct golden g;
+        struct model m;
+        struct err e = {0};
+        char path[4096];
+        const struct backend_ops *ops = backend_find(backend, &e);
+        ck_assert_msg(ops != NULL, "%s", e.msg);
+        read_golden(families[k], &g);
+        snprintf(path, sizeof path, "%s/logits/%s.gguf", GOLDEN_DIR, families[k]);
+        ck_assert_msg(!model_open(path, &m, &e), "%s", e.msg);
+        ck_assert_int_eq(m.desc.n_vocab, g.n_vocab);
+        size_t n = (size_t)g.n_tok * (size_t)g.n_vocab;
+        float *got = malloc(n * sizeof *got), largest = 0, worst = 0;
+        run_model(ops, &m, &g, got);
+        for (size_t i = 0; i < n; i++) {
+            largest = fmaxf(largest, fabsf(g.logits[i]));
+            worst = fmaxf(worst, fabsf(got[i] - g.logits[i]));
+        }
+        printf("%s on %s: max |difference| %.2e of max |logit|\n", families[k], backend, (double)(worst / largest));
+        ck_assert_msg(worst <= 1e-4f * largest, "%s: off by %g", families[k], (double)(worst / largest));
+        for (int32_t r = 0; r < g.n_tok; r++) {
+            float lead, ignored;
+            int32_t top = top_of(g.logits + (size_t)r * (size_t)g.n_vocab, g.n_vocab, &lead);
+            if (lead > 2e-4f * largest)
+                ck_assert_int_eq(top_of(got + (size_t)r * (size_t)g.n_vocab, g.n_vocab, &ignored), top);
+        }
+        free(got);
+        free(g.logits);
+        model_close(&m);
+    }
+}
+
+START_TEST(ref_equals_transformers)
+{
+    compare("ref");
+}
+END_TEST
+
+START_TEST(cpu_equals_transformers)
+{
+    if (backend_find("cpu", NULL))
+        compare("cpu");
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("logits");
+    tcase_set_timeout(tc, 100);
+    tcase_add_test(tc, ref_equals_transformers);
+    tcase_add_test(tc, cpu_equals_transformers);
+    Suite *s = suite_create("logits");
+    suite_add_tcase(s, tc);
+    SRunner *sr = srunner_create(s);
+    srunner_run_all(sr, CK_ENV);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

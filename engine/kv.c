@@ -54,7 +54,7 @@ int kv_pool_create(struct kv_pool *p, int32_t n_block, int32_t block_len, uint64
     p->bucket = (int32_t *)(mem + blocks + toks);
     memset(p->bucket, 0xff, n_bucket * sizeof *p->bucket);
     memset(p->block, 0, blocks);
-    for (int32_t b = 0; b < n_block; b++)
+    for (int32_t b = n_block - 1; b >= 0; b--)
         list_push(p, &p->free, b);
     return 0;
 }
@@ -124,7 +124,7 @@ uint64_t kv_publish(struct kv_pool *p, int32_t block, uint64_t before, const int
 
 int32_t kv_alloc(struct kv_pool *p)
 {
-    int32_t b = p->free.head;
+    int32_t b = p->free.tail; /* freed last: still warm in the caches */
     if (b >= 0) {
         list_remove(p, &p->free, b);
     } else if ((b = p->cached.head) >= 0) {

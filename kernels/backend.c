@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-extern const struct backend_ops backend_ref;
+extern const struct backend_ops backend_cpu, backend_ref;
 
-static const struct backend_ops *const all[] = {&backend_ref};
+static const struct backend_ops *const all[] = {&backend_cpu, &backend_ref};
 
 const struct backend_ops *backend_find(const char *name, struct err *e)
 {

@@ -33,7 +33,7 @@ static bool find_demo(const char *file, char *out, size_t size)
 {
     char exe[4096];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    static const char *const relative[] = {"../../config/demo", "../config/demo", "../share/galley/demo"};
+    static const char *const relative[] = {"../../../config/demo", "../../config/demo", "../config/demo", "../share/galley/demo"};
     exe[n > 0 ? n : 0] = 0;
     char *slash = strrchr(exe, '/');
     for (size_t i = 0; slash && i < sizeof relative / sizeof *relative; i++) {

@@ -8,7 +8,7 @@
 #include "fake.h"
 #include "random_plan.h"
 
-extern const struct backend_ops backend_ref;
+extern const struct backend_ops backend_cpu, backend_ref;
 
 struct config {
     const struct backend_ops *ops;
@@ -23,6 +23,16 @@ static const struct config configs[] = {
     {&backend_ref, 4, 2, 32, 64, 96, 0, DT_Q8_0, DT_BF16, MODEL_NEOX_ROPE, 1, 1},
     {&backend_ref, 2, 1, 32, 64, 96, 0, DT_BF16, DT_F32, 0, 0, 0},
     {&backend_fake, 1, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1},
+    /* cpu: every weight type, every KV type, odd head sizes and widths, one and several heads a group */
+    {&backend_cpu, 2, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1},
+    {&backend_cpu, 2, 2, 32, 64, 96, 5, DT_F16, DT_Q8_0, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 0},
+    {&backend_cpu, 4, 2, 32, 64, 96, 0, DT_Q8_0, DT_BF16, MODEL_NEOX_ROPE, 1, 1},
+    {&backend_cpu, 2, 1, 32, 64, 96, 0, DT_BF16, DT_F16, 0, 0, 0},
+    {&backend_cpu, 5, 1, 64, 96, 160, 7, DT_F16, DT_Q4_0, 0, 1, 1},
+    {&backend_cpu, 3, 3, 20, 52, 70, 0, DT_F16, DT_BF16, MODEL_NEOX_ROPE, 1, 0},
+    {&backend_cpu, 6, 2, 128, 256, 512, 0, DT_BF16, DT_Q4_K, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1},
+    {&backend_cpu, 4, 1, 64, 256, 256, 0, DT_Q8_0, DT_Q5_K, 0, 1, 0},
+    {&backend_cpu, 8, 4, 32, 256, 256, 9, DT_F32, DT_Q6_K, MODEL_NEOX_ROPE, 0, 1},
 };
 enum { N_CONFIG = sizeof configs / sizeof *configs, V = 40, BLOCK = 4, N_BLOCK = 256, N_READ = 40 };
 

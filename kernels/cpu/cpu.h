@@ -1,0 +1,126 @@
+/* The cpu back end's own structures. Private to kernels/cpu.
+ *
+ * A step is one parallel region over the worker pool: workers go through the same phases, each doing its share of panels
+ * or rows, with a barrier where a phase reads what others wrote. What an element is never depends on who computes it. */
+#ifndef GALLEY_CPU_H
+#define GALLEY_CPU_H
+
+#include <stdatomic.h>
+
+#include "backend.h"
+#include "isa.h"
+#include "pool.h"
+#include "product.h"
+#include "readout.h"
+#include "weight.h"
+
+enum {
+    OWN_ROWS = 2,   /* up to so many rows every worker prepares its own activations, which spares a barrier */
+    HEAD_ROWS = 64, /* rows whose logits are in memory at once */
+};
+
+struct region { /* zeroed memory, 64-byte aligned; large ones are mapped, on huge pages where there are any */
+    void *mem;
+    size_t bytes;
+    int mapped;
+    char *base;
+};
+
+int region_create(struct region *r, size_t bytes, struct err *e);
+void region_free(struct region *r);
+
+struct backend {
+    struct backend_options opt;
+    const struct cpu_isa *isa;
+    struct pool *pool;
+};
+
+struct layer {
+    float *attn_norm, *ffn_norm, *bq, *bk, *bv, *q_norm, *k_norm; /* padded to 16 with zeros; NULL: absent */
+    struct weight wq, wk, wv, wo, gate, up, down;
+};
+
+struct kv_plane { /* [n_layer][n_block][n_head_kv][block_len][one head as stored] */
+    int32_t type;
+    size_t row, head, block, layer; /* bytes of one head's slot, of a head's slots in a block, of a block, of a layer */
+    char *data;
+};
+
+struct chunk { /* rows of one span that attention takes together */
+    int32_t span, row0, n_row;
+    int whole; /* the span has no other rows: its keys are stored by the item that reads them */
+};
+
+struct worker { /* one for each pool member; the members of a padded array */
+    struct bmodel *m;
+    int32_t id;
+    int32_t *row, n_row; /* plan rows active in this layer, ascending */
+    struct acts own, acts;             /* room for OWN_ROWS; what the products at hand read, own or shared */
+    float *product_buf, *attend, *tmp; /* scratch: see product.h, isa.h; [n_embd] */
+    char *staging;
+    struct readout_ws readout;
+    char pad[64];
+};
+
+struct bmodel { /* owner: its backend's caller */
+    struct backend *b;
+    struct model_desc d;
+    struct plan_limits limits;
+
+    struct region weights;
+    struct weight tok_embd, out; /* the same data when tied */
+    float *out_norm;
+    struct layer *layer;
+
+    struct kv_config kv;
+    struct region cache, scratch;
+    struct kv_plane k, v;
+    float *plane, *bank;                   /* [n_slot][n_embd], NULL without hidden_plane; [n_bank][n_embd] */
+    size_t n_q, n_kv, n_ff, n_vocab;       /* widths rounded up to whole panels: strides of what follows */
+    float *x, *q, *k_new, *v_new, *h;      /* [n_row][n_embd], [n_row][n_q], [n_row][n_kv] twice, [n_row][n_ff] */
+    float *rope;                           /* [n_row][rope_dim / 2][cos, sin] */
+    float *logits;                         /* [HEAD_ROWS][n_vocab] */
+    struct acts shared;
+    struct worker *worker;
+    struct chunk *chunk;                   /* [n_row] */
+    int32_t *head_row, *first_read, *next_read; /* rows whose logits are read; their readouts, as lists */
+    atomic_int *next_item;                 /* [n_layer] */
+
+    const struct step_plan *plan; /* from submit to wait */
+    struct step_result *result;
+    int32_t n_chunk, n_head_row;
+    int partial, split_spans; /* some span skips layers; some span has more than one chunk */
+};
+
+/* memory.c */
+size_t cpu_kv_bytes(const struct bmodel *m, const struct kv_config *kv);
+int cpu_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e);
+void cpu_kv_free(struct bmodel *m);
+void cpu_stats(const struct bmodel *m, struct backend_stats *s);
+
+/* load.c */
+int cpu_load(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
+             void *arg, struct bmodel **out, struct err *e);
+void cpu_unload(struct bmodel *m);
+
+/* forward.c: runs on every worker; x then holds each row's residual stream after its last layer. */
+void cpu_forward(struct worker *w);
+/* Activations of the worker's rows of x, normalised unless norm is NULL, in the kinds that `uses` names. Ends with a
+ * barrier when they are shared. */
+const struct acts *cpu_prepare(struct worker *w, const float *x, size_t stride, int32_t n, const float *norm, int uses);
+/* Worker w's share of n things. */
+void cpu_share(const struct worker *w, int32_t n, int32_t *first, int32_t *end);
+
+/* head.c: readouts, after cpu_forward. */
+void cpu_plan_heads(struct bmodel *m);
+void cpu_read_out(struct worker *w);
+
+/* The address of one KV head's slot (pool slot number). */
+static inline char *kv_at(const struct bmodel *m, const struct kv_plane *p, int32_t layer, int32_t head, int32_t slot)
+{
+    int32_t len = m->kv.block_len;
+    return p->data + (size_t)layer * p->layer + (size_t)(slot / len) * p->block + (size_t)head * p->head +
+           (size_t)(slot % len) * p->row;
+}
+
+#endif

@@ -1,0 +1,365 @@
+/* The forward pass, as every worker runs it (Llama, arXiv:2302.13971; Qwen3, arXiv:2505.09388). */
+#include <math.h>
+#include <string.h>
+
+#include "cpu.h"
+#include "visible.h"
+
+void cpu_share(const struct worker *w, int32_t n, int32_t *first, int32_t *end)
+{
+    int32_t all = pool_size(w->m->b->pool);
+    *first = (int32_t)((int64_t)n * w->id / all);
+    *end = (int32_t)((int64_t)n * (w->id + 1) / all);
+}
+
+/* ---- Moves and inputs ---- */
+
+static void copy_slots(const struct bmodel *m, const struct kv_plane *p, int32_t layer, int32_t slot, int32_t n,
+                       char **staging, int store)
+{
+    for (int32_t i = slot; i < slot + n; i++)
+        for (int32_t h = 0; h < m->d.n_head_kv; h++) {
+            char *at = kv_at(m, p, layer, h, i);
+            memcpy(store ? at : *staging, store ? *staging : at, p->row);
+            *staging += p->row;
+        }
+}
+
+/* All moves read their sources before any writes. */
+static void move_layer(const struct worker *w, const struct kv_plane *p, int32_t layer)
+{
+    const struct step_plan *plan = w->m->plan;
+    char *at = w->staging;
+    for (int32_t i = 0; i < plan->n.n_kvop; i++)
+        copy_slots(w->m, p, layer, plan->kvop[i].src, plan->kvop[i].n, &at, 0);
+    at = w->staging;
+    for (int32_t i = 0; i < plan->n.n_kvop; i++)
+        copy_slots(w->m, p, layer, plan->kvop[i].dst, plan->kvop[i].n, &at, 1);
+}
+
+static void move_hidden(const struct worker *w)
+{
+    const struct step_plan *p = w->m->plan;
+    size_t row = sizeof(float) * (size_t)w->m->d.n_embd;
+    char *plane = (char *)w->m->plane, *at = w->staging;
+    for (int32_t i = 0; i < p->n.n_kvop; at += row * (size_t)p->kvop[i].n, i++)
+        memcpy(at, plane + row * (size_t)p->kvop[i].src, row * (size_t)p->kvop[i].n);
+    at = w->staging;
+    for (int32_t i = 0; i < p->n.n_kvop; at += row * (size_t)p->kvop[i].n, i++)
+        memcpy(plane + row * (size_t)p->kvop[i].dst, at, row * (size_t)p->kvop[i].n);
+}
+
+static void move_slots(const struct worker *w)
+{
+    const struct bmodel *m = w->m;
+    int32_t first, end;
+    if (!m->plan->n.n_kvop)
+        return;
+    cpu_share(w, m->d.n_layer, &first, &end);
+    for (int32_t l = first; l < end; l++) {
+        move_layer(w, &m->k, l);
+        move_layer(w, &m->v, l);
+    }
+    if (m->plane && w->id == 0)
+        move_hidden(w);
+}
+
+static void embed_row(const struct worker *w, int32_t r)
+{
+    const struct bmodel *m = w->m;
+    const struct step_plan *p = m->plan;
+    size_t n = (size_t)m->d.n_embd;
+    float *x = m->x + (size_t)r * n;
+    if (p->tok[r] >= 0) {
+        weight_row(&m->tok_embd, p->tok[r], x);
+        return;
+    }
+    const struct mix *mix = &p->mix[ROW_MIX(p->tok[r])];
+    memset(x, 0, n * sizeof *x);
+    for (int32_t j = mix->part0; j < mix->part0 + mix->n_part; j++) {
+        const float *from = m->bank + (size_t)p->part[j].src * n;
+        if (!mix->from_bank) {
+            weight_row(&m->tok_embd, p->part[j].src, w->tmp);
+            from = w->tmp;
+        }
+        for (size_t i = 0; i < n; i++)
+            x[i] += p->part[j].weight * from[i];
+    }
+}
+
+static void rope_angles(const struct bmodel *m, int32_t r)
+{
+    const struct model_desc *d = &m->d;
+    float *out = m->rope + (size_t)r * (size_t)(d->rope_dim / 2 * 2);
+    for (int32_t i = 0; i < d->rope_dim / 2; i++) {
+        float angle = (float)m->plan->pos[r] * d->rope_inv_freq[i];
+        out[2 * i] = cosf(angle) * d->rope_mscale;
+        out[2 * i + 1] = sinf(angle) * d->rope_mscale;
+    }
+}
+
+static void begin_rows(const struct worker *w)
+{
+    int32_t first, end;
+    cpu_share(w, w->m->plan->n.n_row, &first, &end);
+    for (int32_t r = first; r < end; r++) {
+        embed_row(w, r);
+        rope_angles(w->m, r);
+    }
+}
+
+/* ---- Activations and products ---- */
+
+static void prepare_row(const struct worker *w, int32_t i, const float *x, int32_t n, const float *norm, int uses,
+                        const struct acts *a)
+{
+    const struct bmodel *m = w->m;
+    const struct cpu_isa *isa = m->b->isa;
+    size_t stride;
+    if (norm) {
+        isa->rms_norm(x, norm, w->tmp, n, m->d.rms_eps);
+        x = w->tmp;
+    }
+    if (uses & USE_F32) {
+        union act_line *line = act_line_at(&a->f, i, &stride);
+        isa->lines_f32(x, n, line, stride);
+    }
+    if (uses & USE_INT) {
+        union act_line *line = act_line_at(&a->q, i, &stride);
+        isa->lines_int(x, n, line, stride);
+    }
+}
+
+const struct acts *cpu_prepare(struct worker *w, const float *x, size_t stride, int32_t n, const float *norm, int uses)
+{
+    struct bmodel *m = w->m;
+    int own = w->n_row <= OWN_ROWS;
+    struct acts a = own ? w->own : m->shared;
+    int32_t first = 0, end = w->n_row, tile = m->b->isa->tile;
+    act_begin(&a.f, w->n_row, (n + F_LINE - 1) / F_LINE, tile);
+    act_begin(&a.q, w->n_row, (n + Q_LINE - 1) / Q_LINE, tile);
+    if (!own)
+        cpu_share(w, w->n_row, &first, &end);
+    for (int32_t i = first; i < end; i++)
+        prepare_row(w, i, x + (size_t)w->row[i] * stride, n, norm, uses, &a);
+    if (!own)
+        pool_barrier(m->b->pool);
+    w->acts = a;
+    return &w->acts;
+}
+
+static void product(struct worker *w, const struct product *p, int32_t p0, int32_t p1)
+{
+    struct product mine = *p;
+    mine.acts = &w->acts;
+    mine.row = w->row;
+    product_run(w->m->b->isa, &mine, p0, p1, w->product_buf);
+}
+
+static int32_t overlap(int32_t *p, int32_t first, int32_t end, int32_t n)
+{
+    int32_t lo = first > 0 ? first : 0, hi = end < n ? end : n;
+    *p = lo;
+    return hi > lo ? hi : lo;
+}
+
+/* The three products read the same activations, so they are shared out as one. */
+static void query_key_value(struct worker *w, const struct layer *y)
+{
+    struct bmodel *m = w->m;
+    const struct product all[] = {
+        {.w = &y->wq, .out = m->q, .stride = m->n_q, .bias = y->bq},
+        {.w = &y->wk, .out = m->k_new, .stride = m->n_kv, .bias = y->bk},
+        {.w = &y->wv, .out = m->v_new, .stride = m->n_kv, .bias = y->bv},
+    };
+    int32_t first, end, p0;
+    cpu_share(w, y->wq.n_panel + y->wk.n_panel + y->wv.n_panel, &first, &end);
+    for (int i = 0; i < 3; i++) {
+        int32_t n = all[i].w->n_panel, p1 = overlap(&p0, first, end, n);
+        if (p0 < p1)
+            product(w, &all[i], p0, p1);
+        first -= n;
+        end -= n;
+    }
+}
+
+/* ---- Attention ---- */
+
+static void rotate(const struct bmodel *m, float *head, const float *angle)
+{
+    int32_t half = m->d.rope_dim / 2;
+    int neox = m->d.flags & MODEL_NEOX_ROPE;
+    for (int32_t i = 0; i < half; i++) {
+        float c = angle[2 * i], s = angle[2 * i + 1];
+        float *a = neox ? &head[i] : &head[2 * i], *b = neox ? &head[i + half] : &head[2 * i + 1];
+        float x = *a, y = *b;
+        *a = x * c - y * s;
+        *b = x * s + y * c;
+    }
+}
+
+/* Query or key heads of one row: optional norm, then rotation. */
+static void finish_heads(const struct bmodel *m, int32_t row, float *head, int32_t n_head, const float *norm)
+{
+    const float *angle = m->rope + (size_t)row * (size_t)(m->d.rope_dim / 2 * 2);
+    for (int32_t h = 0; h < n_head; h++, head += m->d.head_dim) {
+        if (norm)
+            m->b->isa->rms_norm(head, norm, head, m->d.head_dim, m->d.rms_eps);
+        rotate(m, head, angle);
+    }
+}
+
+static void store_key_value(const struct bmodel *m, int32_t l, const struct span *s, int32_t row, int32_t head)
+{
+    const struct cpu_isa *isa = m->b->isa;
+    int32_t slot = span_slot(m->plan, s, m->kv.block_len, row_slot(s, row)), dim = m->d.head_dim;
+    float *k = m->k_new + (size_t)row * m->n_kv + head * dim, *v = m->v_new + (size_t)row * m->n_kv + head * dim;
+    finish_heads(m, row, k, 1, m->layer[l].k_norm);
+    isa->kv_store(m->k.type, k, kv_at(m, &m->k, l, head, slot), dim);
+    isa->kv_store(m->v.type, v, kv_at(m, &m->v, l, head, slot), dim);
+}
+
+static int active(const struct span *s, int32_t l)
+{
+    return s->layer0 <= l && l < s->layer1;
+}
+
+/* Spans of several chunks write all their keys before any chunk reads them. */
+static void store_split_spans(const struct worker *w, int32_t l)
+{
+    const struct bmodel *m = w->m;
+    int32_t first, end;
+    cpu_share(w, m->n_chunk, &first, &end);
+    for (int32_t i = first; i < end; i++) {
+        const struct chunk *c = &m->chunk[i];
+        const struct span *s = &m->plan->span[c->span];
+        if (!c->whole && active(s, l))
+            for (int32_t r = c->row0; r < c->row0 + c->n_row; r++)
+                for (int32_t h = 0; h < m->d.n_head_kv; h++)
+                    store_key_value(m, l, s, r, h);
+    }
+}
+
+static void attend_item(const struct worker *w, int32_t l, const struct chunk *c, int32_t head)
+{
+    struct bmodel *m = w->m;
+    const struct model_desc *d = &m->d;
+    const struct span *s = &m->plan->span[c->span];
+    int32_t n_q = d->n_head / d->n_head_kv;
+    float *q = m->q + (size_t)(head * n_q) * (size_t)d->head_dim;
+    for (int32_t r = c->row0; r < c->row0 + c->n_row; r++) {
+        if (c->whole)
+            store_key_value(m, l, s, r, head);
+        finish_heads(m, r, q + (size_t)r * m->n_q, n_q, m->layer[l].q_norm);
+    }
+    m->b->isa->attend(&(struct attend_job){
+        .plan = m->plan,
+        .span = s,
+        .row0 = c->row0,
+        .n_row = c->n_row,
+        .n_q = n_q,
+        .dim = d->head_dim,
+        .window = d->sliding_window,
+        .scale = d->attn_scale,
+        .q = q,
+        .q_stride = m->n_q,
+        .k = kv_at(m, &m->k, l, head, 0),
+        .v = kv_at(m, &m->v, l, head, 0),
+        .k_block = m->k.block,
+        .k_row = m->k.row,
+        .v_block = m->v.block,
+        .v_row = m->v.row,
+        .k_type = m->k.type,
+        .v_type = m->v.type,
+        .block_len = m->kv.block_len,
+        .scratch = w->attend,
+    });
+}
+
+/* Items differ in cost by their context, so workers take them one by one. */
+static void attend_all(const struct worker *w, int32_t l)
+{
+    struct bmodel *m = w->m;
+    int32_t n = m->n_chunk * m->d.n_head_kv, i;
+    while ((i = atomic_fetch_add_explicit(&m->next_item[l], 1, memory_order_relaxed)) < n) {
+        const struct chunk *c = &m->chunk[m->n_chunk - 1 - i / m->d.n_head_kv]; /* the longest of a prompt first */
+        if (active(&m->plan->span[c->span], l))
+            attend_item(w, l, c, i % m->d.n_head_kv);
+    }
+}
+
+static void layer_attention(struct worker *w, int32_t l)
+{
+    struct bmodel *m = w->m;
+    const struct layer *y = &m->layer[l];
+    int32_t first, end;
+    cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->attn_norm,
+                pack_use(&y->wq) | pack_use(&y->wk) | pack_use(&y->wv));
+    query_key_value(w, y);
+    pool_barrier(m->b->pool);
+    if (m->split_spans) {
+        store_split_spans(w, l);
+        pool_barrier(m->b->pool);
+    }
+    attend_all(w, l);
+    pool_barrier(m->b->pool);
+    cpu_prepare(w, m->q, m->n_q, y->wo.n_in, NULL, pack_use(&y->wo));
+    cpu_share(w, y->wo.n_panel, &first, &end);
+    product(w,
+            &(struct product){.w = &y->wo,
+                              .out = m->x,
+                              .stride = (size_t)m->d.n_embd,
+                              .n_out = m->d.n_embd,
+                              .how = PRODUCT_ADD},
+            first, end);
+    pool_barrier(m->b->pool);
+}
+
+static void layer_ffn(struct worker *w, int32_t l)
+{
+    struct bmodel *m = w->m;
+    const struct layer *y = &m->layer[l];
+    int32_t first, end;
+    cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->ffn_norm, pack_use(&y->gate) | pack_use(&y->up));
+    cpu_share(w, y->gate.n_panel, &first, &end);
+    product(w, &(struct product){.w = &y->gate, .up = &y->up, .out = m->h, .stride = m->n_ff, .how = PRODUCT_GLU},
+            first, end);
+    pool_barrier(m->b->pool);
+    cpu_prepare(w, m->h, m->n_ff, m->d.n_ff, NULL, pack_use(&y->down));
+    cpu_share(w, y->down.n_panel, &first, &end);
+    product(w,
+            &(struct product){.w = &y->down,
+                              .out = m->x,
+                              .stride = (size_t)m->d.n_embd,
+                              .n_out = m->d.n_embd,
+                              .how = PRODUCT_ADD},
+            first, end);
+    pool_barrier(m->b->pool);
+}
+
+/* The rows of the spans that this layer concerns. */
+static void list_rows(struct worker *w, int32_t l)
+{
+    const struct step_plan *p = w->m->plan;
+    w->n_row = 0;
+    for (int32_t i = 0; i < p->n.n_span; i++)
+        if (active(&p->span[i], l))
+            for (int32_t r = p->span[i].row0; r < p->span[i].row0 + p->span[i].n_row; r++)
+                w->row[w->n_row++] = r;
+}
+
+void cpu_forward(struct worker *w)
+{
+    struct bmodel *m = w->m;
+    move_slots(w);
+    begin_rows(w);
+    pool_barrier(m->b->pool);
+    for (int32_t l = 0; l < m->d.n_layer; l++) {
+        if (l == 0 || m->partial)
+            list_rows(w, l);
+        if (!w->n_row)
+            continue;
+        layer_attention(w, l);
+        layer_ffn(w, l);
+    }
+}

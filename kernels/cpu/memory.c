@@ -1,0 +1,187 @@
+/* What a pool takes: KV planes, touched only as slots are written, and the scratch of a step. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cpu.h"
+#include "mem.h"
+
+/* Hands out a region piece by piece; with no base it only adds up. */
+struct carver {
+    char *base;
+    size_t at;
+};
+
+static void *carve(struct carver *c, size_t bytes)
+{
+    void *p = c->base ? c->base + c->at : NULL;
+    c->at += (bytes + 63) / 64 * 64;
+    return p;
+}
+
+static size_t panels(int32_t n)
+{
+    return (size_t)((n + PANEL - 1) / PANEL * PANEL);
+}
+
+static void plane_shape(struct kv_plane *p, const struct model_desc *d, const struct kv_config *kv, int32_t type)
+{
+    p->type = type;
+    p->row = dtype_row_bytes(type, d->head_dim);
+    p->head = p->row * (size_t)kv->block_len;
+    p->block = p->head * (size_t)d->n_head_kv;
+    p->layer = p->block * (size_t)kv->n_block;
+}
+
+static void carve_cache(struct bmodel *m, struct carver *c)
+{
+    size_t n_slot = (size_t)m->kv.n_block * (size_t)m->kv.block_len, row = sizeof(float) * (size_t)m->d.n_embd;
+    plane_shape(&m->k, &m->d, &m->kv, m->kv.k_type);
+    plane_shape(&m->v, &m->d, &m->kv, m->kv.v_type);
+    m->k.data = carve(c, m->k.layer * (size_t)m->d.n_layer);
+    m->v.data = carve(c, m->v.layer * (size_t)m->d.n_layer);
+    m->plane = m->kv.hidden_plane ? carve(c, n_slot * row) : NULL;
+    m->bank = carve(c, (size_t)m->kv.n_bank * row);
+}
+
+/* The most lines that a row of activations has in either kind, over all weights. */
+static void widest_lines(const struct bmodel *m, int32_t *f, int32_t *q)
+{
+    *f = *q = 0;
+    for (int32_t l = -1; l < m->d.n_layer; l++) {
+        const struct layer *y = &m->layer[l < 0 ? 0 : l];
+        const struct weight *all[] = {l < 0 ? &m->out : &y->wq, &y->wk, &y->wv, &y->wo, &y->gate, &y->up, &y->down};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+            int32_t *most = pack_is_int(all[i]->pack) ? q : f;
+            *most = all[i]->n_line > *most ? all[i]->n_line : *most;
+        }
+    }
+}
+
+static void carve_acts(struct bmodel *m, struct carver *c, struct acts *a, int32_t n_row)
+{
+    int32_t f, q;
+    widest_lines(m, &f, &q);
+    a->f.line = carve(c, sizeof(union act_line) * (size_t)f * (size_t)n_row);
+    a->q.line = carve(c, sizeof(union act_line) * (size_t)q * (size_t)n_row);
+}
+
+static size_t staging_bytes(const struct bmodel *m)
+{
+    size_t heads = (size_t)m->d.n_head_kv, widest = heads * (m->k.row > m->v.row ? m->k.row : m->v.row);
+    size_t plane = m->kv.hidden_plane ? sizeof(float) * (size_t)m->d.n_embd : 0;
+    return (size_t)m->limits.n_kvop * (size_t)m->kv.block_len * (widest > plane ? widest : plane);
+}
+
+static void carve_worker(struct bmodel *m, struct carver *c, struct worker *w)
+{
+    size_t f = sizeof(float);
+    w->row = carve(c, sizeof *w->row * (size_t)(m->limits.n_row > HEAD_ROWS ? m->limits.n_row : HEAD_ROWS));
+    carve_acts(m, c, &w->own, OWN_ROWS);
+    w->product_buf = carve(c, f * PRODUCT_BUF);
+    w->attend = carve(c, f * attend_scratch(m->d.n_head / m->d.n_head_kv, m->d.head_dim));
+    w->tmp = carve(c, f * (size_t)m->d.n_embd);
+    w->staging = carve(c, staging_bytes(m));
+}
+
+static void carve_scratch(struct bmodel *m, struct carver *c)
+{
+    const struct model_desc *d = &m->d;
+    size_t n_row = (size_t)m->limits.n_row, f = sizeof(float);
+    size_t n_head_row = n_row < HEAD_ROWS ? n_row : HEAD_ROWS;
+    m->n_q = panels(d->n_head * d->head_dim);
+    m->n_kv = panels(d->n_head_kv * d->head_dim);
+    m->n_ff = panels(d->n_ff);
+    m->n_vocab = panels(d->n_vocab);
+    m->x = carve(c, f * n_row * (size_t)d->n_embd);
+    m->q = carve(c, f * n_row * m->n_q);
+    m->k_new = carve(c, f * n_row * m->n_kv);
+    m->v_new = carve(c, f * n_row * m->n_kv);
+    m->h = carve(c, f * n_row * m->n_ff);
+    m->rope = carve(c, f * n_row * (size_t)(d->rope_dim / 2 * 2));
+    m->logits = carve(c, f * n_head_row * m->n_vocab);
+    m->chunk = carve(c, sizeof *m->chunk * n_row);
+    m->head_row = carve(c, sizeof *m->head_row * n_row);
+    m->first_read = carve(c, sizeof *m->first_read * n_row);
+    m->next_read = carve(c, sizeof *m->next_read * (size_t)m->limits.n_readout);
+    m->next_item = carve(c, sizeof *m->next_item * (size_t)d->n_layer);
+    carve_acts(m, c, &m->shared, m->limits.n_row);
+    int n_worker = pool_size(m->b->pool);
+    struct worker none, *all = carve(c, sizeof *all * (size_t)n_worker);
+    m->worker = all;
+    for (int i = 0; i < n_worker; i++) {
+        struct worker *w = all ? &all[i] : &none;
+        w->m = m;
+        w->id = i;
+        carve_worker(m, c, w);
+    }
+}
+
+/* Cache and scratch bytes of a configuration, found by carving nothing. */
+static void measure(const struct bmodel *m, const struct kv_config *kv, size_t *cache, size_t *scratch)
+{
+    struct bmodel copy = *m;
+    struct carver c = {0}, s = {0};
+    copy.kv = *kv;
+    carve_cache(&copy, &c);
+    carve_scratch(&copy, &s);
+    *cache = c.at;
+    *scratch = s.at;
+}
+
+/* readout_ws_create's share of a worker. */
+static size_t readout_bytes(const struct bmodel *m)
+{
+    return (size_t)m->d.n_vocab * 21 * (size_t)pool_size(m->b->pool);
+}
+
+size_t cpu_kv_bytes(const struct bmodel *m, const struct kv_config *kv)
+{
+    size_t cache, scratch;
+    measure(m, kv, &cache, &scratch);
+    return cache + scratch + readout_bytes(m);
+}
+
+static int usable(const struct bmodel *m, int32_t type)
+{
+    return (type == DT_F32 || type == DT_F16 || type == DT_BF16 || type == DT_Q8_0) &&
+           dtype_row_bytes(type, m->d.head_dim);
+}
+
+int cpu_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e)
+{
+    if (!usable(m, kv->k_type) || !usable(m, kv->v_type))
+        return err_set(e, ERR_INVALID, "KV type %d/%d does not fit heads of %d", kv->k_type, kv->v_type, m->d.head_dim);
+    size_t cache, scratch;
+    measure(m, kv, &cache, &scratch);
+    m->kv = *kv;
+    int rc = region_create(&m->cache, cache, e);
+    if (!rc)
+        rc = region_create(&m->scratch, scratch, e);
+    if (rc)
+        return rc;
+    struct carver c = {.base = m->cache.base}, s = {.base = m->scratch.base};
+    carve_cache(m, &c);
+    carve_scratch(m, &s);
+    for (int i = 0; !rc && i < pool_size(m->b->pool); i++)
+        rc = readout_ws_create(&m->worker[i].readout, m->d.n_vocab, m->limits.n_row + PLAN_MAX_TREE, e);
+    return rc;
+}
+
+void cpu_kv_free(struct bmodel *m)
+{
+    for (int i = 0; m->worker && i < pool_size(m->b->pool); i++)
+        readout_ws_free(&m->worker[i].readout);
+    region_free(&m->cache);
+    region_free(&m->scratch);
+}
+
+void cpu_stats(const struct bmodel *m, struct backend_stats *s)
+{
+    *s = (struct backend_stats){.weight_bytes = m->weights.bytes, .n_thread = pool_size(m->b->pool)};
+    if (m->worker) {
+        measure(m, &m->kv, &s->kv_bytes, &s->scratch_bytes);
+        s->scratch_bytes += readout_bytes(m);
+    }
+    snprintf(s->device, sizeof s->device, "cpu %s, %d thread%s", m->b->isa->name, s->n_thread,
+             s->n_thread == 1 ? "" : "s");
+}

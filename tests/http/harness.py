@@ -1,0 +1,95 @@
+"""Starting a server for a test and talking to it, with nothing but the standard library."""
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+
+class Server:
+    """A galley process on a port of its own; its log is kept for when a test fails."""
+
+    def __init__(self, binary, *flags, env=None, wait=True):
+        self.log = []
+        self.process = subprocess.Popen([binary, *(["serve"] if binary.endswith("/galley") else []), "--port", "0", *flags],
+                                        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                                        env={**os.environ, **(env or {})})
+        self.port = None
+        self._ready = threading.Event()
+        threading.Thread(target=self._read_log, daemon=True).start()
+        if wait and not self._ready.wait(60):
+            self.process.kill()
+            raise RuntimeError("the server did not become ready:\n" + "".join(self.log))
+
+    def _read_log(self):
+        with self.process.stderr as lines:
+            self._follow(lines)
+
+    def _follow(self, lines):
+        for line in lines:
+            self.log.append(line)
+            match = re.search(r'msg="ready" url=http://[^ ]*:(\d+)', line)
+            if match:
+                self.port = int(match[1])
+                self._ready.set()
+        self._ready.set()
+
+    def request(self, method, path, body=None, headers=None, timeout=60):
+        """(status, headers as a dict with lower-case names, body as bytes)"""
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
+        c.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
+        r = c.getresponse()
+        result = r.status, {k.lower(): v for k, v in r.getheaders()}, r.read()
+        c.close()
+        return result
+
+    def post(self, path, body, **kw):
+        status, headers, data = self.request("POST", path, body, **kw)
+        return status, json.loads(data)
+
+    def ok(self, path, body, **kw):
+        status, answer = self.post(path, body, **kw)
+        assert status == 200, (status, answer)
+        return answer
+
+    def stream(self, path, body):
+        """The data of each event; checks the framing on the way."""
+        status, headers, data = self.request("POST", path, {**body, "stream": True})
+        assert status == 200, (status, data)
+        assert headers["content-type"].startswith("text/event-stream"), headers
+        events = data.decode().split("\n\n")
+        assert events.pop() == "", "the last event is not ended"
+        assert events[-1] == "data: [DONE]", events[-1]
+        chunks = []
+        for event in events[:-1]:
+            if event == ":":
+                continue
+            assert event.startswith("data: ") and "\n" not in event, event
+            chunks.append(json.loads(event[6:]))
+        return chunks
+
+    def connect(self):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def metric(self, name):
+        text = self.request("GET", "/metrics")[2].decode()
+        return sum(float(m) for m in re.findall(r"^%s(?:\{[^}]*\})? (\S+)$" % re.escape(name), text, re.M))
+
+    def until(self, condition, what, seconds=20):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if condition():
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"{what} did not come about:\n" + "".join(self.log[-20:]))
+
+    def stop(self, sig=signal.SIGTERM, timeout=40):
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        status = self.process.wait(timeout)
+        assert status == 0, f"exit status {status}:\n" + "".join(self.log[-40:])

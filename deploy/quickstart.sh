@@ -12,7 +12,7 @@ ensure_packages $BUILD_PACKAGES
 build build/release --buildtype=release
 
 say "starting the server on the demo model, port $PORT"
-build/release/server/galley serve --port "$PORT" &
+build/release/server/galley serve --port "$PORT" --log-level warn &
 server=$!
 trap 'kill -TERM $server 2>/dev/null; wait $server 2>/dev/null || true' EXIT
 trap 'exit 0' INT TERM

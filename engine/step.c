@@ -27,9 +27,11 @@ static void sweep(struct engine *eng)
          failed = atomic_load_explicit(&eng->failed, memory_order_relaxed);
     for (struct request *r = eng->requests, *next; r; r = next) {
         next = r->next;
-        if (failed)
+        if (failed) {
+            if (!r->error[0]) /* it came in after the failure */
+                snprintf(r->error, sizeof r->error, "the back end has failed");
             request_finish(eng, r, FINISH_ERROR);
-        else if (stop || atomic_load_explicit(&r->cancel, memory_order_relaxed))
+        } else if (stop || atomic_load_explicit(&r->cancel, memory_order_relaxed))
             request_finish(eng, r, FINISH_CANCELED);
         else if (r->deadline_ns && eng->now_ns >= r->deadline_ns)
             request_finish(eng, r, FINISH_DEADLINE);

@@ -81,11 +81,12 @@ static bool flatten_content(json_t *message, size_t i, struct api_error *e)
     json_t *content = json_object_get(message, "content");
     struct text_buf text = {0};
     if (!json_is_array(content)) {
-        bool calls = json_object_get(message, "tool_calls") != NULL;
-        if (!json_is_string(content) && !(calls && (!content || json_is_null(content))))
+        bool calls = json_object_get(message, "tool_calls") != NULL, none = !content || json_is_null(content);
+        const char *role = json_string_value(json_object_get(message, "role"));
+        if (!json_is_string(content) && !(none && (calls || !strcmp(role, "assistant"))))
             return bad_message(e, i, ".content must be a string or an array of parts");
-        if (!content && calls)
-            json_object_set_new(message, "content", json_null());
+        if (none) /* an answer that was only a tool call, or only reasoning */
+            json_object_set_new(message, "content", calls ? json_null() : json_string(""));
         return true;
     }
     for (size_t k = 0; k < json_array_size(content); k++) {

@@ -80,7 +80,7 @@ void api_metrics(struct call *c)
     struct server *srv = c->loop->srv;
     struct text_buf b = {0}, name = {0};
     char labels[640];
-    tb_json_str(&name, srv->model_name);
+    tb_json_str(&name, server_model_name(srv));
     snprintf(labels, sizeof labels, "model_name=%.*s,engine=\"0\"", (int)name.n, name.p ? name.p : "\"\"");
     tb_free(&name);
     head(&b, "galley_http_responses_total", "counter", "HTTP responses by status class.");

@@ -9,6 +9,12 @@
 
 /* ---- Models: always fast, also while loading ---- */
 
+const char *server_model_name(const struct server *srv)
+{
+    bool set = srv->opt->served_model_name || atomic_load(&srv->state) != SERVER_LOADING; /* else it is being written */
+    return set ? srv->model_name : "";
+}
+
 static void write_model(const struct server *srv, struct text_buf *b)
 {
     bool ready = atomic_load(&srv->state) != SERVER_LOADING;
@@ -28,7 +34,7 @@ void api_models(struct call *c)
 {
     struct text_buf b = {0};
     tb_str(&b, "{\"object\":\"list\",\"data\":[");
-    if (c->loop->srv->model_name[0])
+    if (*server_model_name(c->loop->srv))
         write_model(c->loop->srv, &b);
     tb_str(&b, "]}");
     call_json(c, 200, &b);
@@ -40,7 +46,7 @@ void api_model(struct call *c)
     const char *id = strstr(c->path, "models/") + strlen("models/");
     struct text_buf b = {0};
     struct api_error e = {0};
-    if (strcmp(id, c->loop->srv->model_name)) {
+    if (strcmp(id, server_model_name(c->loop->srv))) {
         api_fail(&e, 404, "model", "The model `%.200s` does not exist.", id);
         e.code = "model_not_found";
         call_error(c, &e);

@@ -1,5 +1,6 @@
 /* Requests in, answers out: bodies gathered, keys checked, errors in OpenAI's form, CORS on everything. */
 #include <ctype.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -311,11 +312,25 @@ static struct call *call_new(struct loop *l, struct MHD_Connection *mc, const ch
     return c;
 }
 
-static bool body_too_large(const struct call *c)
+/* 0 when the client does not say (chunked), or has no body. */
+static unsigned long long declared_length(const struct call *c)
 {
     const char *length = MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, "Content-Length");
     unsigned long long n = 0;
-    return length && (sscanf(length, "%llu", &n) != 1 || n > (unsigned long long)c->loop->srv->opt->max_body);
+    return length && sscanf(length, "%llu", &n) != 1 ? ULLONG_MAX : n;
+}
+
+/* Bytes that are read, and dropped, of a body that is refused. */
+static unsigned long long body_read_limit(const struct loop *l)
+{
+    return 4 * (unsigned long long)l->srv->opt->max_body;
+}
+
+static struct api_error *body_too_large(const struct call *c, struct api_error *e)
+{
+    api_fail(e, 413, NULL, "The request body is larger than %lld bytes.", (long long)c->loop->srv->opt->max_body);
+    e->no_retry = true;
+    return e;
 }
 
 /* What can be refused from the headers alone, before any body is read. */
@@ -333,20 +348,34 @@ static bool refuse_early(struct call *c, struct api_error *e)
         api_fail(e, 415, NULL, "Content-Encoding %.40s is not supported: send the body as it is.", encoding);
         return true;
     }
-    if (body_too_large(c)) {
-        api_fail(e, 413, NULL, "The request body is larger than %lld bytes.", (long long)c->loop->srv->opt->max_body);
-        e->no_retry = true;
+    if (declared_length(c) > (unsigned long long)c->loop->srv->opt->max_body) {
+        body_too_large(c, e);
         return true;
     }
     return false;
+}
+
+/* Closing a socket with unread bytes resets the connection, and the client may never see what it was told. So a refusal
+ * waits until the body has been read and dropped, unless the client waits for a word before it sends the body, or the
+ * body is far too large to be worth reading. */
+static bool refuse_at_once(const struct call *c)
+{
+    return MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, "Expect") || declared_length(c) > body_read_limit(c->loop);
 }
 
 static void dispatch(struct call *c)
 {
     struct api_error e = {0};
     struct server *srv = c->loop->srv;
-    if (c->body.failed) {
+    if (c->refused && refuse_early(c, &e)) {
+        call_error(c, &e);
+    } else if (c->refused) { /* longer than it said, or than allowed when it did not say */
+        call_error(c, body_too_large(c, &e));
+    } else if (c->body.failed) {
         call_error(c, api_fail(&e, 500, NULL, "The server is out of memory."));
+    } else if (c->route->needs_engine && c->loop->stopping) {
+        e.retry_after_s = 10; /* nothing may be suspended any more */
+        call_error(c, api_fail(&e, 503, NULL, "The server is shutting down."));
     } else if (c->route->needs_engine && atomic_load(&srv->state) == SERVER_LOADING) {
         e.retry_after_s = 1;
         call_error(c, api_fail(&e, 503, NULL, "The model is still loading."));
@@ -355,6 +384,22 @@ static void dispatch(struct call *c)
             c->loop->scratch = tok_scratch_new(engine_tokenizer(srv->eng));
         c->route->handle(c);
     }
+}
+
+/* A piece of the body; dropped when the answer is decided already. */
+static enum MHD_Result take_body(struct call *c, const char *data, size_t *n_data)
+{
+    c->n_received += *n_data;
+    if (c->n_received > body_read_limit(c->loop))
+        return MHD_NO; /* chunked, and goes on and on: only closing stops it */
+    if (!c->refused && c->n_received > (unsigned long long)c->loop->srv->opt->max_body) {
+        c->refused = true;
+        tb_free(&c->body);
+    }
+    if (!c->refused && !c->answered)
+        tb_add(&c->body, data, *n_data);
+    *n_data = 0;
+    return MHD_YES;
 }
 
 enum MHD_Result http_handle(void *cls, struct MHD_Connection *mc, const char *url, const char *method, const char *version, const char *data,
@@ -367,22 +412,17 @@ enum MHD_Result http_handle(void *cls, struct MHD_Connection *mc, const char *ur
         if (!c)
             return MHD_NO;
         struct api_error e = {0};
-        if (strcmp(method, "OPTIONS") && refuse_early(c, &e))
+        c->refused = strcmp(method, "OPTIONS") && refuse_early(c, &e);
+        if (c->refused && refuse_at_once(c))
             call_error(c, &e);
         return MHD_YES;
     }
-    if (*n_data) { /* a piece of the body; dropped when the answer is decided already */
-        if (!c->answered && c->body.n + *n_data > (size_t)l->srv->opt->max_body)
-            return MHD_NO; /* chunked, and longer than allowed: only closing stops it */
-        if (!c->answered)
-            tb_add(&c->body, data, *n_data);
-        *n_data = 0;
-        return MHD_YES;
-    }
+    if (*n_data)
+        return take_body(c, data, n_data);
     if (c->gone)
         return MHD_NO;
-    if (c->seen || c->answered)
-        return MHD_YES; /* resumed, or refused early */
+    if (c->seen || c->answered) /* resumed, or refused early; without an answer there was no memory for one: MHD would ask for ever */
+        return c->answered ? MHD_YES : MHD_NO;
     c->seen = true;
     if (c->sock)
         c->sock->waiting_since_ns = 0;

@@ -1,4 +1,5 @@
 #include "job.h"
+#include "logprobs.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -25,6 +26,7 @@ struct job *job_new(struct call *c, const struct job_format *f, json_t *body)
     j->body = body;
     j->created_s = (int64_t)time(NULL);
     j->start_ns = c->start_ns;
+    tb_free(&c->body); /* parsed: nobody needs the bytes while tokens are made */
     memcpy(j->request_id, c->request_id, sizeof j->request_id);
     snprintf(j->id, sizeof j->id, "%s-%.32s", f->id_prefix, c->request_id);
     return j;
@@ -74,7 +76,7 @@ static void log_end(const struct job *j)
         first_ns = u.first_token_ns > first_ns ? u.first_token_ns : first_ns;
     }
     log_line(LOG_INFO, "request", "id=%s prompt=%d cached=%d output=%d finish=%s first_ms=%.1f total_ms=%.1f", j->id, n_prompt, n_cached, n_out,
-             j->call ? finish_name(j->choice[0].finish) : "client_left", (double)first_ns * 1e-6, (double)(clock_ns() - j->start_ns) * 1e-6);
+             j->call && !j->call->gone ? finish_name(j->choice[0].finish) : "client_left", (double)first_ns * 1e-6, (double)(clock_ns() - j->start_ns) * 1e-6);
 }
 
 /* Once the engine has no request of it and MHD no call. */
@@ -110,6 +112,7 @@ void job_detach(struct call *c)
     cancel_requests(j);
     c->job = NULL;
     j->call = NULL;
+    j->paused = false; /* nobody will read on: what is still said is dropped, and the last request's end frees the job */
     free_if_over(j);
 }
 
@@ -161,15 +164,16 @@ static bool grow(void **array, int32_t *cap, int32_t need, size_t size)
     return true;
 }
 
-static void keep_token(struct choice *ch, const struct gen_event *ev)
+static void keep_token(struct choice *ch, const struct gen_event *ev, const struct tokenizer *tok)
 {
     if (!grow((void **)&ch->token, &ch->cap_token, ch->n_token + 1, sizeof *ch->token) ||
         !grow((void **)&ch->top, &ch->cap_top, ch->n_top + ev->n_top, sizeof *ch->top)) {
         ch->failed = true;
         return;
     }
-    ch->token[ch->n_token++] = (struct token_record){
-        .tok = ev->tok, .n_top = ev->n_top, .top0 = ch->n_top, .logprob = ev->logprob, .text_offset = (int32_t)ch->text.n};
+    ch->token[ch->n_token++] =
+        (struct token_record){.tok = ev->tok, .n_top = ev->n_top, .top0 = ch->n_top, .logprob = ev->logprob, .char_offset = ch->n_char};
+    ch->n_char += token_chars(tok, ev->tok);
     if (ev->n_top)
         memcpy(ch->top + ch->n_top, ev->top, sizeof *ev->top * (size_t)ev->n_top);
     ch->n_top += ev->n_top;
@@ -181,7 +185,7 @@ static void collect(struct job *j, struct choice *ch, const struct gen_event *ev
         ch->n_generated++;
         ch->sum_logprob += ev->logprob;
         if (j->has_logprobs || j->par.return_token_ids)
-            keep_token(ch, ev);
+            keep_token(ch, ev, engine_tokenizer(j->loop->srv->eng));
     }
     tb_add(&ch->text, ev->text, (size_t)ev->n_text);
     if (ev->finish) {
@@ -228,16 +232,13 @@ static void write_stop_reason(const struct job *j, struct text_buf *b, const str
     tb_str(b, "null");
 }
 
-static void stream_event(struct job *j, int32_t index, struct choice *ch, const struct gen_event *ev)
+static void stream_chunk(struct job *j, int32_t index, struct choice *ch, const char *text, int32_t n_text, enum finish_reason finish)
 {
-    bool has_tokens = ch->n_sent_token < ch->n_token;
-    if (!ev->n_text && !ev->finish && !has_tokens)
-        return;
     begin_chunk(j);
     tb_printf(&j->out, ",\"choices\":[{\"index\":%d,", index);
-    j->format->delta(j, &j->out, ch, ev->text, (size_t)ev->n_text);
-    if (ev->finish) {
-        tb_printf(&j->out, ",\"finish_reason\":\"%s\"", finish_name(ev->finish));
+    j->format->delta(j, &j->out, ch, text, (size_t)n_text);
+    if (finish) {
+        tb_printf(&j->out, ",\"finish_reason\":\"%s\"", finish_name(finish));
         write_stop_reason(j, &j->out, ch);
     } else {
         tb_str(&j->out, ",\"finish_reason\":null");
@@ -245,6 +246,15 @@ static void stream_event(struct job *j, int32_t index, struct choice *ch, const 
     tb_str(&j->out, "}]");
     end_chunk(j);
     ch->n_sent_token = ch->n_token;
+}
+
+/* The end has a chunk of its own: clients expect the last delta to be empty. */
+static void stream_event(struct job *j, int32_t index, struct choice *ch, const struct gen_event *ev)
+{
+    if (ev->n_text || ch->n_sent_token < ch->n_token)
+        stream_chunk(j, index, ch, ev->text, ev->n_text, FINISH_NONE);
+    if (ev->finish)
+        stream_chunk(j, index, ch, "", 0, ev->finish);
 }
 
 static void stream_error(struct job *j, const char *message)
@@ -288,6 +298,8 @@ static ssize_t stream_read(void *arg, uint64_t pos, char *buf, size_t max)
     }
     if (j->ended)
         return MHD_CONTENT_READER_END_OF_STREAM;
+    if (c->loop->stopping) /* nothing more will come */
+        return MHD_CONTENT_READER_END_WITH_ERROR;
     call_suspend(c);
     return 0;
 }
@@ -480,6 +492,11 @@ static bool tokenize(struct job *j, struct tok_scratch *scratch, struct api_erro
 static void create_and_submit(struct job *j)
 {
     struct api_error e = {0};
+    if (j->n_prompt > j->loop->srv->opt->max_queue) { /* would be told to try again for ever */
+        call_error(j->call, api_fail(&e, 400, j->format->prompt_field, "%d prompts do not fit the server's queue of %lld.", j->n_prompt,
+                                     (long long)j->loop->srv->opt->max_queue));
+        return;
+    }
     struct err err = {0};
     struct engine *eng = j->loop->srv->eng;
     struct gen_params p = j->par.p;

@@ -12,7 +12,7 @@
 struct token_record { /* kept when logprobs or token ids were asked for */
     int32_t tok, n_top, top0; /* top[top0 .. top0 + n_top) of the choice */
     float logprob;
-    int32_t text_offset;      /* bytes of the choice's text before the token */
+    int32_t char_offset;      /* characters of the pieces before it */
 };
 
 struct choice {
@@ -22,6 +22,7 @@ struct choice {
     struct top_logprob *top;
     int32_t n_top, cap_top;
     int32_t n_sent_token; /* streaming: records that went out */
+    int32_t n_char;       /* of all recorded pieces */
     double sum_logprob;
     int32_t n_generated;
     enum finish_reason finish;

@@ -100,11 +100,12 @@ struct position {
     bool first; /* of the prompt: nothing before it, so no probability */
 };
 
-static int32_t count_chars(const char *s, size_t n)
+int32_t token_chars(const struct tokenizer *tok, int32_t id)
 {
+    struct slice s = tok_piece(tok, id);
     int32_t count = 0;
-    for (size_t i = 0; i < n; i++)
-        count += (s[i] & 0xC0) != 0x80;
+    for (size_t i = 0; i < s.len; i++)
+        count += (s.p[i] & 0xC0) != 0x80;
     return count;
 }
 
@@ -150,17 +151,11 @@ static void write_top(struct job *j, struct text_buf *b, const struct position *
 /* Characters before each token, from the pieces themselves: what a client would see without stop strings. */
 static void write_offsets(struct job *j, struct text_buf *b, const struct choice *ch, int32_t from, int32_t to, const struct prompt *p)
 {
-    int32_t chars = 0, n_before = from;
-    for (int32_t i = 0; !p && i < n_before; i++) {
-        struct slice s = tok_piece(tokenizer_of(j), ch->token[i].tok);
-        chars += count_chars(s.p, s.len);
-    }
+    int32_t chars = !p && from < to ? ch->token[from].char_offset : 0;
     for (int32_t i = from; i < to; i++) {
-        struct position at = position_of(ch, p, i);
-        struct slice s = tok_piece(tokenizer_of(j), at.tok);
         tb_str(b, i > from ? "," : "");
         tb_int(b, chars);
-        chars += count_chars(s.p, s.len);
+        chars += token_chars(tokenizer_of(j), position_of(ch, p, i).tok);
     }
 }
 

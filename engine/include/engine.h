@@ -203,7 +203,7 @@ struct histogram {
 };
 
 struct engine_metrics { /* a snapshot; counters since start */
-    uint64_t n_prompt_tokens, n_output_tokens, n_steps, n_preempted;
+    uint64_t n_output_tokens, n_steps, n_preempted;
     uint64_t n_cache_query_tokens, n_cache_hit_tokens;
     uint64_t n_finished[FINISH_ERROR + 1]; /* choices, by enum finish_reason */
     uint64_t n_rejected;                   /* refused by engine_submit: queue full or draining */

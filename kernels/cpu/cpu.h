@@ -1,7 +1,8 @@
 /* The cpu back end's own structures. Private to kernels/cpu.
  *
- * A step is one parallel region over the worker pool: workers go through the same phases, each doing its share of panels
- * or rows, with a barrier where a phase reads what others wrote. What an element is never depends on who computes it. */
+ * A step is one parallel region over the worker pool: workers go through the same phases, each doing its share of
+ * panels or rows, with a barrier where a phase reads what others wrote. What an element is never depends on who
+ * computes it. */
 #ifndef GALLEY_CPU_H
 #define GALLEY_CPU_H
 
@@ -54,7 +55,7 @@ struct chunk { /* rows of one span that attention takes together */
 struct worker { /* one for each pool member; the members of a padded array */
     struct bmodel *m;
     int32_t id;
-    int32_t *row, n_row; /* plan rows active in this layer, ascending */
+    int32_t *row, n_row;               /* plan rows active in this layer, ascending */
     struct acts own, acts;             /* room for OWN_ROWS; what the products at hand read, own or shared */
     float *product_buf, *attend, *tmp; /* scratch: see product.h, isa.h; [n_embd] */
     char *staging;
@@ -75,16 +76,16 @@ struct bmodel { /* owner: its backend's caller */
     struct kv_config kv;
     struct region cache, scratch;
     struct kv_plane k, v;
-    float *plane, *bank;                   /* [n_slot][n_embd], NULL without hidden_plane; [n_bank][n_embd] */
-    size_t n_q, n_kv, n_ff, n_vocab;       /* widths rounded up to whole panels: strides of what follows */
-    float *x, *q, *k_new, *v_new, *h;      /* [n_row][n_embd], [n_row][n_q], [n_row][n_kv] twice, [n_row][n_ff] */
-    float *rope;                           /* [n_row][rope_dim / 2][cos, sin] */
-    float *logits;                         /* [HEAD_ROWS][n_vocab] */
+    float *plane, *bank;              /* [n_slot][n_embd], NULL without hidden_plane; [n_bank][n_embd] */
+    size_t n_q, n_kv, n_ff, n_vocab;  /* widths rounded up to whole panels: strides of what follows */
+    float *x, *q, *k_new, *v_new, *h; /* [n_row][n_embd], [n_row][n_q], [n_row][n_kv] twice, [n_row][n_ff] */
+    float *rope;                      /* [n_row][rope_dim / 2][cos, sin] */
+    float *logits;                    /* [HEAD_ROWS][n_vocab] */
     struct acts shared;
     struct worker *worker;
-    struct chunk *chunk;                   /* [n_row] */
+    struct chunk *chunk;                        /* [n_row] */
     int32_t *head_row, *first_read, *next_read; /* rows whose logits are read; their readouts, as lists */
-    atomic_int *next_item;                 /* [n_layer] */
+    atomic_int *next_item;                      /* [n_layer] */
 
     const struct step_plan *plan; /* from submit to wait */
     struct step_result *result;

@@ -306,11 +306,8 @@ static void layer_attention(struct worker *w, int32_t l)
     cpu_prepare(w, m->q, m->n_q, y->wo.n_in, NULL, pack_use(&y->wo));
     cpu_share(w, y->wo.n_panel, &first, &end);
     product(w,
-            &(struct product){.w = &y->wo,
-                              .out = m->x,
-                              .stride = (size_t)m->d.n_embd,
-                              .n_out = m->d.n_embd,
-                              .how = PRODUCT_ADD},
+            &(struct product){
+                .w = &y->wo, .out = m->x, .stride = (size_t)m->d.n_embd, .n_out = m->d.n_embd, .how = PRODUCT_ADD},
             first, end);
     pool_barrier(m->b->pool);
 }
@@ -328,11 +325,8 @@ static void layer_ffn(struct worker *w, int32_t l)
     cpu_prepare(w, m->h, m->n_ff, m->d.n_ff, NULL, pack_use(&y->down));
     cpu_share(w, y->down.n_panel, &first, &end);
     product(w,
-            &(struct product){.w = &y->down,
-                              .out = m->x,
-                              .stride = (size_t)m->d.n_embd,
-                              .n_out = m->d.n_embd,
-                              .how = PRODUCT_ADD},
+            &(struct product){
+                .w = &y->down, .out = m->x, .stride = (size_t)m->d.n_embd, .n_out = m->d.n_embd, .how = PRODUCT_ADD},
             first, end);
     pool_barrier(m->b->pool);
 }

@@ -93,8 +93,7 @@ static void read_rows(struct worker *w, int32_t from, int32_t n)
         w->row[i] = m->head_row[from + i];
         at[i] = i;
     }
-    const struct acts *a =
-        cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, m->out_norm, pack_use(&m->out));
+    const struct acts *a = cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, m->out_norm, pack_use(&m->out));
     cpu_share(w, m->out.n_panel, &p0, &p1);
     product_run(m->b->isa,
                 &(struct product){.w = &m->out, .acts = a, .row = at, .out = m->logits, .stride = m->n_vocab}, p0, p1,

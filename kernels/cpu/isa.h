@@ -58,8 +58,8 @@ typedef void (*panel_fn)(const struct panel_job *j);
 struct attend_job;
 
 struct cpu_isa {
-    const char *name;           /* "avx512-vnni" */
-    int32_t tile;               /* rows that product takes at once */
+    const char *name; /* "avx512-vnni" */
+    int32_t tile;     /* rows that product takes at once */
     panel_fn product[N_PACK];
     /* A row of n floats to the lines of an activation tile; line i stands at line + i * stride. Tails are zero. */
     void (*lines_f32)(const float *x, int32_t n, union act_line *line, size_t stride);
@@ -81,9 +81,9 @@ struct attend_job {
     int32_t n_q, dim;    /* query heads that share the KV head; head size */
     int32_t window;
     float scale;
-    float *q;                     /* [plan row][q_stride]: this KV head's n_q query heads; outputs replace them */
+    float *q; /* [plan row][q_stride]: this KV head's n_q query heads; outputs replace them */
     size_t q_stride;
-    const char *k, *v;            /* this layer, this KV head: slot s of block b at k + b * block + s * row */
+    const char *k, *v; /* this layer, this KV head: slot s of block b at k + b * block + s * row */
     size_t k_block, k_row, v_block, v_row;
     int32_t k_type, v_type, block_len;
     float *scratch; /* attend_scratch floats, 64-byte aligned */

@@ -1,6 +1,7 @@
 /* Weights as the products read them: repacked once, at load. Private to kernels/cpu.
  *
- * A panel is 16 weight rows (output columns), one sequential stream along k. Tails of rows and columns are zero weights.
+ * A panel is 16 weight rows (output columns), one sequential stream along k. Tails of rows and columns are zero
+ * weights.
  *
  *   F32, F16, BF16   [k][16 columns]
  *   the others       groups of 8 blocks of 32 k: a head, then the blocks' codes. The last group may be shorter.

@@ -26,7 +26,7 @@ LOSS_BATCHES, LOSS_ROWS, LOSS_LENGTH = 6, 4, 1024
 
 
 @torch.inference_mode()
-def answer(model, tokenizer, text, limit=900):
+def answer(model, tokenizer, text, limit=500):
     """Greedy ids after `text`, up to a token that ends an answer."""
     stops = {tokenizer.token_to_id(t) for t in (turns.TURN_END, turns.END_OF_TEXT)}
     ids, cache, written = tokenizer.encode(text).ids, Cache(), []

@@ -1,9 +1,9 @@
 /* Attention of a few rows over the keys of one KV head, for the query heads that share it.
  *
  * Keys are visited in position order, in tiles cut at absolute positions, with the running maximum and sum of online
- * softmax (Milakov and Gimelshein, arXiv:1805.02867). A tile of K is read as stored and transposed once for all rows and
- * heads, so that lanes are keys: a score is one chain over the head's dimensions, and an output one chain over the keys,
- * whatever rows are computed beside it. Lanes that a row does not see are replaced, not multiplied by zero. */
+ * softmax (Milakov and Gimelshein, arXiv:1805.02867). A tile of K is read as stored and transposed once for all rows
+ * and heads, so that lanes are keys: a score is one chain over the head's dimensions, and an output one chain over the
+ * keys, whatever rows are computed beside it. Lanes that a row does not see are replaced, not multiplied by zero. */
 #include <math.h>
 
 #include "functions.h"
@@ -11,11 +11,11 @@
 
 struct run {
     const struct attend_job *j;
-    int32_t width;   /* dim rounded up to 16 */
-    float *kt, *v;   /* [width][KEY_TILE], [KEY_TILE][width]: the tile at hand */
-    float *acc;      /* [row][n_q][width] */
+    int32_t width;    /* dim rounded up to 16 */
+    float *kt, *v;    /* [width][KEY_TILE], [KEY_TILE][width]: the tile at hand */
+    float *acc;       /* [row][n_q][width] */
     float *top, *sum; /* [row][n_q]: of the scores so far */
-    float *p;        /* [n_q][KEY_TILE] */
+    float *p;         /* [n_q][KEY_TILE] */
     struct visible vis[ATTEND_ROWS];
 };
 
@@ -37,9 +37,7 @@ VEC vf load16(const int type, const char *row, int32_t c, int32_t dim)
         memcpy(part, p, size * (size_t)(dim - 16 * c));
         p = part;
     }
-    return type == DT_F32   ? vf_load((const float *)(const void *)p)
-           : type == DT_F16 ? vf_load_f16(p)
-                            : vf_load_bf16(p);
+    return type == DT_F32 ? vf_load((const float *)(const void *)p) : type == DT_F16 ? vf_load_f16(p) : vf_load_bf16(p);
 }
 
 VEC void load_k(const int type, struct run *t, const char *const row[KEY_TILE])
@@ -47,11 +45,11 @@ VEC void load_k(const int type, struct run *t, const char *const row[KEY_TILE])
     for (int32_t half = 0; half < KEY_TILE; half += 16)
         for (int32_t c = 0; c < t->width / 16; c++) {
             vf r[16];
-#pragma GCC unroll 16
+            VEC_UNROLL(16)
             for (int i = 0; i < 16; i++)
                 r[i] = row[half + i] ? load16(type, row[half + i], c, t->j->dim) : vf_zero();
             vf_transpose(r);
-#pragma GCC unroll 16
+            VEC_UNROLL(16)
             for (int i = 0; i < 16; i++)
                 vf_store(t->kt + (size_t)(16 * c + i) * KEY_TILE + half, r[i]);
         }
@@ -95,12 +93,12 @@ static void load_tile(struct run *t, const int32_t slot[KEY_TILE], int32_t lo, i
 
 VEC void scores(const int N, const struct run *t, const float *q, vf s[][2])
 {
-#pragma GCC unroll 4
+    VEC_UNROLL(4)
     for (int n = 0; n < N; n++)
         s[n][0] = s[n][1] = vf_zero();
     for (int32_t d = 0; d < t->j->dim; d++) {
         vf k0 = vf_load(t->kt + (size_t)d * KEY_TILE), k1 = vf_load(t->kt + (size_t)d * KEY_TILE + 16);
-#pragma GCC unroll 4
+        VEC_UNROLL(4)
         for (int n = 0; n < N; n++) {
             vf qd = vf_set1(q[n * t->j->dim + d]);
             s[n][0] = vf_fma(qd, k0, s[n][0]);
@@ -133,24 +131,24 @@ VEC void add_values(const int N, const int C, const struct run *t, int32_t c, in
 {
     vf a[4][2];
     const float *v = t->v + 16 * c;
-#pragma GCC unroll 4
+    VEC_UNROLL(4)
     for (int n = 0; n < N; n++) {
-#pragma GCC unroll 2
+        VEC_UNROLL(2)
         for (int i = 0; i < C; i++)
             a[n][i] = vf_mul(vf_load(acc + n * t->width + 16 * (c + i)), vf_set1(shrink[n]));
     }
     for (int32_t key = lo; key < hi; key++) {
-#pragma GCC unroll 2
+        VEC_UNROLL(2)
         for (int i = 0; i < C; i++) {
             vf value = vf_load(v + (size_t)key * (size_t)t->width + 16 * i);
-#pragma GCC unroll 4
+            VEC_UNROLL(4)
             for (int n = 0; n < N; n++)
                 a[n][i] = vf_fma(vf_set1(p[n * KEY_TILE + key]), value, a[n][i]);
         }
     }
-#pragma GCC unroll 4
+    VEC_UNROLL(4)
     for (int n = 0; n < N; n++) {
-#pragma GCC unroll 2
+        VEC_UNROLL(2)
         for (int i = 0; i < C; i++)
             vf_store(acc + n * t->width + 16 * (c + i), a[n][i]);
     }

@@ -6,9 +6,7 @@ enum { AHEAD = 4096 };
 
 VEC vf load_weights(const enum pack F, const uint8_t *p)
 {
-    return F == PACK_F32   ? vf_load((const float *)(const void *)p)
-           : F == PACK_F16 ? vf_load_f16(p)
-                           : vf_load_bf16(p);
+    return F == PACK_F32 ? vf_load((const float *)(const void *)p) : F == PACK_F16 ? vf_load_f16(p) : vf_load_bf16(p);
 }
 
 /* N panels side by side, from `panel` on: with few rows a single panel's chains would wait on each other. */
@@ -18,30 +16,30 @@ VEC void tile(const enum pack F, const int N, const int R, const struct panel_jo
     const uint8_t *w = j->w + (size_t)panel * j->panel_bytes;
     const union act_line *a = j->a;
     vf sum[4][VEC_TILE];
-#pragma GCC unroll 4
+    VEC_UNROLL(4)
     for (int p = 0; p < N; p++) {
-#pragma GCC unroll 16
+        VEC_UNROLL(16)
         for (int r = 0; r < R; r++)
             sum[p][r] = vf_zero();
     }
     for (int32_t line = 0; line < j->n_line; line++, a += R) {
-#pragma GCC unroll 2
+        VEC_UNROLL(2)
         for (int k = 0; k < F_LINE; k++, w += k_bytes) {
-#pragma GCC unroll 4
+            VEC_UNROLL(4)
             for (int p = 0; p < N; p++) {
                 const uint8_t *wp = w + (size_t)p * j->panel_bytes;
                 if (F == PACK_F32 || k % 2 == 0)
                     __builtin_prefetch(wp + AHEAD, 0, 2);
                 vf v = load_weights(F, wp);
-#pragma GCC unroll 16
+                VEC_UNROLL(16)
                 for (int r = 0; r < R; r++)
                     sum[p][r] = vf_fma(v, vf_set1(a[r].f[k]), sum[p][r]);
             }
         }
     }
-#pragma GCC unroll 4
+    VEC_UNROLL(4)
     for (int p = 0; p < N; p++) {
-#pragma GCC unroll 16
+        VEC_UNROLL(16)
         for (int r = 0; r < R; r++)
             vf_store(j->y + (size_t)r * j->stride + PANEL * (panel + p), sum[p][r]);
     }

@@ -19,7 +19,7 @@ struct block { /* one block's weights in registers */
 VEC void load_codes(const enum pack F, const uint8_t *p, const int ahead, vcodes code[8])
 {
     const int n = F == PACK_Q4_0 || F == PACK_Q4_K ? 4 : 8;
-#pragma GCC unroll 8
+    VEC_UNROLL(8)
     for (int i = 0; i < n; i++) {
         __builtin_prefetch(p + ahead + 64 * i, 0, 2);
         vcodes v = codes_load(p + 64 * i);
@@ -69,24 +69,24 @@ VEC vi dot4(const enum pack F, vi acc, vcodes w, const int8_t *q)
 VEC void block_rows(const enum pack F, const int n, const struct block *w, const union act_line *a, vf *sum)
 {
     const int n_half = F == PACK_Q6_K ? 2 : 1, n_dot = 8 / n_half;
-#pragma GCC unroll 2
+    VEC_UNROLL(2)
     for (int half = 0; half < n_half; half++) {
         vi t[VEC_CHAINS];
-#pragma GCC unroll 4
+        VEC_UNROLL(4)
         for (int r = 0; r < n; r++)
             t[r] = start_of(F, half, &a[r]);
-#pragma GCC unroll 8
+        VEC_UNROLL(8)
         for (int i = 0; i < n_dot; i++) {
-#pragma GCC unroll 4
+            VEC_UNROLL(4)
             for (int r = 0; r < n; r++)
                 t[r] = dot4(F, t[r], w->code[n_dot * half + i], a[r].q + 4 * (n_dot * half + i));
         }
-#pragma GCC unroll 4
+        VEC_UNROLL(4)
         for (int r = 0; r < n; r++)
             sum[r] = vf_fma(vi_to_f(t[r]), vf_mul(w->scale[half], vf_set1(a[r].scale)), sum[r]);
     }
     if (F == PACK_Q4_K || F == PACK_Q5_K) {
-#pragma GCC unroll 4
+        VEC_UNROLL(4)
         for (int r = 0; r < n; r++)
             sum[r] = vf_fma(w->min, vf_set1(a[r].neg_sum), sum[r]);
     }
@@ -100,7 +100,7 @@ VEC void tile(const enum pack F, const int R, const struct panel_job *j, int pan
     const uint8_t *at = j->w + (size_t)panel * j->panel_bytes;
     const union act_line *a = j->a;
     vf sum[VEC_TILE];
-#pragma GCC unroll 16
+    VEC_UNROLL(16)
     for (int r = 0; r < R; r++)
         sum[r] = vf_zero();
     for (int32_t left = j->n_line; left > 0; left -= GROUP) {
@@ -109,21 +109,21 @@ VEC void tile(const enum pack F, const int R, const struct panel_job *j, int pan
         at += head_bytes;
         for (size_t i = 0; i < head_bytes; i += 64)
             __builtin_prefetch(head + ahead + i, 0, 2);
-#pragma GCC unroll 1
+        VEC_UNROLL(1)
         for (int b = 0; b < n; b++, at += block_bytes, a += R) {
             struct block w;
             load_block(F, head, at, b, ahead, &w);
             if (R >= 8) {
-#pragma GCC unroll 16
+                VEC_UNROLL(16)
                 for (int r = 0; r < R; r++)
                     __builtin_prefetch(a + 2 * R + r, 0, 3);
             }
-#pragma GCC unroll 16
+            VEC_UNROLL(16)
             for (int r = 0; r < R; r += VEC_CHAINS)
                 block_rows(F, R - r < VEC_CHAINS ? R - r : VEC_CHAINS, &w, a + r, sum + r);
         }
     }
-#pragma GCC unroll 16
+    VEC_UNROLL(16)
     for (int r = 0; r < R; r++)
         vf_store(j->y + (size_t)r * j->stride + PANEL * panel, sum[r]);
 }

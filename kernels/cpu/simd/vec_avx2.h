@@ -2,7 +2,7 @@
 #include <immintrin.h>
 
 #define VEC_ISA_NAME "avx2"
-#define VEC_TILE 4 /* rows of a product tile */
+#define VEC_TILE 4       /* rows of a product tile */
 enum { VEC_CHAINS = 2 }; /* independent sums that hide latency */
 
 typedef struct {

@@ -2,7 +2,7 @@
 #include <immintrin.h>
 
 #define VEC_ISA_NAME "avx512-vnni"
-#define VEC_TILE 16 /* rows of a product tile */
+#define VEC_TILE 16      /* rows of a product tile */
 enum { VEC_CHAINS = 4 }; /* independent sums that hide latency */
 
 typedef __m512 vf;
@@ -124,8 +124,7 @@ VEC void vf_store_f16(void *p, vf a)
 }
 VEC vf vf_load_bf16(const void *p)
 {
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
 VEC void vf_store_bf16(void *p, vf a)
 {

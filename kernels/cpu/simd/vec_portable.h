@@ -5,7 +5,7 @@
 #include "dtype.h"
 
 #define VEC_ISA_NAME "portable"
-#define VEC_TILE 4 /* rows of a product tile */
+#define VEC_TILE 4       /* rows of a product tile */
 enum { VEC_CHAINS = 2 }; /* independent sums that hide latency */
 
 typedef struct {

@@ -7,135 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine_impl.h"
+#include "engine_rig.h"
 #include "fake.h"
 #include "mem.h"
 #include "random_plan.h"
 #include "tiny_gguf.h"
-
-enum { MAX_OUT = 1600, MAX_CHOICE = 8 };
-
-struct heard { /* all that a request said */
-    int32_t tok[MAX_CHOICE][MAX_OUT], n_tok[MAX_CHOICE];
-    float logprob[MAX_CHOICE][MAX_OUT];
-    char text[MAX_CHOICE][8 * MAX_OUT];
-    int32_t n_text[MAX_CHOICE];
-    enum finish_reason finish[MAX_CHOICE];
-    const char *stop_text;
-    bool done;
-    struct request *r;
-};
-
-static char *path;
-static struct engine *eng;
-static struct sink sink;
-
-static void on_wake(struct sink *s)
-{
-}
-
-static void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs)
-{
-    struct err e = {0};
-    struct engine_options opt = {.model_path = path,
-                                 .ops = &backend_fake,
-                                 .n_ctx = n_ctx,
-                                 .max_batch_tokens = batch,
-                                 .max_seqs = max_seqs,
-                                 .kv_mem_bytes = (size_t)n_block * 16 * sizeof(uint64_t)};
-    ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
-    ck_assert_int_eq(eng->limits.n_block <= n_block, 1);
-    sink = (struct sink){.wake = on_wake};
-}
-
-static void close_engine(void)
-{
-    ck_assert_int_eq(kv_available(&eng->target.pool), eng->limits.n_block);
-    ck_assert(kv_consistent(&eng->target.pool));
-    engine_close(eng);
-}
-
-static void setup(void)
-{
-    path = tiny_gguf_write("llama", 2048, 1);
-}
-
-static void teardown(void)
-{
-    unlink(path);
-    free(path);
-}
-
-static void hear(struct heard *h)
-{
-    struct gen_event ev;
-    while (request_next_event(h->r, &ev)) {
-        int c = ev.choice;
-        if (ev.tok >= 0) {
-            h->logprob[c][h->n_tok[c]] = ev.logprob;
-            h->tok[c][h->n_tok[c]++] = ev.tok;
-        }
-        memcpy(h->text[c] + h->n_text[c], ev.text, (size_t)ev.n_text);
-        h->n_text[c] += ev.n_text;
-        if (ev.finish) {
-            ck_assert_int_eq(h->finish[c], FINISH_NONE);
-            h->finish[c] = ev.finish;
-            h->stop_text = ev.stop_text;
-        }
-    }
-}
-
-static void listen_all(void)
-{
-    struct request *r;
-    bool done;
-    while (sink_next(&sink, &r, &done)) {
-        struct heard *h = request_user(r);
-        hear(h);
-        h->done |= done;
-    }
-}
-
-static struct heard *ask(const int32_t *prompt, int32_t n, const struct gen_params *p)
-{
-    struct err e = {0};
-    struct heard *h = calloc(1, sizeof *h);
-    ck_assert_msg(!request_create(eng, prompt, n, p, &sink, h, &h->r, &e), "%s", e.msg);
-    ck_assert_msg(!engine_submit(eng, h->r, &e), "%s", e.msg);
-    return h;
-}
-
-static void step(void)
-{
-    engine_step(eng);
-    ck_assert(kv_consistent(&eng->target.pool));
-    listen_all();
-}
-
-static void finish(struct heard *h)
-{
-    for (int i = 0; !h->done; i++) {
-        step();
-        ck_assert_int_lt(i, 100000);
-    }
-}
-
-static void forget(struct heard *h)
-{
-    request_free(h->r);
-    free(h);
-}
-
-static struct gen_params params(int32_t max_tokens)
-{
-    struct gen_params p;
-    gen_params_init(&p);
-    p.max_tokens = max_tokens;
-    p.temperature = 0;
-    p.emit_tokens = true;
-    p.ignore_eos = true;
-    return p;
-}
 
 static void random_prompt(struct rnd *r, int32_t *tok, int32_t n)
 {
@@ -433,7 +309,7 @@ START_TEST(deadlines_queue_limit_and_drain)
     for (int i = 0; i < 3; i++)
         h[i] = ask(prompt, 4, &p);
     struct request *r;
-    ck_assert(!request_create(eng, prompt, 4, &p, &sink, NULL, &r, &e));
+    ck_assert(!request_create(eng, prompt, 4, &p, &rig_sink, NULL, &r, &e));
     ck_assert_int_eq(engine_submit(eng, r, &e), -ERR_BUSY);
     usleep(30000);
     step();
@@ -459,7 +335,7 @@ START_TEST(bad_requests_are_refused_by_name)
 #define REFUSED(change, code, field)                                                                                   \
     p = good;                                                                                                          \
     change;                                                                                                            \
-    ck_assert_int_eq(request_create(eng, prompt, 4, &p, &sink, NULL, &r, &e), -(code));                                \
+    ck_assert_int_eq(request_create(eng, prompt, 4, &p, &rig_sink, NULL, &r, &e), -(code));                                \
     ck_assert_msg(strstr(e.msg, field) != NULL, "%s", e.msg);
     REFUSED(p.temperature = -1, ERR_INVALID, "temperature")
     REFUSED(p.temperature = NAN, ERR_INVALID, "temperature")
@@ -477,11 +353,11 @@ START_TEST(bad_requests_are_refused_by_name)
     prompt[2] = -1;
     REFUSED((void)0, ERR_INVALID, "prompt")
     prompt[2] = 0;
-    ck_assert_int_eq(request_create(eng, prompt, 0, &good, &sink, NULL, &r, &e), -ERR_INVALID);
-    ck_assert_int_eq(request_create(eng, prompt, 512, &good, &sink, NULL, &r, &e), -ERR_TOOLONG);
+    ck_assert_int_eq(request_create(eng, prompt, 0, &good, &rig_sink, NULL, &r, &e), -ERR_INVALID);
+    ck_assert_int_eq(request_create(eng, prompt, 512, &good, &rig_sink, NULL, &r, &e), -ERR_TOOLONG);
     for (long nth = 1; nth < 40; nth++) { /* out of memory anywhere in creation: refused, nothing leaks */
         mem_fail_nth(nth);
-        int rc = request_create(eng, prompt, 40, &good, &sink, NULL, &r, &e);
+        int rc = request_create(eng, prompt, 40, &good, &rig_sink, NULL, &r, &e);
         mem_fail_nth(0);
         ck_assert(rc == 0 || rc == -ERR_NOMEM);
         request_free(r);
@@ -589,7 +465,7 @@ int main(void)
 {
     TCase *tc = tcase_create("engine");
     tcase_set_timeout(tc, 200);
-    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, rig_setup, rig_teardown);
     tcase_add_test(tc, equals_the_oracle_greedy_and_sampled);
     tcase_add_test(tc, company_changes_nothing);
     tcase_add_test(tc, a_second_turn_finds_the_first_in_the_cache);

@@ -1,0 +1,120 @@
+#include "engine_rig.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fake.h"
+#include "tiny_gguf.h"
+
+static char *path;
+struct engine *eng;
+struct sink rig_sink;
+
+static void on_wake(struct sink *s)
+{
+}
+
+void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs)
+{
+    struct err e = {0};
+    struct engine_options opt = {.model_path = path,
+                                 .ops = &backend_fake,
+                                 .n_ctx = n_ctx,
+                                 .max_batch_tokens = batch,
+                                 .max_seqs = max_seqs,
+                                 .kv_mem_bytes = (size_t)n_block * 16 * sizeof(uint64_t)};
+    ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
+    ck_assert_int_eq(eng->limits.n_block <= n_block, 1);
+    rig_sink = (struct sink){.wake = on_wake};
+}
+
+void close_engine(void)
+{
+    ck_assert_int_eq(kv_available(&eng->target.pool), eng->limits.n_block);
+    ck_assert(kv_consistent(&eng->target.pool));
+    engine_close(eng);
+}
+
+void rig_setup(void)
+{
+    path = tiny_gguf_write("llama", 2048, 1);
+}
+
+void rig_teardown(void)
+{
+    unlink(path);
+    free(path);
+}
+
+void hear(struct heard *h)
+{
+    struct gen_event ev;
+    while (request_next_event(h->r, &ev)) {
+        int c = ev.choice;
+        if (ev.tok >= 0) {
+            h->logprob[c][h->n_tok[c]] = ev.logprob;
+            h->tok[c][h->n_tok[c]++] = ev.tok;
+        }
+        memcpy(h->text[c] + h->n_text[c], ev.text, (size_t)ev.n_text);
+        h->n_text[c] += ev.n_text;
+        if (ev.finish) {
+            ck_assert_int_eq(h->finish[c], FINISH_NONE);
+            h->finish[c] = ev.finish;
+            h->stop_text = ev.stop_text;
+        }
+    }
+}
+
+void listen_all(void)
+{
+    struct request *r;
+    bool done;
+    while (sink_next(&rig_sink, &r, &done)) {
+        struct heard *h = request_user(r);
+        hear(h);
+        h->done |= done;
+    }
+}
+
+struct heard *ask(const int32_t *prompt, int32_t n, const struct gen_params *p)
+{
+    struct err e = {0};
+    struct heard *h = calloc(1, sizeof *h);
+    ck_assert_msg(!request_create(eng, prompt, n, p, &rig_sink, h, &h->r, &e), "%s", e.msg);
+    ck_assert_msg(!engine_submit(eng, h->r, &e), "%s", e.msg);
+    return h;
+}
+
+void step(void)
+{
+    engine_step(eng);
+    ck_assert(kv_consistent(&eng->target.pool));
+    listen_all();
+}
+
+void finish(struct heard *h)
+{
+    for (int i = 0; !h->done; i++) {
+        step();
+        ck_assert_int_lt(i, 100000);
+    }
+}
+
+void forget(struct heard *h)
+{
+    request_free(h->r);
+    free(h);
+}
+
+struct gen_params params(int32_t max_tokens)
+{
+    struct gen_params p;
+    gen_params_init(&p);
+    p.max_tokens = max_tokens;
+    p.temperature = 0;
+    p.emit_tokens = true;
+    p.ignore_eos = true;
+    return p;
+}

@@ -1,0 +1,41 @@
+/* An engine over the fake back end, stepped by hand, and what its requests say. */
+#ifndef GALLEY_TEST_ENGINE_RIG_H
+#define GALLEY_TEST_ENGINE_RIG_H
+
+#include "engine_impl.h"
+
+enum { MAX_OUT = 1600, MAX_CHOICE = 8 };
+
+struct heard { /* all that a request said */
+    int32_t tok[MAX_CHOICE][MAX_OUT], n_tok[MAX_CHOICE];
+    float logprob[MAX_CHOICE][MAX_OUT];
+    char text[MAX_CHOICE][8 * MAX_OUT];
+    int32_t n_text[MAX_CHOICE];
+    enum finish_reason finish[MAX_CHOICE];
+    const char *stop_text;
+    bool done;
+    struct request *r;
+};
+
+extern struct engine *eng;
+extern struct sink rig_sink;
+
+/* A model file with random weights; before and after each test. */
+void rig_setup(void);
+void rig_teardown(void);
+
+void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs);
+/* Every block must be back, and the pool consistent. */
+void close_engine(void);
+
+struct heard *ask(const int32_t *prompt, int32_t n, const struct gen_params *p);
+void hear(struct heard *h); /* takes the events that are there */
+void listen_all(void);      /* of every request with news */
+void step(void);            /* a step, the pool's self-check, and listening */
+void finish(struct heard *h);
+void forget(struct heard *h);
+
+/* Greedy, never ending by itself, an event for each token. */
+struct gen_params params(int32_t max_tokens);
+
+#endif

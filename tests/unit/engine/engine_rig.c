@@ -11,6 +11,7 @@
 static char *path;
 struct engine *eng;
 struct sink rig_sink;
+const struct backend_ops *rig_ops = &backend_fake;
 
 static void on_wake(struct sink *s)
 {
@@ -19,14 +20,14 @@ static void on_wake(struct sink *s)
 void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs)
 {
     struct err e = {0};
-    struct engine_options opt = {.model_path = path,
-                                 .ops = &backend_fake,
-                                 .n_ctx = n_ctx,
-                                 .max_batch_tokens = batch,
-                                 .max_seqs = max_seqs,
-                                 .kv_mem_bytes = (size_t)n_block * 16 * sizeof(uint64_t)};
+    struct engine_options opt = {.model_path = path, .ops = rig_ops, .n_thread = 2, .n_ctx = n_ctx, .max_batch_tokens = batch, .max_seqs = max_seqs};
     ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
-    ck_assert_int_eq(eng->limits.n_block <= n_block, 1);
+    /* The option is in bytes: what n_block blocks take on this back end. */
+    struct kv_config kv = {.block_len = eng->limits.block_len, .n_block = n_block, .k_type = DT_F16, .v_type = DT_F16};
+    opt.kv_mem_bytes = rig_ops->kv_bytes(eng->target.model, &kv);
+    engine_close(eng);
+    ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
+    ck_assert_int_le(eng->limits.n_block, n_block);
     rig_sink = (struct sink){.wake = on_wake};
 }
 

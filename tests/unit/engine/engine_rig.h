@@ -19,6 +19,7 @@ struct heard { /* all that a request said */
 
 extern struct engine *eng;
 extern struct sink rig_sink;
+extern const struct backend_ops *rig_ops; /* what open_engine runs on; the fake unless a test says otherwise */
 
 /* A model file with random weights; before and after each test. */
 void rig_setup(void);

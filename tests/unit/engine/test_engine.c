@@ -85,6 +85,7 @@ static struct gen_params params_of(int i)
     p.frequency_penalty = i % 3 ? 0 : 0.5f;
     p.repetition_penalty = i % 4 ? 1 : 1.2f;
     p.priority = i % 3;
+    p.n_logprobs = 0;
     return p;
 }
 
@@ -110,6 +111,7 @@ static void expect_same(const struct heard *a, const struct heard *b)
     for (int c = 0; c < MAX_CHOICE; c++) {
         ck_assert_int_eq(a->n_tok[c], b->n_tok[c]);
         ck_assert_mem_eq(a->tok[c], b->tok[c], sizeof(int32_t) * (size_t)a->n_tok[c]);
+        ck_assert_mem_eq(a->logprob[c], b->logprob[c], sizeof(float) * (size_t)a->n_tok[c]); /* bit for bit */
         ck_assert_int_eq(a->n_text[c], b->n_text[c]);
         ck_assert_mem_eq(a->text[c], b->text[c], (size_t)a->n_text[c]);
         ck_assert_int_eq(a->finish[c], b->finish[c]);
@@ -119,7 +121,12 @@ static void expect_same(const struct heard *a, const struct heard *b)
 /* All at once, on ever tighter engines: small batches cut the prompts, few blocks preempt, few places queue. */
 START_TEST(company_changes_nothing)
 {
+    static const char *const backend[] = {NULL, "ref", "cpu"}; /* the real ones: the same tokens from the same logits */
     struct rnd r = rnd_begin("company_changes_nothing", 2);
+    if (backend[_i]) {
+        rig_ops = backend_find(backend[_i], NULL);
+        ck_assert_ptr_nonnull(rig_ops);
+    }
     ask_each_alone(&r);
     static const struct {
         int32_t n_block, batch, seqs;
@@ -467,7 +474,7 @@ int main(void)
     tcase_set_timeout(tc, 200);
     tcase_add_checked_fixture(tc, rig_setup, rig_teardown);
     tcase_add_test(tc, equals_the_oracle_greedy_and_sampled);
-    tcase_add_test(tc, company_changes_nothing);
+    tcase_add_loop_test(tc, company_changes_nothing, 0, 3);
     tcase_add_test(tc, a_second_turn_finds_the_first_in_the_cache);
     tcase_add_test(tc, choice_0_of_many_is_the_only_choice_of_one);
     tcase_add_test(tc, every_way_to_end);

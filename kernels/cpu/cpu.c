@@ -57,8 +57,8 @@ static int cpu_submit(struct bmodel *m, const struct step_plan *p, struct err *e
     m->plan = p;
     plan_chunks(m);
     cpu_plan_heads(m);
-    for (int32_t l = 0; l < m->d.n_layer; l++)
-        atomic_store_explicit(&m->next_item[l], 0, memory_order_relaxed);
+    for (size_t i = 0; i < cpu_n_ticket(m); i++)
+        atomic_store_explicit(&m->ticket[i], 0, memory_order_relaxed);
     return 0;
 }
 

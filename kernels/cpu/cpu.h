@@ -52,6 +52,10 @@ struct chunk { /* rows of one span that attention takes together */
     int whole; /* the span has no other rows: its keys are stored by the item that reads them */
 };
 
+/* Work that is handed out while it lasts: a worker that a busy neighbour holds up does less, and nobody waits for it
+ * longer than for one piece. */
+enum ticket { TICKET_QKV, TICKET_ATTEND, TICKET_WO, TICKET_GLU, TICKET_DOWN, N_TICKET };
+
 struct worker { /* one for each pool member; the members of a padded array */
     struct bmodel *m;
     int32_t id;
@@ -85,7 +89,7 @@ struct bmodel { /* owner: its backend's caller */
     struct worker *worker;
     struct chunk *chunk;                        /* [n_row] */
     int32_t *head_row, *first_read, *next_read; /* rows whose logits are read; their readouts, as lists */
-    atomic_int *next_item;                      /* [n_layer] */
+    atomic_int *ticket;                         /* [n_layer][N_TICKET], then one for each HEAD_ROWS */
 
     const struct step_plan *plan; /* from submit to wait */
     struct step_result *result;
@@ -109,12 +113,19 @@ void cpu_forward(struct worker *w);
 /* Activations of the worker's rows of x, normalised unless norm is NULL, in the kinds that `uses` names. Ends with a
  * barrier when they are shared. */
 const struct acts *cpu_prepare(struct worker *w, const float *x, size_t stride, int32_t n, const float *norm, int uses);
+/* The next of n panels that no worker has taken; 0 when there are none. */
+int cpu_take(const struct worker *w, atomic_int *ticket, int32_t n, int32_t *first, int32_t *end);
 /* Worker w's share of n things. */
 void cpu_share(const struct worker *w, int32_t n, int32_t *first, int32_t *end);
 
 /* head.c: readouts, after cpu_forward. */
 void cpu_plan_heads(struct bmodel *m);
 void cpu_read_out(struct worker *w);
+
+static inline size_t cpu_n_ticket(const struct bmodel *m)
+{
+    return (size_t)m->d.n_layer * N_TICKET + (size_t)(m->limits.n_row / HEAD_ROWS + 1);
+}
 
 /* The address of one KV head's slot (pool slot number). */
 static inline char *kv_at(const struct bmodel *m, const struct kv_plane *p, int32_t layer, int32_t head, int32_t slot)

@@ -5,11 +5,24 @@
 #include "cpu.h"
 #include "visible.h"
 
+enum { PIECES = 8 }; /* of each product, for a worker */
+
 void cpu_share(const struct worker *w, int32_t n, int32_t *first, int32_t *end)
 {
     int32_t all = pool_size(w->m->b->pool);
     *first = (int32_t)((int64_t)n * w->id / all);
     *end = (int32_t)((int64_t)n * (w->id + 1) / all);
+}
+
+int cpu_take(const struct worker *w, atomic_int *ticket, int32_t n, int32_t *first, int32_t *end)
+{
+    int32_t n_piece = PIECES * pool_size(w->m->b->pool), piece = n / n_piece;
+    piece = (piece + PRODUCT_PANELS) / PRODUCT_PANELS * PRODUCT_PANELS;
+    if (pool_size(w->m->b->pool) == 1)
+        piece = n;
+    *first = atomic_fetch_add_explicit(ticket, piece, memory_order_relaxed);
+    *end = *first + piece < n ? *first + piece : n;
+    return *first < n;
 }
 
 /* ---- Moves and inputs ---- */
@@ -148,6 +161,11 @@ const struct acts *cpu_prepare(struct worker *w, const float *x, size_t stride, 
     return &w->acts;
 }
 
+static atomic_int *ticket(const struct worker *w, int32_t layer, enum ticket t)
+{
+    return &w->m->ticket[layer * N_TICKET + (int32_t)t];
+}
+
 static void product(struct worker *w, const struct product *p, int32_t p0, int32_t p1)
 {
     struct product mine = *p;
@@ -156,15 +174,24 @@ static void product(struct worker *w, const struct product *p, int32_t p0, int32
     product_run(w->m->b->isa, &mine, p0, p1, w->product_buf);
 }
 
-static int32_t overlap(int32_t *p, int32_t first, int32_t end, int32_t n)
+static void whole_product(struct worker *w, atomic_int *t, const struct product *p)
 {
-    int32_t lo = first > 0 ? first : 0, hi = end < n ? end : n;
-    *p = lo;
-    return hi > lo ? hi : lo;
+    int32_t p0, p1;
+    while (cpu_take(w, t, p->w->n_panel, &p0, &p1))
+        product(w, p, p0, p1);
 }
 
-/* The three products read the same activations, so they are shared out as one. */
-static void query_key_value(struct worker *w, const struct layer *y)
+/* x += the product: back into the residual stream. */
+static void add_product(struct worker *w, atomic_int *t, const struct weight *y)
+{
+    struct bmodel *m = w->m;
+    whole_product(w, t,
+                  &(struct product){
+                      .w = y, .out = m->x, .stride = (size_t)m->d.n_embd, .n_out = m->d.n_embd, .how = PRODUCT_ADD});
+}
+
+/* The three products read the same activations, so their panels are handed out as one sequence. */
+static void query_key_value(struct worker *w, atomic_int *t, const struct layer *y)
 {
     struct bmodel *m = w->m;
     const struct product all[] = {
@@ -172,15 +199,15 @@ static void query_key_value(struct worker *w, const struct layer *y)
         {.w = &y->wk, .out = m->k_new, .stride = m->n_kv, .bias = y->bk},
         {.w = &y->wv, .out = m->v_new, .stride = m->n_kv, .bias = y->bv},
     };
-    int32_t first, end, p0;
-    cpu_share(w, y->wq.n_panel + y->wk.n_panel + y->wv.n_panel, &first, &end);
-    for (int i = 0; i < 3; i++) {
-        int32_t n = all[i].w->n_panel, p1 = overlap(&p0, first, end, n);
-        if (p0 < p1)
-            product(w, &all[i], p0, p1);
-        first -= n;
-        end -= n;
-    }
+    int32_t first, end;
+    while (cpu_take(w, t, y->wq.n_panel + y->wk.n_panel + y->wv.n_panel, &first, &end))
+        for (int i = 0, before = 0; i < 3; before += all[i].w->n_panel, i++) {
+            int32_t p0 = first - before, p1 = end - before, n = all[i].w->n_panel;
+            p0 = p0 > 0 ? p0 : 0;
+            p1 = p1 < n ? p1 : n;
+            if (p0 < p1)
+                product(w, &all[i], p0, p1);
+        }
 }
 
 /* ---- Attention ---- */
@@ -281,7 +308,7 @@ static void attend_all(const struct worker *w, int32_t l)
 {
     struct bmodel *m = w->m;
     int32_t n = m->n_chunk * m->d.n_head_kv, i;
-    while ((i = atomic_fetch_add_explicit(&m->next_item[l], 1, memory_order_relaxed)) < n) {
+    while ((i = atomic_fetch_add_explicit(ticket(w, l, TICKET_ATTEND), 1, memory_order_relaxed)) < n) {
         const struct chunk *c = &m->chunk[m->n_chunk - 1 - i / m->d.n_head_kv]; /* the longest of a prompt first */
         if (active(&m->plan->span[c->span], l))
             attend_item(w, l, c, i % m->d.n_head_kv);
@@ -292,10 +319,9 @@ static void layer_attention(struct worker *w, int32_t l)
 {
     struct bmodel *m = w->m;
     const struct layer *y = &m->layer[l];
-    int32_t first, end;
     cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->attn_norm,
                 pack_use(&y->wq) | pack_use(&y->wk) | pack_use(&y->wv));
-    query_key_value(w, y);
+    query_key_value(w, ticket(w, l, TICKET_QKV), y);
     pool_barrier(m->b->pool);
     if (m->split_spans) {
         store_split_spans(w, l);
@@ -304,11 +330,7 @@ static void layer_attention(struct worker *w, int32_t l)
     attend_all(w, l);
     pool_barrier(m->b->pool);
     cpu_prepare(w, m->q, m->n_q, y->wo.n_in, NULL, pack_use(&y->wo));
-    cpu_share(w, y->wo.n_panel, &first, &end);
-    product(w,
-            &(struct product){
-                .w = &y->wo, .out = m->x, .stride = (size_t)m->d.n_embd, .n_out = m->d.n_embd, .how = PRODUCT_ADD},
-            first, end);
+    add_product(w, ticket(w, l, TICKET_WO), &y->wo);
     pool_barrier(m->b->pool);
 }
 
@@ -316,18 +338,12 @@ static void layer_ffn(struct worker *w, int32_t l)
 {
     struct bmodel *m = w->m;
     const struct layer *y = &m->layer[l];
-    int32_t first, end;
     cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->ffn_norm, pack_use(&y->gate) | pack_use(&y->up));
-    cpu_share(w, y->gate.n_panel, &first, &end);
-    product(w, &(struct product){.w = &y->gate, .up = &y->up, .out = m->h, .stride = m->n_ff, .how = PRODUCT_GLU},
-            first, end);
+    whole_product(w, ticket(w, l, TICKET_GLU),
+                  &(struct product){.w = &y->gate, .up = &y->up, .out = m->h, .stride = m->n_ff, .how = PRODUCT_GLU});
     pool_barrier(m->b->pool);
     cpu_prepare(w, m->h, m->n_ff, m->d.n_ff, NULL, pack_use(&y->down));
-    cpu_share(w, y->down.n_panel, &first, &end);
-    product(w,
-            &(struct product){
-                .w = &y->down, .out = m->x, .stride = (size_t)m->d.n_embd, .n_out = m->d.n_embd, .how = PRODUCT_ADD},
-            first, end);
+    add_product(w, ticket(w, l, TICKET_DOWN), &y->down);
     pool_barrier(m->b->pool);
 }
 

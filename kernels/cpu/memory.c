@@ -103,7 +103,7 @@ static void carve_scratch(struct bmodel *m, struct carver *c)
     m->head_row = carve(c, sizeof *m->head_row * n_row);
     m->first_read = carve(c, sizeof *m->first_read * n_row);
     m->next_read = carve(c, sizeof *m->next_read * (size_t)m->limits.n_readout);
-    m->next_item = carve(c, sizeof *m->next_item * (size_t)d->n_layer);
+    m->ticket = carve(c, sizeof *m->ticket * cpu_n_ticket(m));
     carve_acts(m, c, &m->shared, m->limits.n_row);
     int n_worker = pool_size(m->b->pool);
     struct worker none, *all = carve(c, sizeof *all * (size_t)n_worker);

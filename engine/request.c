@@ -332,7 +332,7 @@ int request_build(const struct request_limits *lim, const struct tokenizer *tok,
         init_seq(r, i, lim, tok, rng_mix(seed), &failed);
     if (failed) {
         request_free(r);
-        return err_set(e, ERR_NOMEM, "out of memory for a request of %d tokens", n_prompt + r->p.max_tokens);
+        return err_set(e, ERR_NOMEM, "out of memory for a request of %d tokens", n_prompt + checked.max_tokens);
     }
     r->n_active = r->p.n;
     *out = r;

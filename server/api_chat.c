@@ -43,7 +43,10 @@ static void write_delta(struct job *j, struct text_buf *b, struct choice *ch, co
 
 static void write_opening(struct job *j, struct text_buf *b, int32_t index)
 {
-    tb_printf(b, ",\"choices\":[{\"index\":%d,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]", index);
+    tb_printf(b,
+              ",\"choices\":[{\"index\":%d,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
+              "\"finish_reason\":null}]",
+              index);
 }
 
 static void write_extra(struct job *j, struct text_buf *b)
@@ -140,7 +143,8 @@ static json_t *special_text(const struct tokenizer *tok, int32_t id)
 static json_t *template_vars(struct job *j, json_t *messages, bool generation_prompt)
 {
     const struct tokenizer *tok = engine_tokenizer(j->loop->srv->eng);
-    json_t *vars = json_object(), *extra = json_object_get(j->body, "chat_template_kwargs"), *tools = json_object_get(j->body, "tools");
+    json_t *vars = json_object(), *extra = json_object_get(j->body, "chat_template_kwargs"),
+           *tools = json_object_get(j->body, "tools");
     const char *choice = json_string_value(json_object_get(j->body, "tool_choice"));
     if (json_is_object(extra))
         json_object_update(vars, extra);
@@ -161,7 +165,8 @@ static bool render(struct job *j, struct api_error *e)
     json_t *messages;
     bool generation_prompt = true;
     if (!j->loop->srv->tmpl) {
-        api_fail(e, 400, NULL, "This model has no chat template; start the server with --chat-template, or use /v1/completions.");
+        api_fail(e, 400, NULL,
+                 "This model has no chat template; start the server with --chat-template, or use /v1/completions.");
         return false;
     }
     if (!check_messages(j, &messages, e) || !field_bool(j->body, "add_generation_prompt", &generation_prompt, e))
@@ -171,7 +176,8 @@ static bool render(struct job *j, struct api_error *e)
     int rc = chat_template_render(j->loop->srv->tmpl, vars, NULL, &j->rendered, &n, &err);
     json_decref(vars);
     if (rc) {
-        api_fail(e, rc == -ERR_NOMEM ? 500 : 400, "messages", "The chat template refused the conversation: %s", err.msg);
+        api_fail(e, rc == -ERR_NOMEM ? 500 : 400, "messages", "The chat template refused the conversation: %s",
+                 err.msg);
         return false;
     }
     if (!job_set_prompts(j, 1)) {
@@ -224,11 +230,18 @@ static bool read_logprobs(struct job *j, struct api_error *e)
 
 static bool read_request(struct job *j, struct api_error *e)
 {
-    static const char *const own[] = {"messages", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls", "response_format",
-                                      "chat_template_kwargs", "add_generation_prompt", NULL};
+    static const char *const own[] = {"messages",
+                                      "top_logprobs",
+                                      "tools",
+                                      "tool_choice",
+                                      "parallel_tool_calls",
+                                      "response_format",
+                                      "chat_template_kwargs",
+                                      "add_generation_prompt",
+                                      NULL};
     const struct server *srv = j->loop->srv;
-    if (!params_check_model(j->body, srv, e) || !params_check_unknown(j->body, srv, own, e) || !params_read(j->body, srv, &j->par, e) ||
-        !refuse_unsupported(j, e) || !read_logprobs(j, e) || !render(j, e))
+    if (!params_check_model(j->body, srv, e) || !params_check_unknown(j->body, srv, own, e) ||
+        !params_read(j->body, srv, &j->par, e) || !refuse_unsupported(j, e) || !read_logprobs(j, e) || !render(j, e))
         return false;
     if (!j->par.max_tokens_given)
         j->par.p.max_tokens = -1; /* what is left of the context */

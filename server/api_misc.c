@@ -58,7 +58,8 @@ void api_model(struct call *c)
 
 /* ---- Tokens ---- */
 
-static bool encode(struct call *c, const char *text, size_t n_text, int flags, int32_t **out, size_t *n, struct api_error *e)
+static bool encode(struct call *c, const char *text, size_t n_text, int flags, int32_t **out, size_t *n,
+                   struct api_error *e)
 {
     const struct tokenizer *tok = engine_tokenizer(c->loop->srv->eng);
     size_t cap = n_text + 8; /* a token has at least a byte */
@@ -91,8 +92,8 @@ static bool tokenize_body(struct call *c, const json_t *body, struct text_buf *b
     }
     int32_t *id = NULL;
     size_t n = 0;
-    bool ok = encode(c, json_string_value(text), json_string_length(text), (add_special ? TOK_ADD_SPECIAL : 0) | (parse_special ? TOK_PARSE_SPECIAL : 0),
-                     &id, &n, e);
+    bool ok = encode(c, json_string_value(text), json_string_length(text),
+                     (add_special ? TOK_ADD_SPECIAL : 0) | (parse_special ? TOK_PARSE_SPECIAL : 0), &id, &n, e);
     if (ok) {
         tb_printf(b, "{\"count\":%zu,\"max_model_len\":%d,\"tokens\":", n, engine_n_ctx(srv->eng));
         write_ids(b, id, (int32_t)n);
@@ -144,7 +145,8 @@ static bool detokenize_body(struct call *c, const json_t *body, struct text_buf 
     return ok;
 }
 
-static void answer_body(struct call *c, bool (*make)(struct call *, const json_t *, struct text_buf *, struct api_error *))
+static void answer_body(struct call *c,
+                        bool (*make)(struct call *, const json_t *, struct text_buf *, struct api_error *))
 {
     struct api_error e = {0};
     struct text_buf b = {0};

@@ -74,7 +74,8 @@ struct api_error *api_from_err(struct api_error *e, const struct err *err, const
         return e;
     case ERR_BUSY: {
         bool draining = atomic_load(&srv->state) == SERVER_DRAINING || engine_failed(srv->eng);
-        api_fail(e, draining ? 503 : 429, NULL, "%s", draining ? "The server is shutting down." : "The request queue is full; try again shortly.");
+        api_fail(e, draining ? 503 : 429, NULL, "%s",
+                 draining ? "The server is shutting down." : "The request queue is full; try again shortly.");
         e->retry_after_s = draining ? 10 : 1;
         return e;
     }
@@ -133,7 +134,8 @@ static void queue(struct call *c, int status, struct MHD_Response *r)
 /* MHD frees the body with free(), which is what mem_free is. */
 static struct MHD_Response *response_of(struct text_buf *body)
 {
-    struct MHD_Response *r = MHD_create_response_from_buffer(body->n, body->p, body->p ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *r =
+        MHD_create_response_from_buffer(body->n, body->p, body->p ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
     if (r)
         *body = (struct text_buf){0};
     return r;
@@ -145,7 +147,8 @@ void call_reply(struct call *c, int status, const char *content_type, struct tex
         tb_free(body);
         body->failed = false;
         status = 500;
-        tb_str(body, "{\"error\":{\"message\":\"The server is out of memory.\",\"type\":\"server_error\",\"param\":null,\"code\":null}}");
+        tb_str(body, "{\"error\":{\"message\":\"The server is out of "
+                     "memory.\",\"type\":\"server_error\",\"param\":null,\"code\":null}}");
     }
     struct MHD_Response *r = response_of(body);
     if (!r) {
@@ -360,7 +363,8 @@ static bool refuse_early(struct call *c, struct api_error *e)
  * body is far too large to be worth reading. */
 static bool refuse_at_once(const struct call *c)
 {
-    return MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, "Expect") || declared_length(c) > body_read_limit(c->loop);
+    return MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, "Expect") ||
+           declared_length(c) > body_read_limit(c->loop);
 }
 
 static void dispatch(struct call *c)
@@ -402,8 +406,8 @@ static enum MHD_Result take_body(struct call *c, const char *data, size_t *n_dat
     return MHD_YES;
 }
 
-enum MHD_Result http_handle(void *cls, struct MHD_Connection *mc, const char *url, const char *method, const char *version, const char *data,
-                            size_t *n_data, void **ctx)
+enum MHD_Result http_handle(void *cls, struct MHD_Connection *mc, const char *url, const char *method,
+                            const char *version, const char *data, size_t *n_data, void **ctx)
 {
     struct loop *l = cls;
     struct call *c = *ctx;
@@ -421,7 +425,8 @@ enum MHD_Result http_handle(void *cls, struct MHD_Connection *mc, const char *ur
         return take_body(c, data, n_data);
     if (c->gone)
         return MHD_NO;
-    if (c->seen || c->answered) /* resumed, or refused early; without an answer there was no memory for one: MHD would ask for ever */
+    if (c->seen || c->answered) /* resumed, or refused early; without an answer there was no memory for one: MHD would
+                                   ask for ever */
         return c->answered ? MHD_YES : MHD_NO;
     c->seen = true;
     if (c->sock)

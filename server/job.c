@@ -9,7 +9,10 @@
 #include "mem.h"
 #include "wake.h"
 
-enum { POOL_BYTES = 1 << 15, OUT_LIMIT = 1 << 18 }; /* texts longer than that go to libuv's pool; stream bytes kept for a slow client */
+enum {
+    POOL_BYTES = 1 << 15,
+    OUT_LIMIT = 1 << 18
+}; /* texts longer than that go to libuv's pool; stream bytes kept for a slow client */
 
 /* ---- Life ---- */
 
@@ -75,8 +78,9 @@ static void log_end(const struct job *j)
         n_cached += u.n_cached;
         first_ns = u.first_token_ns > first_ns ? u.first_token_ns : first_ns;
     }
-    log_line(LOG_INFO, "request", "id=%s prompt=%d cached=%d output=%d finish=%s first_ms=%.1f total_ms=%.1f", j->id, n_prompt, n_cached, n_out,
-             j->call && !j->call->gone ? finish_name(j->choice[0].finish) : "client_left", (double)first_ns * 1e-6, (double)(clock_ns() - j->start_ns) * 1e-6);
+    log_line(LOG_INFO, "request", "id=%s prompt=%d cached=%d output=%d finish=%s first_ms=%.1f total_ms=%.1f", j->id,
+             n_prompt, n_cached, n_out, j->call && !j->call->gone ? finish_name(j->choice[0].finish) : "client_left",
+             (double)first_ns * 1e-6, (double)(clock_ns() - j->start_ns) * 1e-6);
 }
 
 /* Once the engine has no request of it and MHD no call. */
@@ -112,7 +116,8 @@ void job_detach(struct call *c)
     cancel_requests(j);
     c->job = NULL;
     j->call = NULL;
-    j->paused = false; /* nobody will read on: what is still said is dropped, and the last request's end frees the job */
+    j->paused =
+        false; /* nobody will read on: what is still said is dropped, and the last request's end frees the job */
     free_if_over(j);
 }
 
@@ -134,8 +139,10 @@ void write_usage(struct job *j, struct text_buf *b)
         n_output += u.n_output;
     }
     tb_printf(b,
-              "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,\"prompt_tokens_details\":{\"cached_tokens\":%lld},"
-              "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}",
+              "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,\"prompt_tokens_details\":{"
+              "\"cached_tokens\":%lld},"
+              "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":0,\"rejected_"
+              "prediction_tokens\":0}}",
               (long long)n_prompt, (long long)n_output, (long long)(n_prompt + n_output), (long long)n_cached);
 }
 
@@ -171,8 +178,8 @@ static void keep_token(struct choice *ch, const struct gen_event *ev, const stru
         ch->failed = true;
         return;
     }
-    ch->token[ch->n_token++] =
-        (struct token_record){.tok = ev->tok, .n_top = ev->n_top, .top0 = ch->n_top, .logprob = ev->logprob, .char_offset = ch->n_char};
+    ch->token[ch->n_token++] = (struct token_record){
+        .tok = ev->tok, .n_top = ev->n_top, .top0 = ch->n_top, .logprob = ev->logprob, .char_offset = ch->n_char};
     ch->n_char += token_chars(tok, ev->tok);
     if (ev->n_top)
         memcpy(ch->top + ch->n_top, ev->top, sizeof *ev->top * (size_t)ev->n_top);
@@ -232,7 +239,8 @@ static void write_stop_reason(const struct job *j, struct text_buf *b, const str
     tb_str(b, "null");
 }
 
-static void stream_chunk(struct job *j, int32_t index, struct choice *ch, const char *text, int32_t n_text, enum finish_reason finish)
+static void stream_chunk(struct job *j, int32_t index, struct choice *ch, const char *text, int32_t n_text,
+                         enum finish_reason finish)
 {
     begin_chunk(j);
     tb_printf(&j->out, ",\"choices\":[{\"index\":%d,", index);
@@ -308,7 +316,8 @@ void job_tick(struct call *c, int64_t now_ns)
 {
     struct job *j = c->job;
     int64_t interval_ns = c->loop->srv->opt->ping_interval * INT64_C(1000000000);
-    if (!j || !j->par.stream || !c->answered || !c->suspended || j->ended || !interval_ns || now_ns - j->last_sent_ns < interval_ns)
+    if (!j || !j->par.stream || !c->answered || !c->suspended || j->ended || !interval_ns ||
+        now_ns - j->last_sent_ns < interval_ns)
         return;
     tb_str(&j->out, ":\n\n");
     j->last_sent_ns = now_ns;
@@ -398,7 +407,9 @@ static void finish(struct job *j)
         return;
     }
     if (failed)
-        j->broken = e.status == 500 ? "The model failed while it was generating." : e.status == 503 ? "The server is shutting down." : "The request ran out of time.";
+        j->broken = e.status == 500   ? "The model failed while it was generating."
+                    : e.status == 503 ? "The server is shutting down."
+                                      : "The request ran out of time.";
     stream_end(j);
 }
 
@@ -413,7 +424,8 @@ static void take_events(struct job *j, int32_t at)
         collect(j, ch, &ev);
         if (!j->par.stream)
             continue;
-        if (j->call && ev.finish != FINISH_CANCELED && ev.finish != FINISH_ERROR && !(ev.finish == FINISH_DEADLINE && !ch->n_generated))
+        if (j->call && ev.finish != FINISH_CANCELED && ev.finish != FINISH_ERROR &&
+            !(ev.finish == FINISH_DEADLINE && !ch->n_generated))
             stream_event(j, k, ch, &ev);
         ch->text.n = 0; /* streamed text is not kept */
     }
@@ -481,7 +493,8 @@ static bool tokenize(struct job *j, struct tok_scratch *scratch, struct api_erro
         }
         if (rc) {
             err.code = rc == -ERR_NOMEM ? ERR_NOMEM : err.code;
-            api_fail(e, rc == -ERR_NOMEM ? 500 : 400, "prompt", "%s", rc == -ERR_NOMEM ? "The server is out of memory." : err.msg);
+            api_fail(e, rc == -ERR_NOMEM ? 500 : 400, "prompt", "%s",
+                     rc == -ERR_NOMEM ? "The server is out of memory." : err.msg);
             return false;
         }
         p->n_tok = (int32_t)n;
@@ -493,8 +506,9 @@ static void create_and_submit(struct job *j)
 {
     struct api_error e = {0};
     if (j->n_prompt > j->loop->srv->opt->max_queue) { /* would be told to try again for ever */
-        call_error(j->call, api_fail(&e, 400, j->format->prompt_field, "%d prompts do not fit the server's queue of %lld.", j->n_prompt,
-                                     (long long)j->loop->srv->opt->max_queue));
+        call_error(j->call,
+                   api_fail(&e, 400, j->format->prompt_field, "%d prompts do not fit the server's queue of %lld.",
+                            j->n_prompt, (long long)j->loop->srv->opt->max_queue));
         return;
     }
     struct err err = {0};

@@ -149,7 +149,8 @@ static void write_top(struct job *j, struct text_buf *b, const struct position *
 }
 
 /* Characters before each token, from the pieces themselves: what a client would see without stop strings. */
-static void write_offsets(struct job *j, struct text_buf *b, const struct choice *ch, int32_t from, int32_t to, const struct prompt *p)
+static void write_offsets(struct job *j, struct text_buf *b, const struct choice *ch, int32_t from, int32_t to,
+                          const struct prompt *p)
 {
     int32_t chars = !p && from < to ? ch->token[from].char_offset : 0;
     for (int32_t i = from; i < to; i++) {
@@ -159,7 +160,8 @@ static void write_offsets(struct job *j, struct text_buf *b, const struct choice
     }
 }
 
-void write_completion_logprobs(struct job *j, struct text_buf *b, const struct choice *ch, int32_t from, int32_t to, const struct prompt *p)
+void write_completion_logprobs(struct job *j, struct text_buf *b, const struct choice *ch, int32_t from, int32_t to,
+                               const struct prompt *p)
 {
     to += p ? p->n_tok : 0;
     tb_str(b, "{\"tokens\":[");

@@ -1,12 +1,13 @@
-/* libmicrohttpd driven by libuv: one daemon, one uv loop, one thread; N of them share the port. The glue and its reasons
- * are in the design notes: MHD's sockets are edge-triggered, so a time-out of 0 means "run me again now"; a suspended
- * connection notices no disconnect, so a timer looks for those. */
+/* libmicrohttpd driven by libuv: one daemon, one uv loop, one thread; N of them share the port. The glue and its
+ * reasons are in the design notes: MHD's sockets are edge-triggered, so a time-out of 0 means "run me again now"; a
+ * suspended connection notices no disconnect, so a timer looks for those. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -66,7 +67,7 @@ static void on_wake(uv_async_t *h)
 
 /* ---- Clients that left, requests that never end, streams that fall silent ---- */
 
-enum { POLL_BATCH = 256 };
+enum { POLL_BATCH = 256, ABANDONED_NS = 500000000 };
 
 static void find_gone(struct loop *l)
 {
@@ -98,12 +99,34 @@ static void close_slow(struct loop *l, int64_t now_ns)
             shutdown(s->fd, SHUT_RDWR);
 }
 
+/* MHD reads edge-triggered and takes a short read for the end of what there is, so it misses a client that left with
+ * its last bytes. Half a request is then all there will ever be. */
+static void close_abandoned(struct loop *l, int64_t now_ns)
+{
+    struct pollfd fd[POLL_BATCH];
+    struct sock *s = l->socks;
+    while (s) {
+        nfds_t n = 0;
+        for (; s && n < POLL_BATCH; s = s->next)
+            if (s->waiting_since_ns && now_ns - s->waiting_since_ns > ABANDONED_NS)
+                fd[n++] = (struct pollfd){.fd = s->fd, .events = POLLRDHUP};
+        if (!n || poll(fd, n, 0) <= 0)
+            continue;
+        for (nfds_t i = 0; i < n; i++) {
+            int unread = 0;
+            if (fd[i].revents && !ioctl(fd[i].fd, FIONREAD, &unread) && !unread)
+                shutdown(fd[i].fd, SHUT_RDWR); /* this it notices */
+        }
+    }
+}
+
 static void on_sweep(uv_timer_t *h)
 {
     struct loop *l = h->data;
     int64_t now_ns = clock_ns();
     find_gone(l);
     close_slow(l, now_ns);
+    close_abandoned(l, now_ns);
     for (struct call *c = l->calls, *next; c; c = next) {
         next = c->next;
         if (c->job)
@@ -152,17 +175,20 @@ static int start_daemon(struct loop *l, struct err *e)
     int rc = listen_address(srv, &addr, &ipv6, e);
     if (rc)
         return rc;
-    unsigned flags = MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | (ipv6 ? MHD_USE_IPv6 : 0);
+    unsigned flags =
+        MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | (ipv6 ? MHD_USE_IPv6 : 0);
     errno = 0;
-    l->daemon = MHD_start_daemon(flags, 0, NULL, NULL, http_handle, l, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL, MHD_OPTION_SOCK_ADDR, &addr,
-                                 MHD_OPTION_NOTIFY_COMPLETED, http_completed, l, MHD_OPTION_NOTIFY_CONNECTION, http_connection, l,
-                                 MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_CONNECTION_LIMIT,
-                                 (unsigned)(srv->opt->max_connections / srv->opt->loops + 1), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                                 (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)srv->opt->idle_timeout,
-                                 MHD_OPTION_LISTEN_BACKLOG_SIZE, (unsigned)BACKLOG, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
-                                 MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+    l->daemon =
+        MHD_start_daemon(flags, 0, NULL, NULL, http_handle, l, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL,
+                         MHD_OPTION_SOCK_ADDR, &addr, MHD_OPTION_NOTIFY_COMPLETED, http_completed, l,
+                         MHD_OPTION_NOTIFY_CONNECTION, http_connection, l, MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u,
+                         MHD_OPTION_CONNECTION_LIMIT, (unsigned)(srv->opt->max_connections / srv->opt->loops + 1),
+                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
+                         (unsigned)srv->opt->idle_timeout, MHD_OPTION_LISTEN_BACKLOG_SIZE, (unsigned)BACKLOG,
+                         MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
     if (!l->daemon)
-        return err_set(e, ERR_IO, "cannot listen on %s port %d: %s", srv->opt->host, srv->port, errno ? strerror(errno) : "libmicrohttpd refused");
+        return err_set(e, ERR_IO, "cannot listen on %s port %d: %s", srv->opt->host, srv->port,
+                       errno ? strerror(errno) : "libmicrohttpd refused");
     srv->port = MHD_get_daemon_info(l->daemon, MHD_DAEMON_INFO_BIND_PORT)->port;
     return 0;
 }

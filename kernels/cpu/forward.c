@@ -17,7 +17,7 @@ void cpu_share(const struct worker *w, int32_t n, int32_t *first, int32_t *end)
 int cpu_take(const struct worker *w, atomic_int *ticket, int32_t n, int32_t *first, int32_t *end)
 {
     int32_t n_piece = PIECES * pool_size(w->m->b->pool), piece = n / n_piece;
-    piece = (piece + PRODUCT_PANELS) / PRODUCT_PANELS * PRODUCT_PANELS;
+    piece = (piece / PRODUCT_PANELS + 1) * PRODUCT_PANELS;
     if (pool_size(w->m->b->pool) == 1)
         piece = n;
     *first = atomic_fetch_add_explicit(ticket, piece, memory_order_relaxed);

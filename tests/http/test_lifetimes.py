@@ -20,7 +20,7 @@ TEXT = "/v1/completions"
 
 
 def fake(*flags, step_us=0, **kw):
-    return Server(FAKE, "--model", MODEL, "--log-level", "warn", *flags, env={"GALLEY_FAKE_STEP_US": str(step_us)}, **kw)
+    return Server(FAKE, "--model", MODEL, *flags, env={"GALLEY_FAKE_STEP_US": str(step_us)}, **kw)
 
 
 def raw(body, head=b"", path=b"/v1/completions"):
@@ -35,6 +35,12 @@ def idle(s):
 def resident_mib(s):
     with open(f"/proc/{s.process.pid}/status") as f:
         return next(int(line.split()[1]) for line in f if line.startswith("VmRSS")) / 1024
+
+
+def is_sanitized(s):
+    """Sanitizers keep freed memory for a while."""
+    with open(f"/proc/{s.process.pid}/maps") as f:
+        return "libasan" in (maps := f.read()) or "libtsan" in maps
 
 
 class SlowReaders(unittest.TestCase):
@@ -64,7 +70,8 @@ class SlowReaders(unittest.TestCase):
         before = resident_mib(s)
         tokens = self.until_stuck(s)
         self.assertLess(tokens, 6000, "the server generates without end for a client that does not read")
-        self.assertLess(resident_mib(s) - before, 30)
+        if not is_sanitized(s):
+            self.assertLess(resident_mib(s) - before, 30)
         self.assertEqual(s.ok(TEXT, {"prompt": "y", "max_tokens": 20, "ignore_eos": True})["usage"]["completion_tokens"], 20)
         data = bytearray()
         while piece := c.recv(1 << 20):

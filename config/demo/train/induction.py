@@ -1,8 +1,8 @@
 """Start the first two layers as a copying circuit instead of from noise.
 
 To edit a text a model must copy it: find where the last words stood before
-and say what came next. Transformers discover this ("induction heads") only
-after tens of millions of tokens, more than the whole budget here, so a few
+and say what came next. Transformers discover this ("induction heads") late,
+after more tokens than the whole budget here, so a few
 heads of the first two layers are set by hand. In layer 0, head h looks h + 1
 tokens back and notes what stands there in dimensions kept free for that. In
 layer 1, head 0 looks for the place whose note equals the current token, and

@@ -1,8 +1,7 @@
 """Muon for matrices inside the blocks, AdamW for embeddings and norms.
 
 Muon turns each update into the nearest orthogonal matrix, so that rare
-directions are learnt as fast as common ones. For a model this small and a
-budget this short, that saves about a third of the tokens AdamW needs.
+directions are learnt as fast as common ones: the budget here is few tokens.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Train the target or the draft; stops and resumes at any step.
 
-    python3 train.py target --work build-demo --steps 1300
+    python3 train.py target --work build-demo --steps 1200
 
 The learning rate stays flat and then falls to nothing over the last part, so
 `--steps` may be lowered on resuming to finish sooner, or raised to go on.
@@ -33,7 +33,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("role", choices=("target", "draft"))
     parser.add_argument("--work", type=Path, default=Path("build-demo"))
-    parser.add_argument("--steps", type=int, default=1300)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--matrix-rate", type=float, default=0.01)
     parser.add_argument("--other-rate", type=float, default=0.001)

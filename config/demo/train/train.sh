@@ -9,8 +9,8 @@ here=$(dirname "$0")
 work=${WORK:-build-demo}
 python=${PYTHON:-python3}
 
-# Keep freed memory in the process: the loss alone frees 60 MB every step, and
-# having the system hand it out again page by page costs a tenth of the time.
+# Keep freed memory in the process: the loss alone frees 60 MB every step, which
+# the system would otherwise hand out again page by page.
 export MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=8000000000
 # Threads that spin at a barrier starve the one they wait for on a busy machine.
 export GOMP_SPINCOUNT=2000

@@ -11,8 +11,8 @@
 #define EACH(F, X)                                                                                                     \
     X(F, 1)                                                                                                            \
     X(F, 2)                                                                                                            \
-    X(F, 3) X(F, 4) X(F, 5) X(F, 6) X(F, 7) X(F, 8) X(F, 9) X(F, 10) X(F, 11) X(F, 12) X(F, 13) X(F, 14) X(F, 15)      \
-        X(F, 16)
+    X(F, 3)                                                                                                            \
+    X(F, 4) X(F, 5) X(F, 6) X(F, 7) X(F, 8) X(F, 9) X(F, 10) X(F, 11) X(F, 12) X(F, 13) X(F, 14) X(F, 15) X(F, 16)
 #else
 #define EACH(F, X) X(F, 1) X(F, 2) X(F, 3) X(F, 4)
 #endif

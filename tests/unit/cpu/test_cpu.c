@@ -81,6 +81,19 @@ static void read_row(struct rig *g, int32_t row)
     rig_read_logits(g, row, N_READ);
     plan_readout(&g->plan, &(struct readout){.kind = READ_HIDDEN, .row = row, .n = g->env.n_embd, .bank = -1}, NULL);
     plan_readout(&g->plan, &(struct readout){.kind = READ_CONTRAST, .row = row, .bank = -1}, NULL);
+    plan_readout(&g->plan, &(struct readout){.kind = READ_SAMPLE, .row = row, .n = 1, .bank = -1}, NULL);
+    plan_readout(&g->plan, &(struct readout){.kind = READ_TOPK, .row = row, .n = 7, .bank = -1}, NULL);
+    plan_readout(&g->plan, &(struct readout){.kind = READ_PROBE, .row = row, .n = 3, .bank = -1},
+                 (int32_t[]){3, 77, V - 1});
+}
+
+static void plan_begin(struct rig *g)
+{
+    plan_reset(&g->plan);
+    struct law l = neutral_law();
+    l.temperature = 0.8f;
+    l.top_p = 0.95f;
+    plan_law(&g->plan, &l, NULL, 0, NULL, 0);
 }
 
 static int32_t random_token(struct rig *g, struct rnd *r)
@@ -96,7 +109,6 @@ static void random_chain(struct rig *g, struct rnd *r, struct seq *q, int n, int
     struct span s = {.ctx_len = q->ctx_len,
                      .n_chain = n,
                      .group = -1,
-                     .law = -1,
                      .layer1 = (int16_t)g->env.n_layer,
                      .attn = full ? ATTN_FULL : ATTN_CAUSAL};
     plan_span(&g->plan, &s);
@@ -114,9 +126,8 @@ static void random_tree(struct rig *g, struct rnd *r, struct seq *q, int n)
 {
     uint64_t vis[PLAN_MAX_TREE];
     int depth[PLAN_MAX_TREE];
-    plan_span(
-        &g->plan,
-        &(struct span){.ctx_len = q->ctx_len, .n_chain = 1, .group = -1, .law = -1, .layer1 = (int16_t)g->env.n_layer});
+    plan_span(&g->plan,
+              &(struct span){.ctx_len = q->ctx_len, .n_chain = 1, .group = -1, .layer1 = (int16_t)g->env.n_layer});
     plan_row(&g->plan, random_token(g, r), q->ctx_len, PARENT_CTX, 0);
     for (int i = 0; i < n; i++) {
         int up = rnd_int(r, -1, i - 1);
@@ -130,7 +141,7 @@ static void random_tree(struct rig *g, struct rnd *r, struct seq *q, int n)
 
 static void random_step(struct rig *g, struct rnd *r, struct seq *seq, int step)
 {
-    plan_reset(&g->plan);
+    plan_begin(g);
     if (step == 2) { /* the last context's first block moves elsewhere */
         plan_kvop(&g->plan, seq[3].bt[0] * BLOCK, (N_BLOCK - 1) * BLOCK, BLOCK);
         seq[3].bt[0] = N_BLOCK - 1;

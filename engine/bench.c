@@ -65,12 +65,19 @@ static int add_chain(struct bench *b, int32_t seq, int32_t ctx, int32_t n, bool 
 {
     struct lane *lane = &b->eng->target;
     struct law greedy = {.temperature = 0, .top_p = 1, .typical_p = 1, .top_h_n = 100, .repetition = 1};
-    struct span s = {.seq = seq, .ctx_len = ctx, .n_chain = n, .n_counted = n, .group = -1, .law = plan_law(&lane->plan, &greedy, NULL, 0, NULL, 0), .layer1 = (int16_t)lane->env.n_layer};
+    struct span s = {.seq = seq,
+                     .ctx_len = ctx,
+                     .n_chain = n,
+                     .n_counted = n,
+                     .group = -1,
+                     .law = plan_law(&lane->plan, &greedy, NULL, 0, NULL, 0),
+                     .layer1 = (int16_t)lane->env.n_layer};
     int32_t row0 = lane->plan.n.n_row;
     if (s.law < 0 || plan_span(&lane->plan, &s) < 0)
         return -ERR_NOMEM;
     for (int32_t i = 0; i < n; i++)
-        if (plan_row(&lane->plan, (seq * 7919 + (ctx + i) * 104729) % lane->env.n_vocab, ctx + i, (int16_t)(i - 1), 0) < 0)
+        if (plan_row(&lane->plan, (seq * 7919 + (ctx + i) * 104729) % lane->env.n_vocab, ctx + i, (int16_t)(i - 1), 0) <
+            0)
             return -ERR_NOMEM;
     if (plan_blocks(&lane->plan, b->block + (size_t)seq * (size_t)b->blocks_per_seq, b->blocks_per_seq) < 0)
         return -ERR_NOMEM;
@@ -132,7 +139,8 @@ static void summarise(double *v, int32_t n, double *median, double *spread)
     *spread = *median > 0 ? (v[n - 1] - v[0]) / *median : 0;
 }
 
-static int measure(struct bench *b, struct bench_row *row, int32_t n_repeat, const uint64_t *buf, int32_t n_thread, size_t weight_bytes, double *read_gbps, struct err *e)
+static int measure(struct bench *b, struct bench_row *row, int32_t n_repeat, const uint64_t *buf, int32_t n_thread,
+                   size_t weight_bytes, double *read_gbps, struct err *e)
 {
     double rate[MAX_REPEAT], roof[MAX_REPEAT], share[MAX_REPEAT], ignored;
     int rc = row->prefill ? fill(b, 1, 0, row->n_token, true, e) : fill(b, row->n_seq, 0, row->depth, false, e);
@@ -157,8 +165,8 @@ static int measure(struct bench *b, struct bench_row *row, int32_t n_repeat, con
     return 0;
 }
 
-static int run_rows(struct bench *b, int32_t n_prefill, const int32_t *depth, const int32_t *batch, int32_t n_repeat, void (*tell)(const struct bench_row *),
-                    struct bench_report *out, struct err *e)
+static int run_rows(struct bench *b, int32_t n_prefill, const int32_t *depth, const int32_t *batch, int32_t n_repeat,
+                    void (*tell)(const struct bench_row *), struct bench_report *out, struct err *e)
 {
     struct backend_stats st;
     b->eng->target.ops->stats(b->eng->target.model, &st);
@@ -194,8 +202,8 @@ static int run_rows(struct bench *b, int32_t n_prefill, const int32_t *depth, co
     return rc;
 }
 
-int engine_bench(const struct engine_options *opt, int32_t n_prefill, const int32_t *depth, const int32_t *batch, int32_t n_repeat, void (*tell)(const struct bench_row *row),
-                 struct bench_report *out, struct err *e)
+int engine_bench(const struct engine_options *opt, int32_t n_prefill, const int32_t *depth, const int32_t *batch,
+                 int32_t n_repeat, void (*tell)(const struct bench_row *row), struct bench_report *out, struct err *e)
 {
     struct engine_options o = *opt;
     struct bench b = {0};
@@ -219,7 +227,8 @@ int engine_bench(const struct engine_options *opt, int32_t n_prefill, const int3
     for (int32_t i = 0; b.block && i < b.blocks_per_seq * widest; i++)
         b.block[i] = i;
     if (!rc)
-        rc = b.block ? run_rows(&b, n_prefill, depth, batch, n_repeat, tell, out, e) : err_set(e, ERR_NOMEM, "out of memory");
+        rc = b.block ? run_rows(&b, n_prefill, depth, batch, n_repeat, tell, out, e)
+                     : err_set(e, ERR_NOMEM, "out of memory");
     mem_free(b.block);
     engine_close(b.eng);
     return rc;

@@ -166,8 +166,8 @@ static void describe_memory(struct engine *eng)
              "scratch    %8.1f MiB   steps of at most %d tokens, %d sequences at once\n",
              info->name, info->architecture, info->quant, (double)info->n_param / 1e6, st.device,
              (double)st.weight_bytes / MIB, (double)st.kv_bytes / MIB, eng->limits.n_block * BLOCK_LEN, BLOCK_LEN,
-             eng->opt.kv_type, eng->limits.n_ctx, (double)st.scratch_bytes / MIB,
-             eng->opt.max_batch_tokens, eng->opt.max_seqs);
+             eng->opt.kv_type, eng->limits.n_ctx, (double)st.scratch_bytes / MIB, eng->opt.max_batch_tokens,
+             eng->opt.max_seqs);
 }
 
 static int check_options(const struct engine_options *o, struct err *e)

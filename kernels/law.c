@@ -276,10 +276,10 @@ static void one_hot(struct law_ws *ws, struct law_dist *out)
     out->n = 1;
 }
 
-/* Scores: processed logits, shifted so that the largest is 0, and divided by the temperature. Returns the argmax, -1 when
- * no token is allowed or the logits are not finite. */
-static int32_t scores(const struct step_plan *p, const struct span *s, int32_t row, const struct law *l, const float *logits,
-                      struct law_ws *ws)
+/* Scores: processed logits, shifted so that the largest is 0, and divided by the temperature. Returns the argmax, -1
+ * when no token is allowed or the logits are not finite. */
+static int32_t scores(const struct step_plan *p, const struct span *s, int32_t row, const struct law *l,
+                      const float *logits, struct law_ws *ws)
 {
     adjust(p, s, row, l, logits, ws);
     int32_t best = argmax(ws->score, ws->n_vocab);
@@ -297,7 +297,8 @@ void law_apply(const struct step_plan *p, const struct span *s, int32_t row, con
                struct law_dist *out)
 {
     const struct law *l = &p->law[s->law];
-    *out = (struct law_dist){.p = ws->p, .score = ws->score, .support = ws->order, .argmax = scores(p, s, row, l, logits, ws)};
+    *out = (struct law_dist){
+        .p = ws->p, .score = ws->score, .support = ws->order, .argmax = scores(p, s, row, l, logits, ws)};
     if (out->argmax < 0)
         return;
     if (l->temperature == 0) {
@@ -346,7 +347,12 @@ struct draw { /* the running argmax of score + noise */
 
 static struct draw draw_begin(const struct law *l, int32_t position, enum noise_stream stream)
 {
-    return (struct draw){.law = l, .position = (uint32_t)position, .stream = (uint32_t)stream, .group = UINT32_MAX, .best = -1, .value = -INFINITY};
+    return (struct draw){.law = l,
+                         .position = (uint32_t)position,
+                         .stream = (uint32_t)stream,
+                         .group = UINT32_MAX,
+                         .best = -1,
+                         .value = -INFINITY};
 }
 
 static void draw_offer(struct draw *d, int32_t t, float score)

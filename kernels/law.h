@@ -33,7 +33,8 @@ void law_apply(const struct step_plan *p, const struct span *s, int32_t row, con
 
 /* The token that law_draw would draw from p for NOISE_TARGET, without computing p where the law truncates nothing. The
  * workspace's last law_dist is lost. */
-int32_t law_sample(const struct step_plan *p, const struct span *s, int32_t row, const float *logits, struct law_ws *ws);
+int32_t law_sample(const struct step_plan *p, const struct span *s, int32_t row, const float *logits,
+                   struct law_ws *ws);
 
 /* A draw from p by the Gumbel-max rule: argmax of ln p + noise(key, position, stream, token), lowest id among equals,
  * so that the token depends on nothing but p, key and position. `skip` (may be NULL) is a bitmap of tokens left out.

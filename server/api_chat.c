@@ -255,15 +255,5 @@ static bool read_request(struct job *j, struct api_error *e)
 
 void api_chat(struct call *c)
 {
-    struct api_error e = {0};
-    json_t *body = body_parse(c, &e);
-    struct job *j = body ? job_new(c, &format, body) : NULL;
-    if (body && !j)
-        api_fail(&e, 500, NULL, "The server is out of memory.");
-    if (!j || !read_request(j, &e)) {
-        call_error(c, &e);
-        job_free(j);
-        return;
-    }
-    job_submit(j);
+    job_run(c, &format, read_request);
 }

@@ -62,8 +62,12 @@ static void write_opening(struct job *j, struct text_buf *b, int32_t index)
     tb_str(b, ",\"logprobs\":null,\"finish_reason\":null}]");
 }
 
-static const struct job_format format = {
-    .id_prefix = "cmpl", .object = "text_completion", .chunk_object = "text_completion", .prompt_field = "prompt", .choice = write_choice, .delta = write_delta};
+static const struct job_format format = {.id_prefix = "cmpl",
+                                         .object = "text_completion",
+                                         .chunk_object = "text_completion",
+                                         .prompt_field = "prompt",
+                                         .choice = write_choice,
+                                         .delta = write_delta};
 static const struct job_format format_echo = {.id_prefix = "cmpl",
                                               .object = "text_completion",
                                               .chunk_object = "text_completion",
@@ -79,7 +83,8 @@ static bool read_one_prompt(struct prompt *p, const json_t *v, struct api_error 
     if (json_is_array(v))
         return token_ids_read(v, "prompt", &p->tok, &p->n_tok, e);
     if (!json_is_string(v)) {
-        api_fail(e, 400, "prompt", "prompt must be a string, an array of strings, an array of token ids, or an array of such arrays");
+        api_fail(e, 400, "prompt",
+                 "prompt must be a string, an array of strings, an array of token ids, or an array of such arrays");
         return false;
     }
     p->text = json_string_value(v);
@@ -98,7 +103,8 @@ static bool read_prompt(struct job *j, struct api_error *e)
     bool many = json_is_array(v) && !json_is_integer(json_array_get(v, 0));
     size_t n = many ? json_array_size(v) : 1;
     if (n < 1 || n > MAX_PROMPTS || (json_is_array(v) && !json_array_size(v))) {
-        api_fail(e, 400, "prompt", n ? "prompt has %zu entries, at most %d are taken" : "prompt is empty", n, MAX_PROMPTS);
+        api_fail(e, 400, "prompt", n ? "prompt has %zu entries, at most %d are taken" : "prompt is empty", n,
+                 MAX_PROMPTS);
         return false;
     }
     if (!job_set_prompts(j, (int32_t)n)) {
@@ -185,8 +191,9 @@ static bool read_request(struct job *j, struct api_error *e)
 {
     static const char *const own[] = {"prompt", "suffix", "echo", "best_of", NULL};
     const struct server *srv = j->loop->srv;
-    if (!params_check_model(j->body, srv, e) || !params_check_unknown(j->body, srv, own, e) || !params_read(j->body, srv, &j->par, e) ||
-        !field_bool(j->body, "echo", &j->echo, e) || !read_prompt(j, e) || !read_suffix(j, e) || !read_logprobs(j, e) || !read_best_of(j, e))
+    if (!params_check_model(j->body, srv, e) || !params_check_unknown(j->body, srv, own, e) ||
+        !params_read(j->body, srv, &j->par, e) || !field_bool(j->body, "echo", &j->echo, e) || !read_prompt(j, e) ||
+        !read_suffix(j, e) || !read_logprobs(j, e) || !read_best_of(j, e))
         return false;
     if (j->par.max_tokens_given && j->par.p.max_tokens == 0 && !j->echo && j->par.p.n_prompt_logprobs < 0) {
         api_fail(e, 400, "max_tokens", "max_tokens 0 needs echo or prompt_logprobs");
@@ -199,15 +206,5 @@ static bool read_request(struct job *j, struct api_error *e)
 
 void api_completions(struct call *c)
 {
-    struct api_error e = {0};
-    json_t *body = body_parse(c, &e);
-    struct job *j = body ? job_new(c, &format, body) : NULL;
-    if (body && !j)
-        api_fail(&e, 500, NULL, "The server is out of memory.");
-    if (!j || !read_request(j, &e)) {
-        call_error(c, &e);
-        job_free(j);
-        return;
-    }
-    job_submit(j);
+    job_run(c, &format, read_request);
 }

@@ -9,7 +9,8 @@ static void head(struct text_buf *b, const char *name, const char *type, const c
     tb_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-static void one(struct text_buf *b, const char *name, const char *type, const char *help, const char *labels, double value)
+static void one(struct text_buf *b, const char *name, const char *type, const char *help, const char *labels,
+                double value)
 {
     head(b, name, type, help);
     tb_printf(b, "%s{%s} ", name, labels);
@@ -17,7 +18,8 @@ static void one(struct text_buf *b, const char *name, const char *type, const ch
     tb_str(b, "\n");
 }
 
-static void write_histogram(struct text_buf *b, const char *name, const char *help, const char *labels, const struct histogram *h)
+static void write_histogram(struct text_buf *b, const char *name, const char *help, const char *labels,
+                            const struct histogram *h)
 {
     uint64_t total = 0;
     head(b, name, "histogram", help);
@@ -37,10 +39,15 @@ static void write_finished(struct text_buf *b, const char *name, const char *lab
     static const struct {
         const char *reason;
         enum finish_reason from;
-    } row[] = {{"stop", FINISH_STOP}, {"length", FINISH_LENGTH}, {"abort", FINISH_CANCELED}, {"deadline", FINISH_DEADLINE}, {"error", FINISH_ERROR}};
+    } row[] = {{"stop", FINISH_STOP},
+               {"length", FINISH_LENGTH},
+               {"abort", FINISH_CANCELED},
+               {"deadline", FINISH_DEADLINE},
+               {"error", FINISH_ERROR}};
     head(b, name, "counter", "Finished sequences by reason.");
     for (size_t i = 0; i < sizeof row / sizeof *row; i++)
-        tb_printf(b, "%s{%s,finished_reason=\"%s\"} %llu\n", name, labels, row[i].reason, (unsigned long long)m->n_finished[row[i].from]);
+        tb_printf(b, "%s{%s,finished_reason=\"%s\"} %llu\n", name, labels, row[i].reason,
+                  (unsigned long long)m->n_finished[row[i].from]);
 }
 
 static void write_engine(struct text_buf *b, const char *labels, const struct engine_metrics *m)
@@ -52,13 +59,17 @@ static void write_engine(struct text_buf *b, const char *labels, const struct en
     one(b, "vllm:gpu_cache_usage_perc", "gauge", "KV blocks in use, the older name.", labels, usage);
     one(b, "vllm:prompt_tokens_total", "counter", "Prompt tokens of finished requests.", labels, m->prompt_tokens.sum);
     one(b, "vllm:generation_tokens_total", "counter", "Tokens generated.", labels, (double)m->n_output_tokens);
-    one(b, "vllm:num_preemptions_total", "counter", "Sequences preempted and recomputed.", labels, (double)m->n_preempted);
-    one(b, "vllm:prefix_cache_queries_total", "counter", "Tokens looked for in the prefix cache.", labels, (double)m->n_cache_query_tokens);
+    one(b, "vllm:num_preemptions_total", "counter", "Sequences preempted and recomputed.", labels,
+        (double)m->n_preempted);
+    one(b, "vllm:prefix_cache_queries_total", "counter", "Tokens looked for in the prefix cache.", labels,
+        (double)m->n_cache_query_tokens);
     one(b, "vllm:prefix_cache_hits_total", "counter", "Tokens found there.", labels, (double)m->n_cache_hit_tokens);
     write_finished(b, "vllm:request_success_total", labels, m);
-    write_histogram(b, "vllm:time_to_first_token_seconds", "From submission to the first token.", labels, &m->first_token_s);
+    write_histogram(b, "vllm:time_to_first_token_seconds", "From submission to the first token.", labels,
+                    &m->first_token_s);
     write_histogram(b, "vllm:inter_token_latency_seconds", "Between tokens of a sequence.", labels, &m->inter_token_s);
-    write_histogram(b, "vllm:time_per_output_token_seconds", "The same, under the older name.", labels, &m->inter_token_s);
+    write_histogram(b, "vllm:time_per_output_token_seconds", "The same, under the older name.", labels,
+                    &m->inter_token_s);
     write_histogram(b, "vllm:e2e_request_latency_seconds", "From submission to the end.", labels, &m->total_s);
     write_histogram(b, "vllm:request_queue_time_seconds", "From submission to the first step.", labels, &m->queue_s);
     write_histogram(b, "vllm:request_prompt_tokens", "Prompt tokens a request.", labels, &m->prompt_tokens);
@@ -66,13 +77,15 @@ static void write_engine(struct text_buf *b, const char *labels, const struct en
     write_histogram(b, "vllm:iteration_tokens_total", "Rows a step.", labels, &m->step_rows);
 
     one(b, "galley_steps_total", "counter", "Steps run.", labels, (double)m->n_steps);
-    one(b, "galley_requests_rejected_total", "counter", "Requests refused: queue full or draining.", labels, (double)m->n_rejected);
+    one(b, "galley_requests_rejected_total", "counter", "Requests refused: queue full or draining.", labels,
+        (double)m->n_rejected);
     one(b, "galley_kv_blocks", "gauge", "KV blocks in all.", labels, m->n_block);
     one(b, "galley_kv_blocks_used", "gauge", "KV blocks held by sequences.", labels, m->n_block_used);
     one(b, "galley_kv_blocks_cached", "gauge", "KV blocks kept for equal prompts.", labels, m->n_block_cached);
     one(b, "galley_kv_block_tokens", "gauge", "Tokens a KV block.", labels, m->block_len);
     head(b, "vllm:cache_config_info", "gauge", "The KV cache's shape.");
-    tb_printf(b, "vllm:cache_config_info{%s,block_size=\"%d\",num_gpu_blocks=\"%d\"} 1\n", labels, m->block_len, m->n_block);
+    tb_printf(b, "vllm:cache_config_info{%s,block_size=\"%d\",num_gpu_blocks=\"%d\"} 1\n", labels, m->block_len,
+              m->n_block);
 }
 
 void api_metrics(struct call *c)
@@ -85,7 +98,8 @@ void api_metrics(struct call *c)
     tb_free(&name);
     head(&b, "galley_http_responses_total", "counter", "HTTP responses by status class.");
     for (int i = 2; i < 6; i++)
-        tb_printf(&b, "galley_http_responses_total{class=\"%dxx\"} %llu\n", i, (unsigned long long)atomic_load(&srv->n_http[i]));
+        tb_printf(&b, "galley_http_responses_total{class=\"%dxx\"} %llu\n", i,
+                  (unsigned long long)atomic_load(&srv->n_http[i]));
     head(&b, "galley_http_connections", "gauge", "Open connections.");
     tb_printf(&b, "galley_http_connections %d\n", atomic_load(&srv->n_conn));
     if (atomic_load(&srv->state) != SERVER_LOADING) {

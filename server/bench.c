@@ -89,10 +89,12 @@ static const char *parse_args(int argc, char **argv, struct bench_args *a)
 static void print_row(const struct bench_row *r)
 {
     if (r->prefill)
-        printf("prefill %6d tokens              %10.1f tok/s  +-%4.1f%%\n", r->n_token, r->tokens_per_s, 50 * r->spread);
+        printf("prefill %6d tokens              %10.1f tok/s  +-%4.1f%%\n", r->n_token, r->tokens_per_s,
+               50 * r->spread);
     else
-        printf("decode  depth %6d  batch %4d   %10.1f tok/s  +-%4.1f%%  %7.2f GB/s of weights, %3.0f%% of the read bandwidth\n", r->depth, r->n_seq, r->tokens_per_s,
-               50 * r->spread, r->weight_gb_per_s, 100 * r->bandwidth_share);
+        printf("decode  depth %6d  batch %4d   %10.1f tok/s  +-%4.1f%%  %7.2f GB/s of weights, %3.0f%% of the read "
+               "bandwidth\n",
+               r->depth, r->n_seq, r->tokens_per_s, 50 * r->spread, r->weight_gb_per_s, 100 * r->bandwidth_share);
     fflush(stdout);
 }
 
@@ -106,8 +108,11 @@ static void print_json(const struct bench_report *rep)
     tb_printf(&b, ",\"read_gb_per_s\":%.3f,\"rows\":[", rep->read_gb_per_s);
     for (int32_t i = 0; i < rep->n_row; i++) {
         const struct bench_row *r = &rep->row[i];
-        tb_printf(&b, "%s{\"work\":\"%s\",\"sequences\":%d,\"depth\":%d,\"tokens\":%d,\"tokens_per_s\":%.3f,\"spread\":%.4f,\"weight_gb_per_s\":%.3f,\"bandwidth_share\":%.4f}",
-                  i ? "," : "", r->prefill ? "prefill" : "decode", r->n_seq, r->depth, r->n_token, r->tokens_per_s, r->spread, r->weight_gb_per_s, r->bandwidth_share);
+        tb_printf(&b,
+                  "%s{\"work\":\"%s\",\"sequences\":%d,\"depth\":%d,\"tokens\":%d,\"tokens_per_s\":%.3f,\"spread\":%."
+                  "4f,\"weight_gb_per_s\":%.3f,\"bandwidth_share\":%.4f}",
+                  i ? "," : "", r->prefill ? "prefill" : "decode", r->n_seq, r->depth, r->n_token, r->tokens_per_s,
+                  r->spread, r->weight_gb_per_s, r->bandwidth_share);
     }
     tb_str(&b, "]}\n");
     fwrite(b.p, 1, b.n, stdout);

@@ -9,10 +9,7 @@
 #include "mem.h"
 #include "wake.h"
 
-enum {
-    POOL_BYTES = 1 << 15,
-    OUT_LIMIT = 1 << 18
-}; /* texts longer than that go to libuv's pool; stream bytes kept for a slow client */
+enum { OUT_LIMIT = 1 << 18 }; /* stream bytes kept for a slow client */
 
 /* ---- Life ---- */
 
@@ -84,7 +81,7 @@ static void log_end(const struct job *j)
 }
 
 /* Once the engine has no request of it and MHD no call. */
-static void free_if_over(struct job *j)
+void job_free_if_over(struct job *j)
 {
     if (j->call || j->working)
         return;
@@ -118,7 +115,7 @@ void job_detach(struct call *c)
     j->call = NULL;
     j->paused =
         false; /* nobody will read on: what is still said is dropped, and the last request's end frees the job */
-    free_if_over(j);
+    job_free_if_over(j);
 }
 
 /* ---- Usage and names ---- */
@@ -312,6 +309,17 @@ static ssize_t stream_read(void *arg, uint64_t pos, char *buf, size_t max)
     return 0;
 }
 
+void job_begin_stream(struct job *j)
+{
+    if (j->format->opening)
+        for (int32_t i = 0; i < j->n_prompt * j->best_of; i++) {
+            begin_chunk(j);
+            j->format->opening(j, &j->out, i);
+            end_chunk(j);
+        }
+    call_stream(j->call, stream_read, j->call);
+}
+
 void job_tick(struct call *c, int64_t now_ns)
 {
     struct job *j = c->job;
@@ -462,7 +470,7 @@ void job_news(struct loop *l)
         if (!j->ended)
             drain_events(j);
         if (!j->call) {
-            free_if_over(j);
+            job_free_if_over(j);
             continue;
         }
         if (j->out.n > before)
@@ -470,125 +478,4 @@ void job_news(struct loop *l)
         if (j->par.stream && j->call->suspended && (j->out.n > 0 || j->ended))
             call_resume(j->call);
     }
-}
-
-/* ---- Submission ---- */
-
-static bool tokenize(struct job *j, struct tok_scratch *scratch, struct api_error *e)
-{
-    const struct tokenizer *tok = engine_tokenizer(j->loop->srv->eng);
-    for (int32_t i = 0; i < j->n_prompt; i++) {
-        struct prompt *p = &j->prompt[i];
-        if (p->tok)
-            continue;
-        size_t cap = p->n_text / 3 + 16, n = 0;
-        int flags = j->encode_special ? TOK_PARSE_SPECIAL : TOK_ADD_SPECIAL;
-        struct err err = {0};
-        int rc = -ERR_TOOLONG;
-        while (rc == -ERR_TOOLONG) {
-            mem_free(p->tok);
-            p->tok = mem_alloc(cap * sizeof *p->tok);
-            rc = p->tok ? tok_encode(tok, p->text, p->n_text, flags, p->tok, cap, &n, scratch, &err) : -ERR_NOMEM;
-            cap = n;
-        }
-        if (rc) {
-            err.code = rc == -ERR_NOMEM ? ERR_NOMEM : err.code;
-            api_fail(e, rc == -ERR_NOMEM ? 500 : 400, "prompt", "%s",
-                     rc == -ERR_NOMEM ? "The server is out of memory." : err.msg);
-            return false;
-        }
-        p->n_tok = (int32_t)n;
-    }
-    return true;
-}
-
-static void create_and_submit(struct job *j)
-{
-    struct api_error e = {0};
-    if (j->n_prompt > j->loop->srv->opt->max_queue) { /* would be told to try again for ever */
-        call_error(j->call,
-                   api_fail(&e, 400, j->format->prompt_field, "%d prompts do not fit the server's queue of %lld.",
-                            j->n_prompt, (long long)j->loop->srv->opt->max_queue));
-        return;
-    }
-    struct err err = {0};
-    struct engine *eng = j->loop->srv->eng;
-    struct gen_params p = j->par.p;
-    p.n = j->best_of;
-    j->choice = mem_calloc((size_t)(j->n_prompt * j->best_of), sizeof *j->choice);
-    int rc = j->choice ? 0 : err_set(&err, ERR_NOMEM, "The server is out of memory.");
-    for (int32_t i = 0; !rc && i < j->n_prompt; i++)
-        rc = request_create(eng, j->prompt[i].tok, j->prompt[i].n_tok, &p, &j->loop->sink, j, &j->prompt[i].r, &err);
-    for (int32_t i = 0; !rc && i < j->n_prompt; i++) {
-        rc = engine_submit(eng, j->prompt[i].r, &err);
-        j->prompt[i].submitted = !rc;
-    }
-    if (rc) {
-        struct call *c = j->call;
-        api_from_err(&e, &err, j->loop->srv);
-        if (j->format->prompt_field && e.param && !strcmp(e.param, "prompt"))
-            e.param = j->format->prompt_field;
-        call_error(c, &e); /* those already submitted are canceled when the call ends */
-        return;
-    }
-    j->last_sent_ns = clock_ns();
-    if (!j->par.stream) {
-        if (!j->call->suspended)
-            call_suspend(j->call);
-        return;
-    }
-    if (j->format->opening)
-        for (int32_t i = 0; i < j->n_prompt * j->best_of; i++) {
-            begin_chunk(j);
-            j->format->opening(j, &j->out, i);
-            end_chunk(j);
-        }
-    call_stream(j->call, stream_read, j->call);
-}
-
-static void work_run(uv_work_t *w) /* libuv's pool */
-{
-    struct job *j = w->data;
-    struct tok_scratch *scratch = tok_scratch_new(engine_tokenizer(j->loop->srv->eng));
-    if (!scratch)
-        api_fail(&j->work_error, 500, NULL, "The server is out of memory.");
-    else
-        tokenize(j, scratch, &j->work_error);
-    tok_scratch_free(scratch);
-}
-
-static void work_done(uv_work_t *w, int status)
-{
-    struct job *j = w->data;
-    j->working = false;
-    if (!j->call || j->call->answered || j->call->gone) {
-        free_if_over(j);
-        return;
-    }
-    if (j->work_error.status)
-        call_error(j->call, &j->work_error);
-    else
-        create_and_submit(j);
-}
-
-void job_submit(struct job *j)
-{
-    struct api_error e = {0};
-    size_t n_text = 0;
-    j->call->job = j;
-    for (int32_t i = 0; i < j->n_prompt; i++)
-        n_text += j->prompt[i].n_text;
-    if (n_text > POOL_BYTES) {
-        j->work.data = j;
-        j->working = true;
-        call_suspend(j->call);
-        uv_queue_work(&j->loop->uv, &j->work, work_run, work_done);
-        return;
-    }
-    if (!j->loop->scratch)
-        call_error(j->call, api_fail(&e, 500, NULL, "The server is out of memory."));
-    else if (!tokenize(j, j->loop->scratch, &e))
-        call_error(j->call, &e);
-    else
-        create_and_submit(j);
 }

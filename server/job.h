@@ -1,18 +1,18 @@
 /* A generation call's life: prompts become requests, events become text, the text becomes one JSON body or a stream.
  * What completions and chat say differently stands in their struct job_format. Owner: the loop. Private to server/.
  *
- * A job outlives its call when the client leaves: its requests are canceled, and the job goes when the engine has handed
- * back the last of them.
+ * A job outlives its call when the client leaves: its requests are canceled, and the job goes when the engine has
+ * handed back the last of them.
  */
 #ifndef GALLEY_JOB_H
 #define GALLEY_JOB_H
 
 #include "params.h"
 
-struct token_record { /* kept when logprobs or token ids were asked for */
+struct token_record {         /* kept when logprobs or token ids were asked for */
     int32_t tok, n_top, top0; /* top[top0 .. top0 + n_top) of the choice */
     float logprob;
-    int32_t char_offset;      /* characters of the pieces before it */
+    int32_t char_offset; /* characters of the pieces before it */
 };
 
 struct choice {
@@ -58,9 +58,9 @@ struct job {
     struct call *call; /* NULL once the client is gone */
     struct loop *loop;
     const struct job_format *format;
-    json_t *body;      /* kept: strings point into it */
+    json_t *body; /* kept: strings point into it */
     struct params par;
-    int32_t best_of;   /* choices generated for each prompt; par.p.n of them returned */
+    int32_t best_of;                         /* choices generated for each prompt; par.p.n of them returned */
     bool echo, has_logprobs, encode_special; /* encode_special: the prompt is a rendered conversation */
     char *rendered;
     struct prompt *prompt;
@@ -68,21 +68,26 @@ struct job {
     struct choice *choice; /* [n_prompt * best_of] */
     char id[64], request_id[80];
     int64_t created_s, start_ns, last_sent_ns;
-    struct text_buf out;   /* stream bytes not yet taken by MHD */
-    bool ended, paused;    /* stream: all is written; events are left in the rings until the client reads on */
-    const char *broken;    /* the answer failed after it had begun: message */
+    struct text_buf out; /* stream bytes not yet taken by MHD */
+    bool ended, paused;  /* stream: all is written; events are left in the rings until the client reads on */
+    const char *broken;  /* the answer failed after it had begun: message */
     uv_work_t work;
     struct api_error work_error;
     bool working;
 };
 
-/* Takes the body's reference. job_submit answers by itself from then on. */
-struct job *job_new(struct call *c, const struct job_format *f, json_t *body);
-void job_free(struct job *j); /* only before job_submit */
-/* Allocates prompts; false: out of memory. */
+/* job_submit.c: a generation endpoint, whole. Parses the body, lets `read` fill the job from it (false: the error is
+ * filled), tokenises, submits, answers. */
+void job_run(struct call *c, const struct job_format *f, bool (*read)(struct job *, struct api_error *));
+/* For `read`: allocates prompts; false: out of memory. */
 bool job_set_prompts(struct job *j, int32_t n);
-/* Tokenises (long texts on libuv's pool), creates and submits the requests, answers or begins the stream. */
-void job_submit(struct job *j);
+
+/* job.c, for job_submit.c. job_new takes the body's reference; job_free is for jobs the engine has nothing of. */
+struct job *job_new(struct call *c, const struct job_format *f, json_t *body);
+void job_free(struct job *j);
+/* Frees the job once neither the engine nor MHD nor the pool has anything of it. */
+void job_free_if_over(struct job *j);
+void job_begin_stream(struct job *j);
 
 /* Pieces shared by the formats. */
 const char *finish_name(enum finish_reason f);

@@ -8,7 +8,8 @@
 void write_chat_logprobs(struct job *j, struct text_buf *b, const struct choice *ch, int32_t from, int32_t to);
 /* {"tokens":[],"token_logprobs":[],"top_logprobs":[],"text_offset":[]}; with p, the prompt's tokens come first (echo).
  * text_offset counts characters. */
-void write_completion_logprobs(struct job *j, struct text_buf *b, const struct choice *ch, int32_t from, int32_t to, const struct prompt *p);
+void write_completion_logprobs(struct job *j, struct text_buf *b, const struct choice *ch, int32_t from, int32_t to,
+                               const struct prompt *p);
 /* vLLM's prompt_logprobs: [null, {"id": {"logprob", "rank", "decoded_token"}, ...}, ...] */
 void write_prompt_logprobs(struct job *j, struct text_buf *b, const struct prompt *p);
 /* Characters that begin in the token's text. */

@@ -28,7 +28,8 @@ static int quantize(int argc, char **argv)
 {
     struct err e = {0};
     if (argc != 3 || !strcmp(argv[0], "--help")) {
-        fprintf(argc == 1 ? stdout : stderr, "usage: galley quantize IN OUT TYPE\n\nTYPE: %s\n", model_quantize_types());
+        fprintf(argc == 1 ? stdout : stderr, "usage: galley quantize IN OUT TYPE\n\nTYPE: %s\n",
+                model_quantize_types());
         return argc == 1 ? 0 : 2;
     }
     if (model_quantize(argv[0], argv[1], argv[2], &e)) {

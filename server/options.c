@@ -12,34 +12,55 @@
 #define MIB (INT64_C(1) << 20)
 
 const struct option option_table[] = {
-    {"model", OPT_STRING, AT(model), 0, 0, NULL, "PATH", NULL, "Model", "GGUF file to serve; without it the bundled demo pair"},
-    {"draft-model", OPT_STRING, AT(draft_model), 0, 0, NULL, "PATH", NULL, "Model", "GGUF file of a small model with the same vocabulary"},
-    {"served-model-name", OPT_STRING, AT(served_model_name), 0, 0, NULL, "NAME", NULL, "Model", "name clients use; the file's own by default"},
-    {"chat-template", OPT_STRING, AT(chat_template), 0, 0, NULL, "PATH", NULL, "Model", "Jinja file used instead of the model's chat template"},
+    {"model", OPT_STRING, AT(model), 0, 0, NULL, "PATH", NULL, "Model",
+     "GGUF file to serve; without it the bundled demo pair"},
+    {"draft-model", OPT_STRING, AT(draft_model), 0, 0, NULL, "PATH", NULL, "Model",
+     "GGUF file of a small model with the same vocabulary"},
+    {"served-model-name", OPT_STRING, AT(served_model_name), 0, 0, NULL, "NAME", NULL, "Model",
+     "name clients use; the file's own by default"},
+    {"chat-template", OPT_STRING, AT(chat_template), 0, 0, NULL, "PATH", NULL, "Model",
+     "Jinja file used instead of the model's chat template"},
     {"backend", OPT_CHOICE, AT(backend), 0, 0, "auto|ref|cpu|cuda", "NAME", "auto", "Compute", "where the model runs"},
     {"threads", OPT_INT, AT(threads), 0, 1024, NULL, "N", "0", "Compute", "worker threads; 0: one for each core"},
-    {"ctx", OPT_INT, AT(ctx), 0, 1 << 24, NULL, "TOKENS", "0", "Memory", "longest sequence; 0: the model's, as far as memory allows"},
-    {"kv-mem", OPT_SIZE, AT(kv_mem), 0, INT64_C(1) << 46, NULL, "BYTES", "0", "Memory", "KV cache, e.g. 512MiB; 0: half of the free memory at most"},
-    {"kv-type", OPT_CHOICE, AT(kv_type), 0, 0, "f32|f16|bf16|q8_0", "TYPE", "f16", "Memory", "element type of the KV cache"},
-    {"no-prefix-cache", OPT_BOOL, AT(no_prefix_cache), 0, 0, NULL, NULL, "false", "Memory", "do not reuse the KV blocks of equal prompts"},
-    {"max-batch-tokens", OPT_INT, AT(max_batch_tokens), 1, 32767, NULL, "N", "512", "Scheduling", "tokens computed in one step"},
+    {"ctx", OPT_INT, AT(ctx), 0, 1 << 24, NULL, "TOKENS", "0", "Memory",
+     "longest sequence; 0: the model's, as far as memory allows"},
+    {"kv-mem", OPT_SIZE, AT(kv_mem), 0, INT64_C(1) << 46, NULL, "BYTES", "0", "Memory",
+     "KV cache, e.g. 512MiB; 0: half of the free memory at most"},
+    {"kv-type", OPT_CHOICE, AT(kv_type), 0, 0, "f32|f16|bf16|q8_0", "TYPE", "f16", "Memory",
+     "element type of the KV cache"},
+    {"no-prefix-cache", OPT_BOOL, AT(no_prefix_cache), 0, 0, NULL, NULL, "false", "Memory",
+     "do not reuse the KV blocks of equal prompts"},
+    {"max-batch-tokens", OPT_INT, AT(max_batch_tokens), 1, 32767, NULL, "N", "512", "Scheduling",
+     "tokens computed in one step"},
     {"max-seqs", OPT_INT, AT(max_seqs), 1, 4096, NULL, "N", "64", "Scheduling", "sequences that run at once"},
-    {"max-queue", OPT_INT, AT(max_queue), 1, 1 << 20, NULL, "N", "1024", "Scheduling", "requests that may wait; more get a 429"},
+    {"max-queue", OPT_INT, AT(max_queue), 1, 1 << 20, NULL, "N", "1024", "Scheduling",
+     "requests that may wait; more get a 429"},
     {"host", OPT_STRING, AT(host), 0, 0, NULL, "ADDRESS", "127.0.0.1", "Server", "IPv4 or IPv6 address to listen on"},
     {"port", OPT_INT, AT(port), 0, 65535, NULL, "N", "8080", "Server", "port; 0 lets the system choose one"},
     {"loops", OPT_INT, AT(loops), 1, 16, NULL, "N", "2", "Server", "event-loop threads"},
-    {"api-key", OPT_STRING, AT(api_key), 0, 0, NULL, "KEYS", NULL, "Server", "comma-separated keys; without it any is accepted"},
-    {"cors-origin", OPT_STRING, AT(cors_origin), 0, 0, NULL, "ORIGIN", "*", "Server", "Access-Control-Allow-Origin; empty: no CORS headers"},
-    {"max-body", OPT_SIZE, AT(max_body), 1024, INT64_C(1) << 32, NULL, "BYTES", "32MiB", "Server", "largest request body"},
-    {"max-connections", OPT_INT, AT(max_connections), 1, 1 << 20, NULL, "N", "10000", "Server", "open connections in all"},
-    {"idle-timeout", OPT_INT, AT(idle_timeout), 1, 86400, NULL, "SECONDS", "60", "Server", "a connection that says nothing is closed"},
-    {"request-timeout", OPT_INT, AT(request_timeout), 0, 86400, NULL, "SECONDS", "600", "Server", "a request that takes longer is ended; 0: never"},
-    {"drain-timeout", OPT_INT, AT(drain_timeout), 0, 86400, NULL, "SECONDS", "30", "Server", "time running requests get after SIGTERM"},
-    {"ping-interval", OPT_INT, AT(ping_interval), 0, 3600, NULL, "SECONDS", "15", "Server", "comment sent on a silent stream; 0: never"},
+    {"api-key", OPT_STRING, AT(api_key), 0, 0, NULL, "KEYS", NULL, "Server",
+     "comma-separated keys; without it any is accepted"},
+    {"cors-origin", OPT_STRING, AT(cors_origin), 0, 0, NULL, "ORIGIN", "*", "Server",
+     "Access-Control-Allow-Origin; empty: no CORS headers"},
+    {"max-body", OPT_SIZE, AT(max_body), 1024, INT64_C(1) << 32, NULL, "BYTES", "32MiB", "Server",
+     "largest request body"},
+    {"max-connections", OPT_INT, AT(max_connections), 1, 1 << 20, NULL, "N", "10000", "Server",
+     "open connections in all"},
+    {"idle-timeout", OPT_INT, AT(idle_timeout), 1, 86400, NULL, "SECONDS", "60", "Server",
+     "a connection that says nothing is closed"},
+    {"request-timeout", OPT_INT, AT(request_timeout), 0, 86400, NULL, "SECONDS", "600", "Server",
+     "a request that takes longer is ended; 0: never"},
+    {"drain-timeout", OPT_INT, AT(drain_timeout), 0, 86400, NULL, "SECONDS", "30", "Server",
+     "time running requests get after SIGTERM"},
+    {"ping-interval", OPT_INT, AT(ping_interval), 0, 3600, NULL, "SECONDS", "15", "Server",
+     "comment sent on a silent stream; 0: never"},
     {"strict", OPT_BOOL, AT(strict), 0, 0, NULL, NULL, "false", "Server", "refuse unknown fields in requests"},
-    {"log-level", OPT_CHOICE, AT(log_level), 0, 0, "debug|info|warn|error", "LEVEL", "info", "Other", "least severe line that is logged"},
-    {"config", OPT_STRING, AT(config), 0, 0, NULL, "FILE", NULL, "Other", "YAML file with these options, one a line: max_seqs: 32"},
-    {"check-config", OPT_BOOL, AT(check_config), 0, 0, NULL, NULL, "false", "Other", "check options and model, print the memory plan, exit"},
+    {"log-level", OPT_CHOICE, AT(log_level), 0, 0, "debug|info|warn|error", "LEVEL", "info", "Other",
+     "least severe line that is logged"},
+    {"config", OPT_STRING, AT(config), 0, 0, NULL, "FILE", NULL, "Other",
+     "YAML file with these options, one a line: max_seqs: 32"},
+    {"check-config", OPT_BOOL, AT(check_config), 0, 0, NULL, NULL, "false", "Other",
+     "check options and model, print the memory plan, exit"},
 };
 const int n_option = sizeof option_table / sizeof *option_table;
 
@@ -103,8 +124,9 @@ static int64_t unit_factor(const char *unit)
     static const struct {
         const char *name;
         int64_t factor;
-    } unit_table[] = {{"", 1},          {"b", 1},          {"k", 1 << 10},         {"kib", 1 << 10},         {"kb", 1000},        {"m", MIB},
-                      {"mib", MIB},     {"mb", 1000000},   {"g", MIB << 10},       {"gib", MIB << 10},       {"gb", 1000000000},  {"t", MIB << 20},
+    } unit_table[] = {{"", 1},           {"b", 1},           {"k", 1 << 10},     {"kib", 1 << 10},
+                      {"kb", 1000},      {"m", MIB},         {"mib", MIB},       {"mb", 1000000},
+                      {"g", MIB << 10},  {"gib", MIB << 10}, {"gb", 1000000000}, {"t", MIB << 20},
                       {"tib", MIB << 20}};
     for (size_t i = 0; i < sizeof unit_table / sizeof *unit_table; i++)
         if (!strcasecmp(unit, unit_table[i].name))
@@ -121,9 +143,11 @@ static int parse_number(const struct option *opt, const char *text, const char *
         return err_set(e, ERR_INVALID, "%s: '%s' is not a whole number", where, text);
     int64_t factor = opt->type == OPT_SIZE ? unit_factor(end) : *end ? 0 : 1;
     if (!factor)
-        return err_set(e, ERR_INVALID, "%s: '%s' ends in '%s'%s", where, text, end, opt->type == OPT_SIZE ? ", which is no unit (KiB, MiB, GiB)" : "");
+        return err_set(e, ERR_INVALID, "%s: '%s' ends in '%s'%s", where, text, end,
+                       opt->type == OPT_SIZE ? ", which is no unit (KiB, MiB, GiB)" : "");
     if (v < opt->lo / factor || v > opt->hi / factor || v * factor < opt->lo)
-        return err_set(e, ERR_INVALID, "%s: %s is outside of %lld to %lld", where, text, (long long)opt->lo, (long long)opt->hi);
+        return err_set(e, ERR_INVALID, "%s: %s is outside of %lld to %lld", where, text, (long long)opt->lo,
+                       (long long)opt->hi);
     *out = v * factor;
     return 0;
 }
@@ -165,7 +189,8 @@ static int set_value(struct options *o, const struct option *opt, const char *te
     return 0;
 }
 
-int option_set(struct options *o, struct option_source *src, int index, const char *text, const char *where, struct err *e)
+int option_set(struct options *o, struct option_source *src, int index, const char *text, const char *where,
+               struct err *e)
 {
     if (src->set[index])
         return err_set(e, ERR_INVALID, "%s: given twice", where);
@@ -178,7 +203,8 @@ int option_set(struct options *o, struct option_source *src, int index, const ch
 static int unknown_flag(const char *name, struct err *e)
 {
     const char *near = option_nearest(name);
-    return err_set(e, ERR_INVALID, "--%s: no such option%s%s%s", name, near ? "; did you mean --" : "", near ? near : "", near ? "?" : "");
+    return err_set(e, ERR_INVALID, "--%s: no such option%s%s%s", name, near ? "; did you mean --" : "",
+                   near ? near : "", near ? "?" : "");
 }
 
 static int parse_flags(struct options *o, struct option_source *src, int argc, char **argv, struct err *e)

@@ -22,12 +22,12 @@ struct options { /* strings are owned; free with options_free */
 enum option_type { OPT_STRING, OPT_INT, OPT_SIZE, OPT_BOOL, OPT_CHOICE };
 
 struct option {
-    const char *name;    /* "max-batch-tokens": --max-batch-tokens, GALLEY_MAX_BATCH_TOKENS, max_batch_tokens: */
+    const char *name; /* "max-batch-tokens": --max-batch-tokens, GALLEY_MAX_BATCH_TOKENS, max_batch_tokens: */
     enum option_type type;
-    size_t offset;       /* in struct options */
-    int64_t lo, hi;      /* OPT_INT, OPT_SIZE */
-    const char *choices; /* OPT_CHOICE: "auto|ref|cpu" */
-    const char *unit;    /* shown as the value in --help */
+    size_t offset;        /* in struct options */
+    int64_t lo, hi;       /* OPT_INT, OPT_SIZE */
+    const char *choices;  /* OPT_CHOICE: "auto|ref|cpu" */
+    const char *unit;     /* shown as the value in --help */
     const char *fallback; /* text of the default, NULL: none */
     const char *group, *help;
 };
@@ -35,8 +35,8 @@ struct option {
 extern const struct option option_table[];
 extern const int n_option;
 
-/* argv[0..n): flags only. Reads the environment and --config as well. Errors name the flag, the variable, or file, line,
- * column and key. */
+/* argv[0..n): flags only. Reads the environment and --config as well. Errors name the flag, the variable, or file,
+ * line, column and key. */
 int options_parse(struct options *o, int argc, char **argv, struct err *e);
 void options_free(struct options *o);
 void options_help(FILE *out);
@@ -45,7 +45,8 @@ void options_help(FILE *out);
 struct option_source {
     bool set[64]; /* by index in the table */
 };
-int option_set(struct options *o, struct option_source *src, int index, const char *text, const char *where, struct err *e);
+int option_set(struct options *o, struct option_source *src, int index, const char *text, const char *where,
+               struct err *e);
 /* Index of the option with this name, '_' and '-' being the same; -1. */
 int option_find(const char *name, size_t len);
 /* The nearest name, for "did you mean"; NULL when nothing is near. */

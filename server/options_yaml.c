@@ -25,14 +25,16 @@ static int next_event(struct reader *r, yaml_event_t *ev)
     return fail_at(r, r->parser.problem_mark, r->parser.problem ? r->parser.problem : "cannot be read");
 }
 
-static int set_pair(struct reader *r, struct options *o, struct option_source *src, const yaml_event_t *key, const yaml_event_t *value)
+static int set_pair(struct reader *r, struct options *o, struct option_source *src, const yaml_event_t *key,
+                    const yaml_event_t *value)
 {
     const char *name = (const char *)key->data.scalar.value;
     char where[512], what[256];
     int at = option_find(name, key->data.scalar.length);
     if (at < 0) {
         const char *near = option_nearest(name);
-        snprintf(what, sizeof what, "%.80s: no such option%s%s%s", name, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+        snprintf(what, sizeof what, "%.80s: no such option%s%s%s", name, near ? "; did you mean " : "",
+                 near ? near : "", near ? "?" : "");
         return fail_at(r, key->start_mark, what);
     }
     if (value->type != YAML_SCALAR_EVENT) {
@@ -43,7 +45,8 @@ static int set_pair(struct reader *r, struct options *o, struct option_source *s
         snprintf(what, sizeof what, "%s: the value contains a NUL", name);
         return fail_at(r, value->start_mark, what);
     }
-    snprintf(where, sizeof where, "%s:%zu:%zu: %s", r->path, value->start_mark.line + 1, value->start_mark.column + 1, name);
+    snprintf(where, sizeof where, "%s:%zu:%zu: %s", r->path, value->start_mark.line + 1, value->start_mark.column + 1,
+             name);
     return option_set(o, src, at, (const char *)value->data.scalar.value, where, r->e);
 }
 

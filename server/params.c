@@ -16,7 +16,8 @@ const json_t *field_get(const json_t *o, const char *name)
 
 static const char *kind_of(const json_t *v)
 {
-    static const char *const name[] = {"an object", "an array", "a string", "an integer", "a number", "true", "false", "null"};
+    static const char *const name[] = {"an object", "an array", "a string", "an integer",
+                                       "a number",  "true",     "false",    "null"};
     return name[json_typeof(v)];
 }
 
@@ -31,12 +32,14 @@ bool field_int(const json_t *o, const char *name, int64_t lo, int64_t hi, int64_
     const json_t *v = field_get(o, name);
     if (!v)
         return true;
-    bool whole = json_is_real(v) && json_real_value(v) == floor(json_real_value(v)) && fabs(json_real_value(v)) < 9e15; /* 10.0 */
+    bool whole = json_is_real(v) && json_real_value(v) == floor(json_real_value(v)) &&
+                 fabs(json_real_value(v)) < 9e15; /* 10.0 */
     if (!json_is_integer(v) && !whole)
         return wrong_type(v, name, "an integer", e);
     int64_t n = whole ? (int64_t)json_real_value(v) : (int64_t)json_integer_value(v);
     if (n < lo || n > hi) {
-        api_fail(e, 400, name, "%s must be at least %lld and at most %lld, not %lld", name, (long long)lo, (long long)hi, (long long)n);
+        api_fail(e, 400, name, "%s must be at least %lld and at most %lld, not %lld", name, (long long)lo,
+                 (long long)hi, (long long)n);
         return false;
     }
     *out = n;
@@ -209,9 +212,11 @@ static bool read_sampling(const json_t *body, struct gen_params *p, struct api_e
     bool ok = field_float(body, "temperature", &p->temperature, e) && field_float(body, "top_p", &p->top_p, e) &&
               field_float(body, "min_p", &p->min_p, e) && field_float(body, "typical_p", &p->typical_p, e) &&
               field_float(body, "top_h", &p->top_h, e) && field_string(body, "top_h_mode", &mode, e) &&
-              field_int32(body, "top_h_n", 1, INT32_MAX, &p->top_h_n, e) && field_int32(body, "top_k", -1, INT32_MAX, &top_k, e) &&
+              field_int32(body, "top_h_n", 1, INT32_MAX, &p->top_h_n, e) &&
+              field_int32(body, "top_k", -1, INT32_MAX, &top_k, e) &&
               field_float(body, "repetition_penalty", &p->repetition_penalty, e) &&
-              field_float(body, "frequency_penalty", &p->frequency_penalty, e) && field_float(body, "presence_penalty", &p->presence_penalty, e);
+              field_float(body, "frequency_penalty", &p->frequency_penalty, e) &&
+              field_float(body, "presence_penalty", &p->presence_penalty, e);
     if (!ok)
         return false;
     p->top_k = top_k < 0 ? 0 : top_k; /* -1 is vLLM's way to say all */
@@ -231,10 +236,11 @@ static bool read_lengths(const json_t *body, struct params *out, const struct se
     out->max_tokens_given = field_get(body, "max_tokens") || field_get(body, "max_completion_tokens");
     bool ok = field_int32(body, "max_tokens", 0, INT32_MAX, &p->max_tokens, e) &&
               field_int32(body, "max_completion_tokens", 0, INT32_MAX, &p->max_tokens, e) &&
-              field_int32(body, "min_tokens", 0, INT32_MAX, &p->min_tokens, e) && field_int32(body, "n", 1, 128, &p->n, e) &&
-              field_bool(body, "ignore_eos", &p->ignore_eos, e) && field_bool(body, "include_stop_str_in_output", &p->include_stop, e) &&
-              field_int32(body, "priority", INT32_MIN, INT32_MAX, &p->priority, e) && field_string(body, "cache_salt", &p->cache_salt, e) &&
-              field_float(body, "timeout", &timeout_s, e);
+              field_int32(body, "min_tokens", 0, INT32_MAX, &p->min_tokens, e) &&
+              field_int32(body, "n", 1, 128, &p->n, e) && field_bool(body, "ignore_eos", &p->ignore_eos, e) &&
+              field_bool(body, "include_stop_str_in_output", &p->include_stop, e) &&
+              field_int32(body, "priority", INT32_MIN, INT32_MAX, &p->priority, e) &&
+              field_string(body, "cache_salt", &p->cache_salt, e) && field_float(body, "timeout", &timeout_s, e);
     if (!ok)
         return false;
     bool skip_special = true;
@@ -260,7 +266,8 @@ static bool read_lengths(const json_t *body, struct params *out, const struct se
 
 static bool read_stream(const json_t *body, struct params *out, struct api_error *e)
 {
-    if (!field_bool(body, "stream", &out->stream, e) || !field_bool(body, "return_token_ids", &out->return_token_ids, e))
+    if (!field_bool(body, "stream", &out->stream, e) ||
+        !field_bool(body, "return_token_ids", &out->return_token_ids, e))
         return false;
     const json_t *opt = field_get(body, "stream_options");
     if (!opt)
@@ -271,17 +278,19 @@ static bool read_stream(const json_t *body, struct params *out, struct api_error
         api_fail(e, 400, "stream_options", "stream_options is only allowed when stream is true");
         return false;
     }
-    return field_bool(opt, "include_usage", &out->include_usage, e) && field_bool(opt, "continuous_usage_stats", &out->continuous_usage, e);
+    return field_bool(opt, "include_usage", &out->include_usage, e) &&
+           field_bool(opt, "continuous_usage_stats", &out->continuous_usage, e);
 }
 
 bool params_read(const json_t *body, const struct server *srv, struct params *out, struct api_error *e)
 {
     *out = (struct params){0};
     gen_params_init(&out->p);
-    if (!read_sampling(body, &out->p, e) || !read_lengths(body, out, srv, e) || !read_stream(body, out, e) || !read_stop(body, out, e) ||
-        !read_stop_ids(body, out, e) || !read_bias(body, out, e))
+    if (!read_sampling(body, &out->p, e) || !read_lengths(body, out, srv, e) || !read_stream(body, out, e) ||
+        !read_stop(body, out, e) || !read_stop_ids(body, out, e) || !read_bias(body, out, e))
         return false;
-    if (field_get(body, "prompt_logprobs") && !field_int32(body, "prompt_logprobs", 0, 20, &out->p.n_prompt_logprobs, e))
+    if (field_get(body, "prompt_logprobs") &&
+        !field_int32(body, "prompt_logprobs", 0, 20, &out->p.n_prompt_logprobs, e))
         return false;
     if (out->stream && out->p.n_prompt_logprobs >= 0) {
         api_fail(e, 400, "prompt_logprobs", "prompt_logprobs cannot be streamed");
@@ -313,12 +322,48 @@ bool params_check_model(const json_t *body, const struct server *srv, struct api
 
 bool params_check_unknown(const json_t *body, const struct server *srv, const char *const *own, struct api_error *e)
 {
-    static const char *const shared[] = {
-        "model", "temperature", "top_p", "min_p", "typical_p", "top_h", "top_h_mode", "top_h_n", "top_k", "repetition_penalty",
-        "frequency_penalty", "presence_penalty", "max_tokens", "max_completion_tokens", "min_tokens", "n", "ignore_eos",
-        "include_stop_str_in_output", "priority", "cache_salt", "timeout", "skip_special_tokens", "seed", "stream", "stream_options",
-        "return_token_ids", "stop", "stop_token_ids", "logit_bias", "prompt_logprobs", "logprobs", "user", "store", "metadata",
-        "safety_identifier", "prompt_cache_key", "service_tier", "verbosity", "reasoning", "reasoning_effort", "modalities", NULL};
+    static const char *const shared[] = {"model",
+                                         "temperature",
+                                         "top_p",
+                                         "min_p",
+                                         "typical_p",
+                                         "top_h",
+                                         "top_h_mode",
+                                         "top_h_n",
+                                         "top_k",
+                                         "repetition_penalty",
+                                         "frequency_penalty",
+                                         "presence_penalty",
+                                         "max_tokens",
+                                         "max_completion_tokens",
+                                         "min_tokens",
+                                         "n",
+                                         "ignore_eos",
+                                         "include_stop_str_in_output",
+                                         "priority",
+                                         "cache_salt",
+                                         "timeout",
+                                         "skip_special_tokens",
+                                         "seed",
+                                         "stream",
+                                         "stream_options",
+                                         "return_token_ids",
+                                         "stop",
+                                         "stop_token_ids",
+                                         "logit_bias",
+                                         "prompt_logprobs",
+                                         "logprobs",
+                                         "user",
+                                         "store",
+                                         "metadata",
+                                         "safety_identifier",
+                                         "prompt_cache_key",
+                                         "service_tier",
+                                         "verbosity",
+                                         "reasoning",
+                                         "reasoning_effort",
+                                         "modalities",
+                                         NULL};
     if (!srv->opt->strict)
         return true;
     const char *key;

@@ -33,7 +33,8 @@ static bool find_demo(const char *file, char *out, size_t size)
 {
     char exe[4096];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    static const char *const relative[] = {"../../../config/demo", "../../config/demo", "../config/demo", "../share/galley/demo"};
+    static const char *const relative[] = {"../../../config/demo", "../../config/demo", "../config/demo",
+                                           "../share/galley/demo"};
     exe[n > 0 ? n : 0] = 0;
     char *slash = strrchr(exe, '/');
     for (size_t i = 0; slash && i < sizeof relative / sizeof *relative; i++) {
@@ -52,7 +53,9 @@ static int choose_model(struct options *o, struct err *e)
     if (o->model)
         return 0;
     if (!find_demo("target.gguf", target, sizeof target))
-        return err_set(e, ERR_NOTFOUND, "--model is not given, and the bundled demo model (target.gguf) was not found beside this binary");
+        return err_set(
+            e, ERR_NOTFOUND,
+            "--model is not given, and the bundled demo model (target.gguf) was not found beside this binary");
     o->model = mem_strdup(target);
     if (!o->draft_model && find_demo("draft.gguf", draft, sizeof draft))
         o->draft_model = mem_strdup(draft);
@@ -85,7 +88,9 @@ static int check_port_free(const struct options *o, struct err *e)
     if (fd >= 0)
         close(fd);
     freeaddrinfo(a);
-    return rc ? err_set(e, ERR_IO, "cannot listen on %s port %d: %s; --port N chooses another", o->host, (int)o->port, strerror(rc)) : 0;
+    return rc ? err_set(e, ERR_IO, "cannot listen on %s port %d: %s; --port N chooses another", o->host, (int)o->port,
+                        strerror(rc))
+              : 0;
 }
 
 struct progress {
@@ -100,7 +105,8 @@ static int show_progress(void *arg, size_t done, size_t total)
     if (percent == p->last_percent || (percent < 100 && clock_ns() - p->start_ns < 200000000))
         return 0; /* small models load before anybody can look */
     p->last_percent = percent;
-    fprintf(stderr, "\rloading  [%-40.*s] %3d%%%s", percent * 40 / 100, "########################################", percent, percent == 100 ? "\n" : "");
+    fprintf(stderr, "\rloading  [%-40.*s] %3d%%%s", percent * 40 / 100, "########################################",
+            percent, percent == 100 ? "\n" : "");
     return 0;
 }
 
@@ -145,7 +151,18 @@ static int open_engine(struct server *srv, const struct backend_ops *ops, struct
 {
     const struct options *o = srv->opt;
     struct progress progress = {.last_percent = -1, .start_ns = clock_ns()};
-    struct engine_options eo = {.model_path = o->model, .draft_path = o->draft_model, .backend = o->backend, .ops = ops, .n_thread = (int32_t)o->threads, .n_ctx = (int32_t)o->ctx, .kv_mem_bytes = (size_t)o->kv_mem, .kv_type = o->kv_type, .max_batch_tokens = (int32_t)o->max_batch_tokens, .max_seqs = (int32_t)o->max_seqs, .max_queue = (int32_t)o->max_queue, .no_prefix_cache = o->no_prefix_cache};
+    struct engine_options eo = {.model_path = o->model,
+                                .draft_path = o->draft_model,
+                                .backend = o->backend,
+                                .ops = ops,
+                                .n_thread = (int32_t)o->threads,
+                                .n_ctx = (int32_t)o->ctx,
+                                .kv_mem_bytes = (size_t)o->kv_mem,
+                                .kv_type = o->kv_type,
+                                .max_batch_tokens = (int32_t)o->max_batch_tokens,
+                                .max_seqs = (int32_t)o->max_seqs,
+                                .max_queue = (int32_t)o->max_queue,
+                                .no_prefix_cache = o->no_prefix_cache};
     if (isatty(STDERR_FILENO)) {
         eo.progress = show_progress;
         eo.progress_arg = &progress;
@@ -188,11 +205,13 @@ static int run_until_signal(struct server *srv, const sigset_t *signals)
         struct timespec second = {.tv_sec = 1};
         int sig = sigtimedwait(signals, NULL, &second);
         if (sig > 0) {
-            log_line(LOG_INFO, "draining", "signal=%d pending=%d limit_s=%lld", sig, engine_n_pending(srv->eng), (long long)srv->opt->drain_timeout);
+            log_line(LOG_INFO, "draining", "signal=%d pending=%d limit_s=%lld", sig, engine_n_pending(srv->eng),
+                     (long long)srv->opt->drain_timeout);
             return 0;
         }
         if (engine_failed(srv->eng)) {
-            log_line(LOG_ERROR, "the back end failed; ending so that a supervisor can restart", "pending=%d", engine_n_pending(srv->eng));
+            log_line(LOG_ERROR, "the back end failed; ending so that a supervisor can restart", "pending=%d",
+                     engine_n_pending(srv->eng));
             sleep(1); /* answers go out */
             return 1;
         }
@@ -226,7 +245,9 @@ static int serve(struct server *srv, const struct backend_ops *ops, const sigset
         return rc;
     fputs(engine_memory_plan(srv->eng), stderr);
     atomic_store(&srv->state, SERVER_READY);
-    log_line(LOG_INFO, "ready", "url=http://%s%s%s:%d model=\"%s\" start_ms=%lld", strchr(srv->opt->host, ':') ? "[" : "", srv->opt->host, strchr(srv->opt->host, ':') ? "]" : "", srv->port, srv->model_name, (long long)((clock_ns() - start_ns) / 1000000));
+    log_line(LOG_INFO, "ready", "url=http://%s%s%s:%d model=\"%s\" start_ms=%lld",
+             strchr(srv->opt->host, ':') ? "[" : "", srv->opt->host, strchr(srv->opt->host, ':') ? "]" : "", srv->port,
+             srv->model_name, (long long)((clock_ns() - start_ns) / 1000000));
     rc = run_until_signal(srv, signals);
     return rc ? err_set(e, ERR_DEVICE, "the back end failed") : 0;
 }

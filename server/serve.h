@@ -1,4 +1,5 @@
-/* The commands: `galley serve`, also what the test server over the fake back end runs, and `galley bench`. Private to server/ and tests/. */
+/* The commands: `galley serve`, also what the test server over the fake back end runs, and `galley bench`. Private to
+ * server/ and tests/. */
 #ifndef GALLEY_SERVE_H
 #define GALLEY_SERVE_H
 

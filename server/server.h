@@ -21,15 +21,15 @@ struct loop;
 
 struct server { /* owner: main. Loops read it; what changes is atomic */
     const struct options *opt;
-    atomic_int state;                 /* enum server_state */
-    struct engine *eng;               /* set before READY, then constant */
-    struct chat_template *tmpl;       /* NULL: the model has none */
-    char model_name[256];             /* what clients call it; set before the loops start if an option gives it */
-    int64_t created_s;                /* for /v1/models */
-    int port;                         /* as bound */
+    atomic_int state;           /* enum server_state */
+    struct engine *eng;         /* set before READY, then constant */
+    struct chat_template *tmpl; /* NULL: the model has none */
+    char model_name[256];       /* what clients call it; set before the loops start if an option gives it */
+    int64_t created_s;          /* for /v1/models */
+    int port;                   /* as bound */
     struct loop *loop[MAX_LOOPS];
     int n_loop;
-    atomic_ullong n_http[6];          /* responses by status class: [2] is 2xx */
+    atomic_ullong n_http[6]; /* responses by status class: [2] is 2xx */
     atomic_int n_conn;
 };
 
@@ -42,17 +42,17 @@ struct loop { /* owner: its own thread, once started */
     uv_prepare_t prepare;
     uv_async_t wake, stop;
     pthread_t thread;
-    struct sink sink;                 /* the engine's news for this loop; the first thing wake() sees */
+    struct sink sink; /* the engine's news for this loop; the first thing wake() sees */
     struct tok_scratch *scratch;
-    struct sock *socks;               /* open connections */
-    struct call *calls;               /* requests being answered */
+    struct sock *socks; /* open connections */
+    struct call *calls; /* requests being answered */
     bool stopping, started;
 };
 
 struct sock { /* a connection; owner: its loop */
     struct sock *prev, *next;
     int fd;
-    int64_t waiting_since_ns;         /* for a whole request; 0 while one is answered */
+    int64_t waiting_since_ns; /* for a whole request; 0 while one is answered */
 };
 
 struct job;
@@ -63,25 +63,25 @@ struct call { /* one HTTP request and its answer; owner: its loop; freed when MH
     struct sock *sock;
     struct MHD_Connection *mhd;
     const struct route *route;
-    const char *method, *path;        /* path without query and trailing slash; borrowed from MHD */
+    const char *method, *path; /* path without query and trailing slash; borrowed from MHD */
     char path_buf[512];
-    struct text_buf body;             /* as received */
-    unsigned long long n_received;    /* of the body, also what was dropped */
+    struct text_buf body;          /* as received */
+    unsigned long long n_received; /* of the body, also what was dropped */
     char request_id[80];
     int64_t start_ns;
     bool seen, answered, suspended, gone; /* gone: the client left while we were suspended */
-    bool refused;                     /* whatever the body says: it is dropped */
+    bool refused;                         /* whatever the body says: it is dropped */
     int status;
-    struct job *job;                  /* generation calls only */
-    struct work *work;                /* tokenising on libuv's pool; NULL: none */
+    struct job *job;   /* generation calls only */
+    struct work *work; /* tokenising on libuv's pool; NULL: none */
 };
 
 struct api_error { /* what a client is told; zeroed: no error */
     int status;
     const char *type, *code, *param; /* static or longer-lived strings; NULL gives null */
     char message[768];
-    int retry_after_s;               /* 429 and 503 */
-    bool no_retry;                   /* x-should-retry: false */
+    int retry_after_s; /* 429 and 503 */
+    bool no_retry;     /* x-should-retry: false */
 };
 
 /* What clients call the model; "" while it loads and no option says it. Any thread. */
@@ -89,8 +89,8 @@ const char *server_model_name(const struct server *srv);
 
 /* ---- http.c: requests in, answers out ---- */
 
-enum MHD_Result http_handle(void *cls, struct MHD_Connection *mc, const char *url, const char *method, const char *version,
-                            const char *data, size_t *n_data, void **ctx);
+enum MHD_Result http_handle(void *cls, struct MHD_Connection *mc, const char *url, const char *method,
+                            const char *version, const char *data, size_t *n_data, void **ctx);
 void http_completed(void *cls, struct MHD_Connection *mc, void **ctx, enum MHD_RequestTerminationCode code);
 void http_connection(void *cls, struct MHD_Connection *mc, void **socket_ctx, enum MHD_ConnectionNotificationCode code);
 
@@ -141,9 +141,9 @@ void api_metrics(struct call *c);
 
 /* ---- job.c: a generation call's life, see job.h ---- */
 
-void job_news(struct loop *l); /* the engine has something to say */
-void job_client_gone(struct call *c); /* of a suspended call: its requests are canceled, MHD ends it soon */
-void job_detach(struct call *c);      /* the call is about to be freed; NULL job is legal */
+void job_news(struct loop *l);                 /* the engine has something to say */
+void job_client_gone(struct call *c);          /* of a suspended call: its requests are canceled, MHD ends it soon */
+void job_detach(struct call *c);               /* the call is about to be freed; NULL job is legal */
 void job_tick(struct call *c, int64_t now_ns); /* pings */
 
 #endif

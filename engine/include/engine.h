@@ -39,7 +39,7 @@ struct engine_options {
     int32_t n_thread;              /* 0: one for each available core */
     int32_t n_ctx;            /* longest sequence, prompt and answer; 0: the model's own, as far as kv memory allows */
     size_t kv_mem_bytes;      /* 0: chosen from n_ctx and free memory */
-    const char *kv_type;              /* element type of K and V: "f16" (NULL), "f32", "bf16" or "q8_0" */
+    const char *kv_type;      /* element type of K and V: "f16" (NULL), "f32", "bf16" or "q8_0" */
     int32_t max_batch_tokens; /* rows of a step; 0: 512 */
     int32_t max_seqs;         /* sequences that run at once; 0: 64 */
     int32_t max_queue;        /* requests that may wait; 0: 1024 */

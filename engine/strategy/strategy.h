@@ -11,8 +11,8 @@ struct strategy_ops {
     size_t state_bytes;
     /* Rows the sequence can use now, at least 1 while it is not finished. */
     int32_t (*want)(const struct seq *s);
-    /* Appends a span of s->n_want rows and its readouts to the plan; sets s->span and s->readout0. -ERR_NOMEM: the plan is
-     * full (the caller takes back what was appended; the sequence waits for the next step). */
+    /* Appends a span of s->n_want rows and its readouts to the plan; sets s->span and s->readout0. -ERR_NOMEM: the plan
+     * is full (the caller takes back what was appended; the sequence waits for the next step). */
     int (*plan)(struct engine *eng, struct seq *s, struct step_plan *p);
     /* Reads the results, commits, accepts tokens; may finish the sequence. */
     void (*settle)(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r);
@@ -24,8 +24,9 @@ extern const struct strategy_ops strategy_plain;
 
 /* The sequence's law as of its last token; returns the plan's index or -ERR_NOMEM. */
 int seq_plan_law(struct seq *s, struct step_plan *p);
-/* The raw log-probabilities that the request asked for, of a sampled token: what SAMPLE (with n = 1) and the TOPK after it
- * returned. top[] needs room for n_logprobs. */
-void read_top(const struct step_plan *p, const struct step_result *r, int32_t readout, struct top_logprob *top, int32_t *n_top);
+/* The raw log-probabilities that the request asked for, of a sampled token: what SAMPLE (with n = 1) and the TOPK after
+ * it returned. top[] needs room for n_logprobs. */
+void read_top(const struct step_plan *p, const struct step_result *r, int32_t readout, struct top_logprob *top,
+              int32_t *n_top);
 
 #endif

@@ -1,6 +1,6 @@
-/* A back end without arithmetic, for tests: a row's logits are a hash of the (position, input) pairs it sees, so that any
- * mistake in a mask, a commit, a fork or a rollback changes the text. It has a real paged pool (one 64-bit value a slot)
- * and takes every plan and readout that the real ones take. About 10^5 steps a second. */
+/* A back end without arithmetic, for tests: a row's logits are a hash of the (position, input) pairs it sees, so that
+ * any mistake in a mask, a commit, a fork or a rollback changes the text. It has a real paged pool (one 64-bit value a
+ * slot) and takes every plan and readout that the real ones take. About 10^5 steps a second. */
 #ifndef GALLEY_FAKE_H
 #define GALLEY_FAKE_H
 

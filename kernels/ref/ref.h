@@ -17,14 +17,14 @@ struct bmodel { /* owner: its backend's caller */
     size_t weight_bytes;
 
     struct kv_config kv;
-    size_t k_row, v_row;  /* bytes of one slot in one layer */
-    char *k, *v;          /* [n_layer][n_slot][row] as stored */
-    float *plane;         /* [n_slot][n_embd] unit-length final hidden states, with hidden_plane */
-    float *bank;          /* [n_bank][n_embd] */
-    char *staging;        /* sources of all moves of a plan */
-    float *x, *tmp;       /* [n_row][n_embd]; scratch */
-    float *score;         /* [n_slot] */
-    float *logits;        /* [n_vocab] */
+    size_t k_row, v_row; /* bytes of one slot in one layer */
+    char *k, *v;         /* [n_layer][n_slot][row] as stored */
+    float *plane;        /* [n_slot][n_embd] unit-length final hidden states, with hidden_plane */
+    float *bank;         /* [n_bank][n_embd] */
+    char *staging;       /* sources of all moves of a plan */
+    float *x, *tmp;      /* [n_row][n_embd]; scratch */
+    float *score;        /* [n_slot] */
+    float *logits;       /* [n_vocab] */
     struct readout_ws readout;
     const struct step_plan *plan; /* from submit to wait */
 };

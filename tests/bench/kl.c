@@ -2,8 +2,8 @@
  *
  *     build/release/tests/bench/kl REFERENCE.gguf OTHER.gguf TEXT [BACKEND]
  *
- * Prints the mean over positions of KL(p_reference || p_other) in nats, the largest, and how often the top token agrees.
- * The text is cut into windows of 256 tokens. */
+ * Prints the mean over positions of KL(p_reference || p_other) in nats, the largest, and how often the top token
+ * agrees. The text is cut into windows of 256 tokens. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,14 +33,21 @@ static void runner_open(struct runner *r, const char *path, const char *backend)
     if (model_open(path, &r->m, &e) || !(r->ops = backend_find(backend, &e)))
         die(&e);
     int32_t v = r->m.desc.n_vocab, n_list = (v + PLAN_MAX_LIST - 1) / PLAN_MAX_LIST;
-    struct plan_limits l = {.n_span = 1, .n_row = WINDOW, .n_kvop = 1, .n_readout = WINDOW * n_list, .n_list = WINDOW * v, .n_bt = WINDOW / BLOCK_LEN,
-                            .n_out_f = WINDOW * v, .n_out_i = WINDOW * v, .n_vocab = v};
+    struct plan_limits l = {.n_span = 1,
+                            .n_row = WINDOW,
+                            .n_kvop = 1,
+                            .n_readout = WINDOW * n_list,
+                            .n_list = WINDOW * v,
+                            .n_bt = WINDOW / BLOCK_LEN,
+                            .n_out_f = WINDOW * v,
+                            .n_out_i = WINDOW * v,
+                            .n_vocab = v};
     struct backend_options opt = {.limits = l};
     struct kv_config kv = {.block_len = BLOCK_LEN, .n_block = WINDOW / BLOCK_LEN, .k_type = DT_F32, .v_type = DT_F32};
     r->out.f = malloc(sizeof(float) * (size_t)l.n_out_f);
     r->out.i = malloc(sizeof(int32_t) * (size_t)l.n_out_i);
-    if (r->ops->open(&opt, &r->b, &e) || r->ops->load(r->b, &r->m.desc, &r->m.w, NULL, NULL, &r->bm, &e) || r->ops->kv_create(r->bm, &kv, &e) ||
-        plan_create(&r->plan, &l, &e))
+    if (r->ops->open(&opt, &r->b, &e) || r->ops->load(r->b, &r->m.desc, &r->m.w, NULL, NULL, &r->bm, &e) ||
+        r->ops->kv_create(r->bm, &kv, &e) || plan_create(&r->plan, &l, &e))
         die(&e);
 }
 
@@ -52,7 +59,9 @@ static void runner_step(struct runner *r, const int32_t *tok, int32_t n)
     for (int32_t i = 0; i < WINDOW / BLOCK_LEN; i++)
         bt[i] = i;
     plan_reset(&r->plan);
-    plan_span(&r->plan, &(struct span){.n_chain = n, .n_counted = n, .group = -1, .law = -1, .layer1 = (int16_t)r->m.desc.n_layer});
+    plan_span(
+        &r->plan,
+        &(struct span){.n_chain = n, .n_counted = n, .group = -1, .law = -1, .layer1 = (int16_t)r->m.desc.n_layer});
     for (int32_t i = 0; i < n; i++)
         plan_row(&r->plan, tok[i], i, (int16_t)(i - 1), 0);
     plan_blocks(&r->plan, bt, WINDOW / BLOCK_LEN);
@@ -61,7 +70,8 @@ static void runner_step(struct runner *r, const int32_t *tok, int32_t n)
             int32_t k = v - at < PLAN_MAX_LIST ? v - at : PLAN_MAX_LIST;
             for (int32_t j = 0; j < k; j++)
                 list[j] = at + j;
-            plan_readout(&r->plan, &(struct readout){.kind = READ_LOGPROB, .raw = 1, .row = i, .n = k, .bank = -1}, list);
+            plan_readout(&r->plan, &(struct readout){.kind = READ_LOGPROB, .raw = 1, .row = i, .n = k, .bank = -1},
+                         list);
         }
     if (r->ops->submit(r->bm, &r->plan, &e) || r->ops->wait(r->bm, &r->out, &e))
         die(&e);
@@ -82,7 +92,8 @@ int main(int argc, char **argv)
     int32_t *tok = malloc(sizeof *tok * (n_text + 1)), v = a.m.desc.n_vocab;
     struct err e = {0};
     struct tok_scratch *scratch = tok_scratch_new(a.m.tok);
-    if (!n_text || v != b.m.desc.n_vocab || tok_encode(a.m.tok, text, n_text, TOK_PARSE_SPECIAL, tok, n_text + 1, &n_tok, scratch, &e)) {
+    if (!n_text || v != b.m.desc.n_vocab ||
+        tok_encode(a.m.tok, text, n_text, TOK_PARSE_SPECIAL, tok, n_text + 1, &n_tok, scratch, &e)) {
         fprintf(stderr, "kl: cannot read %s, or the vocabularies differ\n", argv[3]);
         return 1;
     }
@@ -107,6 +118,7 @@ int main(int argc, char **argv)
             n_pos++;
         }
     }
-    printf("mean KL %.3e nats, largest %.3e, top token equal %.2f%%, %zu positions\n", sum / (double)n_pos, worst, 100.0 * (double)n_same / (double)n_pos, n_pos);
+    printf("mean KL %.3e nats, largest %.3e, top token equal %.2f%%, %zu positions\n", sum / (double)n_pos, worst,
+           100.0 * (double)n_same / (double)n_pos, n_pos);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* Logits against transformers' for a model of each family (golden/logits/make.py): in f32, max |difference| at most 1e-4 of
- * max |logit|, and the same top token wherever its lead exceeds that. */
+/* Logits against transformers' for a model of each family (golden/logits/make.py): in f32, max |difference| at most
+ * 1e-4 of max |logit|, and the same top token wherever its lead exceeds that. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -47,9 +47,14 @@ static void run_model(const struct backend_ops *ops, const struct model *m, cons
             int32_t n = g->n_vocab - at < PLAN_MAX_LIST ? g->n_vocab - at : PLAN_MAX_LIST;
             for (int32_t i = 0; i < n; i++)
                 list[i] = at + i;
-            ck_assert_int_ge(plan_readout(&rig.plan, &(struct readout){.kind = READ_LOGPROB, .raw = 1, .row = r, .n = n, .bank = -1}, list), 0);
+            ck_assert_int_ge(
+                plan_readout(&rig.plan, &(struct readout){.kind = READ_LOGPROB, .raw = 1, .row = r, .n = n, .bank = -1},
+                             list),
+                0);
         }
-        ck_assert_int_ge(plan_readout(&rig.plan, &(struct readout){.kind = READ_TOPK, .raw = 1, .row = r, .n = 1, .bank = -1}, NULL), 0);
+        ck_assert_int_ge(
+            plan_readout(&rig.plan, &(struct readout){.kind = READ_TOPK, .raw = 1, .row = r, .n = 1, .bank = -1}, NULL),
+            0);
     }
     rig_step(&rig);
     float *f = rig.out.f;

@@ -20,7 +20,12 @@ static void on_wake(struct sink *s)
 void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs)
 {
     struct err e = {0};
-    struct engine_options opt = {.model_path = path, .ops = rig_ops, .n_thread = 2, .n_ctx = n_ctx, .max_batch_tokens = batch, .max_seqs = max_seqs};
+    struct engine_options opt = {.model_path = path,
+                                 .ops = rig_ops,
+                                 .n_thread = 2,
+                                 .n_ctx = n_ctx,
+                                 .max_batch_tokens = batch,
+                                 .max_seqs = max_seqs};
     ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
     /* The option is in bytes: what n_block blocks take on this back end. */
     struct kv_config kv = {.block_len = eng->limits.block_len, .n_block = n_block, .k_type = DT_F16, .v_type = DT_F16};

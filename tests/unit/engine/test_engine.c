@@ -342,7 +342,7 @@ START_TEST(bad_requests_are_refused_by_name)
 #define REFUSED(change, code, field)                                                                                   \
     p = good;                                                                                                          \
     change;                                                                                                            \
-    ck_assert_int_eq(request_create(eng, prompt, 4, &p, &rig_sink, NULL, &r, &e), -(code));                                \
+    ck_assert_int_eq(request_create(eng, prompt, 4, &p, &rig_sink, NULL, &r, &e), -(code));                            \
     ck_assert_msg(strstr(e.msg, field) != NULL, "%s", e.msg);
     REFUSED(p.temperature = -1, ERR_INVALID, "temperature")
     REFUSED(p.temperature = NAN, ERR_INVALID, "temperature")

@@ -25,7 +25,8 @@ START_TEST(strings_are_escaped_and_repaired)
     ck_assert_str_eq(text(), "\"a\\\"b\\\\c\\n\\t\\u0001\\u007f\"");
     tb_json(&b, "R\xC3\xA4ksm\xF0\x9F\xA6\x8A", 10);
     ck_assert_str_eq(text(), "\"R\xC3\xA4ksm\xF0\x9F\xA6\x8A\"");
-    static const char *const broken[] = {"\x80", "\xC3", "\xC0\xAF", "\xED\xA0\x80", "\xF5\x80\x80\x80", "\xF0\x9F\xA6"};
+    static const char *const broken[] = {"\x80",        "\xC3", "\xC0\xAF", "\xED\xA0\x80", "\xF5\x80\x80\x80",
+                                         "\xF0\x9F\xA6"};
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         tb_json(&b, broken[i], strlen(broken[i]));
         ck_assert_ptr_nonnull(strstr(text(), "\xEF\xBF\xBD"));

@@ -14,7 +14,7 @@ for arg in "$@"; do
 done
 
 passed=0 failed=0 skipped=0
-export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1:suppressions=$PWD/tests/tsan.supp
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS="halt_on_error=1:suppressions=$PWD/tests/tsan.supp"
 
 # count LABEL LOG: adds meson's summary to ours.
 count() {

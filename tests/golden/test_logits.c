@@ -7,6 +7,7 @@
 
 #include "model/model.h"
 #include "random_plan.h"
+#include "../unit/suite.h"
 
 static const char *const families[] = {"llama", "llama3", "mistral", "qwen2", "qwen3"};
 enum { N_FAMILY = sizeof families / sizeof *families, BLOCK_LEN = 16, N_BLOCK = 8 };
@@ -131,14 +132,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("logits");
-    tcase_set_timeout(tc, 100);
     tcase_add_test(tc, ref_equals_transformers);
     tcase_add_test(tc, cpu_equals_transformers);
-    Suite *s = suite_create("logits");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

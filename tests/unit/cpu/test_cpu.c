@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "random_plan.h"
+#include "../suite.h"
 
 extern const struct backend_ops backend_cpu, backend_ref;
 
@@ -373,17 +374,10 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("cpu");
-    tcase_set_timeout(tc, 250);
     tcase_add_loop_test(tc, cpu_is_near_ref, 0, N_CONFIG * N_ISA);
     tcase_add_loop_test(tc, instruction_sets_and_workers_give_the_same_bits, 0, N_CONFIG);
     tcase_add_loop_test(tc, row_counts_give_the_same_bits, 0, 5);
     tcase_add_loop_test(tc, a_large_batch_gives_the_same_bits, 0, 3);
     tcase_add_test(tc, loading_reports_and_can_be_stopped);
-    Suite *s = suite_create("cpu");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

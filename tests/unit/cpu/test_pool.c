@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "pool.h"
+#include "../suite.h"
 
 enum { MAX_WORKER = 7 };
 
@@ -107,16 +108,9 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("pool");
-    tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, barriers_separate_phases, 1, MAX_WORKER + 1);
     tcase_add_loop_test(tc, every_worker_runs_each_region_once, 1, MAX_WORKER + 1);
     tcase_add_test(tc, two_pools_at_once);
     tcase_add_test(tc, a_pool_can_come_and_go);
-    Suite *s = suite_create("pool");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

@@ -8,6 +8,7 @@
 #include "isa.h"
 #include "random_plan.h"
 #include "weight.h"
+#include "../suite.h"
 
 static const int types[N_PACK] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q5_K, DT_Q6_K};
 static struct rnd rnd;
@@ -302,17 +303,10 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("product");
-    tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, a_packed_row_is_what_the_file_says, 0, N_PACK);
     tcase_add_loop_test(tc, a_product_is_its_scalar_restatement, 0, N_PACK);
     tcase_add_test(tc, activations_have_one_scale_for_each_32);
     tcase_add_test(tc, an_unknown_instruction_set_is_refused);
     tcase_add_test(tc, silu_is_near_its_definition);
-    Suite *s = suite_create("product");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

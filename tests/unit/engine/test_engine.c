@@ -12,6 +12,7 @@
 #include "mem.h"
 #include "random_plan.h"
 #include "tiny_gguf.h"
+#include "../suite.h"
 
 static void random_prompt(struct rnd *r, int32_t *tok, int32_t n)
 {
@@ -471,7 +472,6 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("engine");
-    tcase_set_timeout(tc, 200);
     tcase_add_checked_fixture(tc, rig_setup, rig_teardown);
     tcase_add_test(tc, equals_the_oracle_greedy_and_sampled);
     tcase_add_loop_test(tc, company_changes_nothing, 0, 3);
@@ -485,11 +485,5 @@ int main(void)
     tcase_add_test(tc, a_slow_reader_pauses_only_itself);
     tcase_add_test(tc, steps_allocate_nothing);
     tcase_add_test(tc, real_thread_serves_and_stops);
-    Suite *s = suite_create("engine");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

@@ -5,6 +5,7 @@
 
 #include "kv.h"
 #include "random_plan.h"
+#include "../suite.h"
 
 enum { LEN = 4, N_BLOCK = 24, N_SEQ = 8, MAX_TOK = 40 };
 static struct kv_pool pool;
@@ -138,11 +139,5 @@ int main(void)
     tcase_add_test(tc, the_least_recently_used_leaf_goes_first);
     tcase_add_test(tc, salts_do_not_see_each_other);
     tcase_add_test(tc, an_exhausted_pool_says_so);
-    Suite *s = suite_create("kv");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

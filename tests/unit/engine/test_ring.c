@@ -6,6 +6,7 @@
 
 #include "random_plan.h"
 #include "ring.h"
+#include "../suite.h"
 
 enum { CAP = 1024, N = 20000 };
 static _Alignas(8) char buf[CAP];
@@ -81,11 +82,5 @@ int main(void)
     TCase *tc = tcase_create("ring");
     tcase_add_test(tc, records_arrive_whole_and_in_order);
     tcase_add_test(tc, room_for_two_means_a_record_fits);
-    Suite *s = suite_create("ring");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

@@ -4,6 +4,7 @@
 
 #include "random_plan.h"
 #include "text/stop.h"
+#include "../suite.h"
 
 static char held[1024], all[4096];
 
@@ -80,11 +81,5 @@ int main(void)
     TCase *tc = tcase_create("stop");
     tcase_add_test(tc, text_ends_before_the_first_stop);
     tcase_add_test(tc, without_stops_text_passes_untouched);
-    Suite *s = suite_create("stop");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

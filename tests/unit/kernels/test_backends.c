@@ -7,6 +7,7 @@
 
 #include "fake.h"
 #include "random_plan.h"
+#include "../suite.h"
 
 extern const struct backend_ops backend_cpu, backend_ref;
 
@@ -366,7 +367,6 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("backends");
-    tcase_set_timeout(tc, 100);
     tcase_add_loop_test(tc, chunked_equals_whole, 0, N_CONFIG);
     tcase_add_loop_test(tc, a_batch_changes_nothing, 0, N_CONFIG);
     tcase_add_loop_test(tc, a_tree_equals_each_path_alone, 0, N_CONFIG);
@@ -376,11 +376,5 @@ int main(void)
     tcase_add_loop_test(tc, an_early_exit_resumes_from_the_bank, 0, N_CONFIG);
     tcase_add_loop_test(tc, contrast_is_the_largest_cosine, 0, N_CONFIG);
     tcase_add_loop_test(tc, another_context_gives_other_logits, 0, N_CONFIG);
-    Suite *s = suite_create("backends");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

@@ -8,6 +8,7 @@
 #include "mem.h"
 #include "queue.h"
 #include "rng.h"
+#include "../suite.h"
 
 START_TEST(philox_known_answers)
 {
@@ -135,11 +136,5 @@ int main(void)
     tcase_add_test(tc, warm_arena_allocates_nothing);
     tcase_add_test(tc, queue_keeps_each_producers_order);
     tcase_add_test(tc, err_formats_and_returns_the_negative_code);
-    Suite *s = suite_create("base");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

@@ -8,6 +8,7 @@
 #include "random_plan.h"
 #include "readout.h"
 #include "rng.h"
+#include "../suite.h"
 
 enum { V = 60 };
 static struct step_plan p;
@@ -418,11 +419,5 @@ int main(void)
     tcase_add_test(tc, a_draw_depends_on_key_and_position_only);
     tcase_add_test(tc, sampling_alone_draws_the_same_token);
     tcase_add_test(tc, readouts_agree_with_the_law);
-    Suite *s = suite_create("law");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "random_plan.h"
+#include "../suite.h"
 
 enum { V = 50 };
 static const struct plan_env env = {
@@ -247,11 +248,5 @@ int main(void)
     tcase_add_test(tc, a_full_plan_refuses_and_stays_whole);
     tcase_add_test(tc, dump_and_parse_round_trip);
     tcase_add_test(tc, equal_masks_are_stored_once);
-    Suite *s = suite_create("plan");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

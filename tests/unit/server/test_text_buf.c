@@ -6,6 +6,7 @@
 
 #include "mem.h"
 #include "text_buf.h"
+#include "../suite.h"
 
 static struct text_buf b;
 
@@ -76,11 +77,5 @@ int main(void)
     tcase_add_test(tc, strings_are_escaped_and_repaired);
     tcase_add_test(tc, numbers_read_back_exactly);
     tcase_add_test(tc, out_of_memory_is_remembered);
-    Suite *s = suite_create("text_buf");
-    suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_ENV);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(tc);
 }

@@ -4,7 +4,7 @@
 #include <time.h>
 
 #include "mem.h"
-#include "suite.h"
+#include "../suite.h"
 #include "text/tok_impl.h"
 #include "tok_help.h"
 

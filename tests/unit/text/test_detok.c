@@ -2,7 +2,7 @@
  */
 #include <check.h>
 
-#include "suite.h"
+#include "../suite.h"
 #include "text/utf8.h"
 #include "tok_help.h"
 

@@ -7,7 +7,7 @@
 
 #include "dtype.h"
 #include "rng.h"
-#include "suite.h"
+#include "../suite.h"
 
 static const int all_types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q5_K, DT_Q6_K};
 enum { N_TYPE = sizeof all_types / sizeof all_types[0], N = 256 * 64 };

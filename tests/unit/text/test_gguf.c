@@ -9,7 +9,7 @@
 #include "mem.h"
 #include "model/gguf.h"
 #include "model/gguf_write.h"
-#include "suite.h"
+#include "../suite.h"
 
 /* ---- files made byte by byte ---- */
 

@@ -1,7 +1,7 @@
 /* engine/text/pretoken.c: the same cuts as Hugging Face's tokenizers, and none that takes quadratic time. */
 #include <check.h>
 
-#include "suite.h"
+#include "../suite.h"
 #include "text/tok_impl.h"
 #include "tok_help.h"
 

@@ -11,7 +11,7 @@
 #include "model/gguf_write.h"
 #include "quantize.h"
 #include "rng.h"
-#include "suite.h"
+#include "../suite.h"
 
 static char in_path[256], out_path[256], again_path[256];
 

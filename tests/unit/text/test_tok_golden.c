@@ -2,7 +2,7 @@
 #include <check.h>
 #include <time.h>
 
-#include "suite.h"
+#include "../suite.h"
 #include "tok_help.h"
 
 static char *read_file(const char *name, const char *ext)

@@ -3,7 +3,7 @@
 #include <pthread.h>
 
 #include "mem.h"
-#include "suite.h"
+#include "../suite.h"
 #include "text/tok_impl.h"
 #include "tok_help.h"
 

@@ -145,11 +145,6 @@ int32_t engine_n_ctx(const struct engine *eng)
     return eng->limits.n_ctx;
 }
 
-int32_t engine_max_seqs(const struct engine *eng)
-{
-    return eng->limits.max_seqs;
-}
-
 int64_t engine_heartbeat_age_ns(const struct engine *eng)
 {
     return clock_ns() - atomic_load_explicit(&eng->heartbeat_ns, memory_order_relaxed);

@@ -260,7 +260,6 @@ static void init_seq(struct request *r, int32_t choice, const struct request_lim
     s->out = copy(r, NULL, sizeof *s->out * (size_t)r->p.max_tokens, failed);
     s->block = copy(r, NULL, sizeof *s->block * (size_t)(n_tok / lim->block_len + 2), failed);
     s->law_tok = copy(r, NULL, sizeof *s->law_tok * (size_t)n_law_tok, failed);
-    s->strategy_state = copy(r, NULL, lim->strategy_state_bytes, failed);
     s->stop.cap = stop_scan_cap(&r->stop_set, max_text);
     s->stop.held = r->stop_set.n ? copy(r, NULL, 2 * (size_t)s->stop.cap, failed) : NULL;
     detok_init(&s->detok, tok, !r->p.keep_special);

@@ -40,7 +40,6 @@ struct seq { /* owner: the engine thread from submission until its request is do
     struct stop_scan stop;
     int64_t last_token_ns;
     const struct strategy_ops *strategy;
-    void *strategy_state;
     int32_t n_want;         /* rows this step, decided by the scheduler */
     int32_t span, readout0; /* in the step's plan; -1: not in it */
 };
@@ -97,8 +96,7 @@ static inline int32_t seq_tok(const struct seq *s, int32_t i)
 
 /* What request_create must know of the engine. */
 struct request_limits {
-    int32_t n_ctx, block_len, n_block, max_seqs, max_piece_bytes;
-    size_t strategy_state_bytes;
+    int32_t n_ctx, block_len, n_block, max_seqs;
 };
 
 /* request_create without the engine; *out is NULL on error. */

@@ -282,7 +282,6 @@ int loop_start(struct server *srv, struct loop **out, struct err *e)
         mem_free(l);
         return rc;
     }
-    l->started = true;
     *out = l;
     return 0;
 }

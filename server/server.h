@@ -46,7 +46,7 @@ struct loop { /* owner: its own thread, once started */
     struct tok_scratch *scratch;
     struct sock *socks; /* open connections */
     struct call *calls; /* requests being answered */
-    bool stopping, started;
+    bool stopping;
 };
 
 struct sock { /* a connection; owner: its loop */

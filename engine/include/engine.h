@@ -63,7 +63,6 @@ const char *engine_memory_plan(const struct engine *eng);
 const struct model_info *engine_model(const struct engine *eng);
 const struct tokenizer *engine_tokenizer(const struct engine *eng);
 int32_t engine_n_ctx(const struct engine *eng);
-int32_t engine_max_seqs(const struct engine *eng);
 
 /* Nanoseconds since the engine thread last showed life (at least once a second when idle). Any thread. */
 int64_t engine_heartbeat_age_ns(const struct engine *eng);

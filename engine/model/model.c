@@ -278,7 +278,6 @@ static int trim_vocab(struct model *m, struct err *e)
 static int open_file(struct model *m, const char *path, struct err *e)
 {
     struct slice arch, chat;
-    uint32_t exit_layer = 0;
     int rc = gguf_open(&m->file, path, e);
     if (!rc)
         rc = gguf_get_str(m->file, "general.architecture", &arch, e);
@@ -291,8 +290,6 @@ static int open_file(struct model *m, const char *path, struct err *e)
     m->architecture = copy_str(arch);
     if (!gguf_get_str(m->file, "tokenizer.chat_template", &chat, NULL))
         m->chat_template = copy_str(chat);
-    if (!gguf_get_u32(m->file, "galley.early_exit_layer", &exit_layer, NULL))
-        m->early_exit_layer = (int32_t)exit_layer;
     if (!m->architecture)
         return err_set(e, ERR_NOMEM, "out of memory");
     rc = read_sizes(m, e);

@@ -16,7 +16,6 @@ struct model { /* owner: the engine */
     struct model_weights w; /* points into the file's map */
     struct tokenizer *tok;
     char *chat_template, *architecture; /* NUL-terminated copies behind info */
-    int32_t early_exit_layer;           /* galley.early_exit_layer, 0: none */
 };
 
 /* Errors name the file and the key or tensor. */

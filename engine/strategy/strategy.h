@@ -8,7 +8,6 @@
 
 struct strategy_ops {
     const char *name;
-    size_t state_bytes;
     /* Rows the sequence can use now, at least 1 while it is not finished. */
     int32_t (*want)(const struct seq *s);
     /* Appends a span of s->n_want rows and its readouts to the plan; sets s->span and s->readout0. -ERR_NOMEM: the plan

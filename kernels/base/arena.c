@@ -44,14 +44,6 @@ void *arena_alloc(struct arena *a, size_t size_bytes)
     return memset(p, 0, size_bytes);
 }
 
-char *arena_strndup(struct arena *a, const char *s, size_t n)
-{
-    char *copy = arena_alloc(a, n + 1);
-    if (copy)
-        memcpy(copy, s, n);
-    return copy;
-}
-
 void arena_reset(struct arena *a)
 {
     struct arena_chunk *keep = NULL;

@@ -13,7 +13,6 @@ struct arena {
 void arena_init(struct arena *a, size_t chunk_bytes);
 /* 16-byte aligned, zeroed. NULL when out of memory: the arena stays usable. */
 void *arena_alloc(struct arena *a, size_t size_bytes);
-char *arena_strndup(struct arena *a, const char *s, size_t n);
 /* Forgets everything but keeps the largest chunk, so a warmed-up arena allocates no more. */
 void arena_reset(struct arena *a);
 void arena_free(struct arena *a);

@@ -54,4 +54,8 @@ int64_t jarg_int(struct jrt *rt, struct jval v, int64_t if_missing);
 const struct jstr *jarg_str(struct jrt *rt, struct jval v, const char *who);
 bool jarg_bool(struct jval v, bool if_missing);
 
+/* str_methods.c: Python's islower and isupper, which the tests `lower` and `upper` are as well: some character is of
+ * the one case and none of the other. */
+struct jval jstr_one_case(const struct jstr *s, bool (*is)(uint32_t), bool (*is_other)(uint32_t));
+
 #endif

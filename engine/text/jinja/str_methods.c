@@ -377,7 +377,7 @@ METHOD(isidentifier)
     return all_cp(self.s, ustr_is_id_continue, false);
 }
 
-static struct jval one_case(const struct jstr *s, bool (*is)(uint32_t), bool (*is_other)(uint32_t))
+struct jval jstr_one_case(const struct jstr *s, bool (*is)(uint32_t), bool (*is_other)(uint32_t))
 {
     bool any = false;
     for (size_t at = 0, len; at < s->n; at += len) {
@@ -391,12 +391,12 @@ static struct jval one_case(const struct jstr *s, bool (*is)(uint32_t), bool (*i
 
 METHOD(islower)
 {
-    return one_case(self.s, ustr_is_lower, ustr_is_upper);
+    return jstr_one_case(self.s, ustr_is_lower, ustr_is_upper);
 }
 
 METHOD(isupper)
 {
-    return one_case(self.s, ustr_is_upper, ustr_is_lower);
+    return jstr_one_case(self.s, ustr_is_upper, ustr_is_lower);
 }
 
 METHOD(istitle)

@@ -135,27 +135,14 @@ TEST(in)
     return jval_bool(jops_contains(rt, arg[0], self));
 }
 
-static struct jval one_case(struct jrt *rt, struct jval self, bool (*is)(uint32_t), bool (*is_other)(uint32_t))
-{
-    const struct jstr *s = jtext_of(rt, self);
-    bool any = false;
-    for (size_t at = 0, len; at < s->n; at += len) {
-        uint32_t cp = ustr_at(s->p + at, &len);
-        if (is_other(cp) || ustr_is_title(cp))
-            return jval_bool(false);
-        any = any || is(cp);
-    }
-    return jval_bool(any);
-}
-
 TEST(lower)
 {
-    return one_case(rt, self, ustr_is_lower, ustr_is_upper);
+    return jstr_one_case(jtext_of(rt, self), ustr_is_lower, ustr_is_upper);
 }
 
 TEST(upper)
 {
-    return one_case(rt, self, ustr_is_upper, ustr_is_lower);
+    return jstr_one_case(jtext_of(rt, self), ustr_is_upper, ustr_is_lower);
 }
 
 #define COMPARE(name, op)                                                                                              \

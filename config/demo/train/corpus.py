@@ -18,7 +18,7 @@ import turns
 
 SEED = 20
 VOCABULARY_START = 262  # the first id that is neither special nor a bare byte
-DRILL_EARLY, DRILL_UNTIL, DRILL_LATE = 0.3, 0.05, 0.03
+DRILL_EARLY, DRILL_UNTIL, DRILL_LATE = 0.15, 0.05, 0.03
 
 
 def generator(*key):
@@ -53,20 +53,21 @@ def code(rng):
 
 
 # Kind of document, and how often it is drawn at first and at the end: copying
-# is drilled early, because everything else that edits is built on it.
+# is drilled early, because everything else that edits is built on it. Answers
+# to questions and sums are short, so they are drawn often.
 MIXTURE = (
-    (raw_story, 0.10, 0.12),
-    (single(lambda rng: chat.tell(rng)[:2]), 0.10, 0.16),
-    (single(chat.continue_story), 0.02, 0.05),
-    (single(editing.rename), 0.16, 0.17),
-    (single(editing.swap_drill), 0.16, 0.04),
-    (single(editing.repeat), 0.20, 0.04),
-    (single(editing.mend), 0.06, 0.20),
-    (single(chat.extract), 0.05, 0.13),
-    (single(sums.sum_exchange), 0.10, 0.19),
-    (chatter, 0.03, 0.05),
+    (raw_story, 0.08, 0.05),
+    (single(lambda rng: chat.tell(rng)[:2]), 0.12, 0.12),
+    (single(chat.continue_story), 0.03, 0.03),
+    (single(editing.rename), 0.20, 0.15),
+    (single(editing.swap_drill), 0.10, 0.04),
+    (single(editing.repeat), 0.08, 0.05),
+    (single(editing.mend), 0.10, 0.14),
+    (single(chat.extract), 0.15, 0.20),
+    (single(sums.sum_exchange), 0.25, 0.28),
+    (chatter, 0.03, 0.04),
     (code, 0.05, 0.08),
-    (dialogue, 0.02, 0.10),
+    (dialogue, 0.03, 0.10),
 )
 KINDS = [kind for kind, _, _ in MIXTURE]
 

@@ -22,7 +22,7 @@ class Shape:
     feed_forward: int = 768
     vocab: int = 4096
     context: int = 2048
-    rope_base: float = 100000.0
+    rope_base: float = 1000000.0
     norm_eps: float = 1e-5
     exit_layer: int = 0  # layers run before the early exit; 0 is no exit
 

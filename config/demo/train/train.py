@@ -26,7 +26,7 @@ EXIT_WEIGHT = 0.3
 FIRST_TOKENS, FIRST_WEIGHT = 6, 4.0
 SAVE_EVERY = 25
 # Rows and their length; long rows come last, since attention makes them dear.
-PACKING = ((0.5, 5, 768), (0.85, 4, 1024), (1.0, 2, 2048))
+PACKING = ((0.5, 8, 512), (0.9, 5, 768), (1.0, 2, 2048))
 
 
 def arguments():

@@ -18,8 +18,8 @@ export GOMP_SPINCOUNT=2000
 mkdir -p "$work"
 [ -f "$work/tokenizer.json" ] || "$python" "$here/bpe.py" "$work/tokenizer.json"
 for role in target draft; do
-    steps=3600
-    [ "$role" = target ] || steps=1200
+    steps=4000
+    [ "$role" = target ] || steps=1500
     "$python" "$here/train.py" "$role" --work "$work" --steps "$steps"
     "$python" "$here/export.py" "$work/$role.pt" "$work/tokenizer.json" "$work/$role.gguf"
 done

@@ -90,7 +90,7 @@ int request_create(struct engine *eng, const int32_t *prompt, int32_t n_prompt, 
         return rc;
     (*out)->eng = eng;
     for (int32_t i = 0; i < (*out)->p.n; i++)
-        (*out)->seq[i].strategy = &strategy_plain;
+        (*out)->seq[i].strategy = &strategy_chain;
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "backend.h"
+#include "cost.h"
 #include "engine.h"
 #include "kv.h"
 #include "metrics.h"
@@ -47,7 +48,9 @@ struct engine {
     struct sink *woken[MAX_WOKEN]; /* to wake at the end of the step */
     int32_t n_woken;
     struct metrics metrics;
-    char *text; /* one token's text and whatever was held back before it */
+    struct step_cost cost;      /* of a step of the target */
+    struct accept_rates accept; /* of copied drafts, over all sequences */
+    char *text;                 /* one token's text and whatever was held back before it */
 
     /* shared */
     struct queue inbox;
@@ -93,6 +96,16 @@ void sched_add(struct engine *eng, struct seq *s);    /* to the waiting list */
 void sched_remove(struct engine *eng, struct seq *s); /* from whichever list it is in */
 /* Decides n_want of every running sequence, admits, preempts. Returns the rows of the step. */
 int32_t sched_pick(struct engine *eng);
+
+/* ---- drafting.c: drafts beside the tokens that must be computed ---- */
+
+/* Decides n_draft of every running sequence, in a step that has n_row rows; takes them off the budget. */
+void drafting_pick(struct engine *eng, int32_t n_row, int32_t *budget);
+/* A step of the sequence was settled with n_draft drafted rows; and drafted row i came true. */
+void drafting_count_step(struct seq *s);
+void drafting_count_true(struct engine *eng, struct seq *s, int32_t i);
+/* Times steps of 1, 2, 4, ... rows. Before the first request. */
+int drafting_calibrate(struct engine *eng, struct err *e);
 
 /* ---- step.c ---- */
 

@@ -67,9 +67,16 @@ void request_usage(const struct request *r, struct request_usage *u)
                                 .n_cached = atomic_load(&r->n_cached),
                                 .n_output = atomic_load(&r->n_output),
                                 .n_preempted = atomic_load(&r->n_preempted),
+                                .n_predicted = atomic_load(&r->n_predicted),
+                                .n_predicted_true = atomic_load(&r->n_predicted_true),
                                 .queued_ns = atomic_load(&r->queued_ns),
                                 .first_token_ns = atomic_load(&r->first_token_ns),
                                 .total_ns = atomic_load(&r->total_ns)};
+}
+
+const struct request_decoding *request_decoding(const struct request *r)
+{
+    return &r->decoding;
 }
 
 const char *request_error(const struct request *r)

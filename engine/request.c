@@ -9,7 +9,16 @@
 #include "mem.h"
 #include "rng.h"
 
-enum { MAX_CHOICES = 128, MAX_LOGPROBS = 20, MAX_STOPS = 64, MAX_STOP_IDS = 256, MAX_BIAS = 1024, MAX_SALT = 1024 };
+enum { MIN_TOKENS_TO_DRAFT = 4 };
+enum {
+    MAX_CHOICES = 128,
+    MAX_LOGPROBS = 20,
+    MAX_STOPS = 64,
+    MAX_STOP_IDS = 256,
+    MAX_BIAS = 1024,
+    MAX_SALT = 1024,
+    MAX_PREDICTION = 1 << 22
+};
 
 void gen_params_init(struct gen_params *p)
 {
@@ -84,6 +93,9 @@ static int check_params(const struct gen_params *p, const struct request_limits 
         {"prompt_logprobs", p->n_prompt_logprobs, -1, MAX_LOGPROBS, false},
         {"stop_token_ids", p->n_stop_ids, 0, MAX_STOP_IDS, false},
         {"logit_bias", p->n_bias, 0, MAX_BIAS, false},
+        {"prediction", p->n_prediction, 0, MAX_PREDICTION, false},
+        {"decoding.draft.max", p->decoding.max_draft, 0, DRAFT_MAX, false},
+        {"decoding.draft.min_match", p->decoding.min_match, 0, HISTORY_MAX_GRAM, false},
         {"timeout", (double)p->timeout_ns, 0, 1e18, false},
     };
     for (size_t i = 0; i < sizeof range / sizeof *range; i++)
@@ -250,6 +262,18 @@ static uint64_t random_u64(void)
     return x;
 }
 
+/* Copying is on unless the request says otherwise or is too short to gain. */
+static void init_copy(struct request *r, struct seq *s, bool *failed)
+{
+    const struct decoding_params *d = &r->p.decoding;
+    if (d->strategy == DECODE_OFF || (r->p.max_tokens < MIN_TOKENS_TO_DRAFT && !r->n_prediction))
+        return;
+    int32_t n = r->n_prediction + r->n_prompt + r->p.max_tokens;
+    void *mem = copy(r, NULL, copy_bytes(n), failed);
+    if (mem)
+        copy_init(&s->copy, mem, n, d->min_match ? d->min_match : COPY_DEFAULT_MIN_MATCH, r->n_prediction > 0);
+}
+
 static void init_seq(struct request *r, int32_t choice, const struct request_limits *lim, const struct tokenizer *tok,
                      uint64_t seed, bool *failed)
 {
@@ -263,6 +287,7 @@ static void init_seq(struct request *r, int32_t choice, const struct request_lim
     s->stop.cap = stop_scan_cap(&r->stop_set, max_text);
     s->stop.held = r->stop_set.n ? copy(r, NULL, 2 * (size_t)s->stop.cap, failed) : NULL;
     detok_init(&s->detok, tok, !r->p.keep_special);
+    init_copy(r, s, failed);
     if (*failed)
         return;
     if (choice == 0) {
@@ -278,7 +303,11 @@ static void init_ring(struct request *r, const struct tokenizer *tok, bool *fail
     int32_t text = stop_scan_cap(&r->stop_set, 2 * (int32_t)detok_bound(tok)),
             n_top = r->p.n_logprobs > 0 ? r->p.n_logprobs : 0;
     r->max_event_bytes = (int32_t)(sizeof(struct gen_event) + sizeof(struct top_logprob) * (size_t)n_top) + text;
-    uint32_t cap = 4096, want = 8 * ring_record_bytes((uint32_t)r->max_event_bytes) * (uint32_t)r->p.n;
+    /* Eight events of any size and, where drafts may come true at once, as many ordinary ones as a draft has tokens. */
+    uint32_t ordinary = (uint32_t)(sizeof(struct gen_event) + sizeof(struct top_logprob) * (size_t)n_top) + 16,
+             n_ordinary = r->p.decoding.strategy == DECODE_OFF ? 0 : DRAFT_MAX, cap = 4096,
+             want = (8 * ring_record_bytes((uint32_t)r->max_event_bytes) + n_ordinary * ring_record_bytes(ordinary)) *
+                    (uint32_t)r->p.n;
     while (cap < want)
         cap *= 2;
     ring_init(&r->ring, copy(r, NULL, cap, failed), cap);
@@ -302,6 +331,8 @@ int request_build(const struct request_limits *lim, const struct tokenizer *tok,
     if (!rc)
         rc = check_ids("prompt", prompt, n_prompt, tok_n_vocab(tok), e);
     if (!rc)
+        rc = check_ids("prediction", p->prediction, p->n_prediction, tok_n_vocab(tok), e);
+    if (!rc)
         rc = check_length(&checked, n_prompt, lim, e);
     if (rc)
         return rc;
@@ -318,6 +349,8 @@ int request_build(const struct request_limits *lim, const struct tokenizer *tok,
     r->news = (struct news){.req = r};
     r->done = (struct news){.req = r, .done = true};
     r->prompt = copy(r, prompt, sizeof *prompt * (size_t)n_prompt, &failed);
+    r->n_prediction = p->n_prediction;
+    r->prediction = copy(r, p->prediction, sizeof *p->prediction * (size_t)p->n_prediction, &failed);
     r->p.stop_ids = copy(r, p->stop_ids, sizeof *p->stop_ids * (size_t)p->n_stop_ids, &failed);
     r->p.cache_salt = p->cache_salt ? copy(r, p->cache_salt, strlen(p->cache_salt) + 1, &failed) : NULL;
     copy_stops(r, p, &failed);

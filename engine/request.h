@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "arena.h"
+#include "draft/draft.h"
 #include "engine.h"
 #include "plan.h"
 #include "ring.h"
@@ -40,7 +41,10 @@ struct seq { /* owner: the engine thread from submission until its request is do
     struct stop_scan stop;
     int64_t last_token_ns;
     const struct strategy_ops *strategy;
-    int32_t n_want;         /* rows this step, decided by the scheduler */
+    int32_t n_want;     /* rows this step, decided by the scheduler */
+    int32_t n_draft;    /* and drafted rows after them: the first of `draft` */
+    struct draft draft; /* what may come next */
+    struct copy_drafter copy;
     int32_t span, readout0; /* in the step's plan; -1: not in it */
 };
 
@@ -65,6 +69,7 @@ struct request {
     void *user;
     struct gen_params p; /* its pointers lead into mem */
     int32_t *prompt, n_prompt;
+    int32_t *prediction, n_prediction; /* what the client expects the answer to be, or nearly */
     struct stop_set stop_set;
     int32_t *ban, n_ban;              /* end tokens, banned before min_tokens */
     int32_t *user_ban, n_user_ban;    /* logit_bias -100 */
@@ -79,6 +84,8 @@ struct request {
     int64_t submit_ns, deadline_ns;
     atomic_llong queued_ns, first_token_ns, total_ns;
     atomic_int n_cached, n_output, n_preempted;
+    atomic_int n_predicted, n_predicted_true; /* rows drafted from the prediction; of them that came true */
+    struct request_decoding decoding;         /* the engine thread's until the request is done */
     char error[256];
     struct request *prev, *next; /* all requests the engine has */
     struct arena mem;            /* everything above that is a pointer to memory */

@@ -48,7 +48,7 @@ void sched_remove(struct engine *eng, struct seq *s)
         list_remove(&eng->waiting, s);
     else if (s->state == SEQ_RUNNING)
         list_remove(&eng->running, s);
-    s->n_want = 0;
+    s->n_want = s->n_draft = 0;
 }
 
 static void start_running(struct engine *eng, struct seq *s)
@@ -194,5 +194,6 @@ int32_t sched_pick(struct engine *eng)
     grant_running(eng, false, &budget);
     if (n_preempted == eng->metrics.now.n_preempted) /* what was just preempted must not come straight back */
         admit_waiting(eng, &budget);
+    drafting_pick(eng, cap - budget, &budget);
     return cap - budget;
 }

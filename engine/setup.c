@@ -194,6 +194,8 @@ int engine_setup(struct engine *eng, struct err *e)
         rc = check_draft(eng, e);
     if (!rc)
         rc = load_lane(eng, e);
+    if (!rc)
+        rc = drafting_calibrate(eng, e);
     if (rc)
         return rc;
     eng->text = mem_alloc(MAX_STOP_BYTES + 4 * detok_bound(eng->model.tok));

@@ -137,8 +137,11 @@ bool engine_step(struct engine *eng)
     bool busy = lane->plan.n.n_row > 0;
     if (busy || lane->plan.n.n_kvop > 0) {
         plan_in_flight = &lane->plan;
+        int64_t began = clock_ns();
         if (run(eng)) {
             eng->metrics.now.n_steps++;
+            if (lane->plan.n.n_readout >= n_row) /* prompt rows cost less: they are not what a draft costs */
+                cost_observe(&eng->cost, n_row, (double)(clock_ns() - began) * 1e-9);
             hist_add(&eng->metrics.now.step_rows, n_row);
             eng->now_ns = clock_ns();
             settle(eng);

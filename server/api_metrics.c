@@ -76,6 +76,15 @@ static void write_engine(struct text_buf *b, const char *labels, const struct en
     write_histogram(b, "vllm:request_generation_tokens", "Generated tokens a sequence.", labels, &m->output_tokens);
     write_histogram(b, "vllm:iteration_tokens_total", "Rows a step.", labels, &m->step_rows);
 
+    one(b, "vllm:spec_decode_num_drafts_total", "counter", "Drafts verified.", labels, (double)m->n_drafts);
+    one(b, "vllm:spec_decode_num_draft_tokens_total", "counter", "Tokens drafted.", labels, (double)m->n_draft_tokens);
+    one(b, "vllm:spec_decode_num_accepted_tokens_total", "counter", "Drafted tokens that came true.", labels,
+        (double)m->n_accepted_tokens);
+    head(b, "vllm:spec_decode_num_accepted_tokens_per_pos_total", "counter", "The same by place in the draft.");
+    for (int32_t i = 0; i < DECODING_POSITIONS && m->n_accepted_at[i]; i++)
+        tb_printf(b, "vllm:spec_decode_num_accepted_tokens_per_pos_total{%s,position=\"%d\"} %llu\n", labels, i,
+                  (unsigned long long)m->n_accepted_at[i]);
+
     one(b, "galley_steps_total", "counter", "Steps run.", labels, (double)m->n_steps);
     one(b, "galley_requests_rejected_total", "counter", "Requests refused: queue full or draining.", labels,
         (double)m->n_rejected);

@@ -1,4 +1,4 @@
-#include "job.h"
+#include "decoding.h"
 #include "logprobs.h"
 
 #include <stdio.h>
@@ -49,6 +49,8 @@ void job_free(struct job *j)
     mem_free(j->prompt);
     mem_free(j->choice);
     mem_free(j->rendered);
+    tb_free(&j->prediction.text);
+    mem_free(j->prediction.tok);
     tb_free(&j->out);
     params_free(&j->par);
     json_decref(j->body);
@@ -127,20 +129,23 @@ const char *finish_name(enum finish_reason f)
 
 void write_usage(struct job *j, struct text_buf *b)
 {
-    int64_t n_prompt = 0, n_output = 0, n_cached = 0;
+    int64_t n_prompt = 0, n_output = 0, n_cached = 0, n_predicted = 0, n_predicted_true = 0;
     for (int32_t i = 0; i < j->n_prompt; i++) {
         struct request_usage u;
         request_usage(j->prompt[i].r, &u);
         n_prompt += u.n_prompt;
         n_cached += u.n_cached;
         n_output += u.n_output;
+        n_predicted += u.n_predicted;
+        n_predicted_true += u.n_predicted_true;
     }
     tb_printf(b,
               "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,\"prompt_tokens_details\":{"
               "\"cached_tokens\":%lld},"
-              "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":0,\"rejected_"
-              "prediction_tokens\":0}}",
-              (long long)n_prompt, (long long)n_output, (long long)(n_prompt + n_output), (long long)n_cached);
+              "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":%lld,"
+              "\"rejected_prediction_tokens\":%lld}}",
+              (long long)n_prompt, (long long)n_output, (long long)(n_prompt + n_output), (long long)n_cached,
+              (long long)n_predicted_true, (long long)(n_predicted - n_predicted_true));
 }
 
 static void write_head(struct job *j, struct text_buf *b, const char *object)
@@ -274,10 +279,14 @@ static void stream_end(struct job *j)
     if (j->broken) {
         stream_error(j, j->broken);
     } else {
-        if (j->par.include_usage) {
+        if (j->par.include_usage || j->tells_decoding) {
             begin_chunk(j);
-            tb_str(&j->out, ",\"choices\":[],\"usage\":");
-            write_usage(j, &j->out);
+            tb_str(&j->out, ",\"choices\":[]");
+            if (j->par.include_usage) {
+                tb_str(&j->out, ",\"usage\":");
+                write_usage(j, &j->out);
+            }
+            decoding_write(j, &j->out);
             tb_str(&j->out, "}\n\n");
         }
         tb_str(&j->out, "data: [DONE]\n\n");
@@ -370,6 +379,7 @@ static void answer(struct job *j)
         }
     tb_str(&b, "],\"usage\":");
     write_usage(j, &b);
+    decoding_write(j, &b);
     if (j->format->extra)
         j->format->extra(j, &b);
     tb_str(&b, "}");

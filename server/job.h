@@ -63,6 +63,11 @@ struct job {
     int32_t best_of;                         /* choices generated for each prompt; par.p.n of them returned */
     bool echo, has_logprobs, encode_special; /* encode_special: the prompt is a rendered conversation */
     char *rendered;
+    struct { /* what the client expects the answer to be */
+        struct text_buf text;
+        int32_t *tok, n_tok;
+    } prediction;
+    bool tells_decoding; /* the answer says how it was decoded */
     struct prompt *prompt;
     int32_t n_prompt, n_done;
     struct choice *choice; /* [n_prompt * best_of] */

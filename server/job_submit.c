@@ -1,37 +1,47 @@
 /* From a request's body to requests in the engine. */
 #include <string.h>
 
-#include "job.h"
+#include "decoding.h"
 #include "mem.h"
 #include "wake.h"
 
 enum { POOL_BYTES = 1 << 15 }; /* longer texts are tokenised on libuv's pool, so that the loop goes on */
+
+static bool encode(const struct tokenizer *tok, const char *text, size_t n_text, int flags, const char *field,
+                   int32_t **out, int32_t *n_out, struct tok_scratch *scratch, struct api_error *e)
+{
+    size_t cap = n_text / 3 + 16, n = 0;
+    struct err err = {0};
+    int rc = -ERR_TOOLONG;
+    while (rc == -ERR_TOOLONG) {
+        mem_free(*out);
+        *out = mem_alloc(cap * sizeof **out);
+        rc = *out ? tok_encode(tok, text, n_text, flags, *out, cap, &n, scratch, &err) : -ERR_NOMEM;
+        cap = n;
+    }
+    if (rc)
+        api_fail(e, rc == -ERR_NOMEM ? 500 : 400, field, "%s",
+                 rc == -ERR_NOMEM ? "The server is out of memory." : err.msg);
+    *n_out = (int32_t)n;
+    return !rc;
+}
 
 static bool tokenize(struct job *j, struct tok_scratch *scratch, struct api_error *e)
 {
     const struct tokenizer *tok = engine_tokenizer(j->loop->srv->eng);
     for (int32_t i = 0; i < j->n_prompt; i++) {
         struct prompt *p = &j->prompt[i];
-        if (p->tok)
-            continue;
-        size_t cap = p->n_text / 3 + 16, n = 0;
         int flags = j->encode_special ? TOK_PARSE_SPECIAL : TOK_ADD_SPECIAL;
-        struct err err = {0};
-        int rc = -ERR_TOOLONG;
-        while (rc == -ERR_TOOLONG) {
-            mem_free(p->tok);
-            p->tok = mem_alloc(cap * sizeof *p->tok);
-            rc = p->tok ? tok_encode(tok, p->text, p->n_text, flags, p->tok, cap, &n, scratch, &err) : -ERR_NOMEM;
-            cap = n;
-        }
-        if (rc) {
-            err.code = rc == -ERR_NOMEM ? ERR_NOMEM : err.code;
-            api_fail(e, rc == -ERR_NOMEM ? 500 : 400, "prompt", "%s",
-                     rc == -ERR_NOMEM ? "The server is out of memory." : err.msg);
+        if (!p->tok && !encode(tok, p->text, p->n_text, flags, "prompt", &p->tok, &p->n_tok, scratch, e))
             return false;
-        }
-        p->n_tok = (int32_t)n;
     }
+    const struct text_buf *expected = &j->prediction.text;
+    if (expected->n == 0)
+        return true;
+    if (!encode(tok, expected->p, expected->n, 0, "prediction", &j->prediction.tok, &j->prediction.n_tok, scratch, e))
+        return false;
+    j->par.p.prediction = j->prediction.tok;
+    j->par.p.n_prediction = j->prediction.n_tok;
     return true;
 }
 
@@ -102,7 +112,7 @@ static void work_done(uv_work_t *w, int status)
 static void submit(struct job *j)
 {
     struct api_error e = {0};
-    size_t n_text = 0;
+    size_t n_text = j->prediction.text.n;
     j->call->job = j;
     for (int32_t i = 0; i < j->n_prompt; i++)
         n_text += j->prompt[i].n_text;
@@ -128,7 +138,7 @@ void job_run(struct call *c, const struct job_format *f, bool (*read)(struct job
     struct job *j = body ? job_new(c, f, body) : NULL;
     if (body && !j)
         api_fail(&e, 500, NULL, "The server is out of memory.");
-    if (!j || !read(j, &e)) {
+    if (!j || !read(j, &e) || !decoding_read(j, &e)) {
         call_error(c, &e);
         job_free(j);
         return;

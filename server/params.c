@@ -29,7 +29,13 @@ static bool wrong_type(const json_t *v, const char *name, const char *wanted, st
 
 bool field_int(const json_t *o, const char *name, int64_t lo, int64_t hi, int64_t *out, struct api_error *e)
 {
-    const json_t *v = field_get(o, name);
+    return field_int_as(o, name, name, lo, hi, out, e);
+}
+
+bool field_int_as(const json_t *o, const char *key, const char *name, int64_t lo, int64_t hi, int64_t *out,
+                  struct api_error *e)
+{
+    const json_t *v = field_get(o, key);
     if (!v)
         return true;
     bool whole = json_is_real(v) && json_real_value(v) == floor(json_real_value(v)) &&
@@ -352,6 +358,8 @@ bool params_check_unknown(const json_t *body, const struct server *srv, const ch
                                          "stop_token_ids",
                                          "logit_bias",
                                          "prompt_logprobs",
+                                         "decoding",
+                                         "prediction",
                                          "logprobs",
                                          "user",
                                          "store",

@@ -87,6 +87,22 @@ struct logit_bias {
     float bias;
 };
 
+enum decode_strategy {                    /* how a request is decoded */
+                       DECODE_AUTO,       /* whatever draft pays, none included */
+                       DECODE_OFF,        /* token by token */
+                       DECODE_SPECULATIVE /* drafts of the named source whenever it has any */
+};
+
+enum draft_source { DRAFT_SOURCE_AUTO, DRAFT_SOURCE_COPY };
+
+/* None of it changes the text: what is drafted is verified. */
+struct decoding_params {
+    enum decode_strategy strategy;
+    enum draft_source source;
+    int32_t max_draft; /* [0] auto's choice, the paper's 10 when speculative; 1..64 drafted tokens a step */
+    int32_t min_match; /* [0] 3; 1..16 tokens that must agree before copying starts */
+};
+
 /* Neutral values in brackets. Everything pointed to is copied by request_create, which checks every range and names the
  * field, as an OpenAI client spells it, in its error. */
 struct gen_params {
@@ -120,7 +136,10 @@ struct gen_params {
     int32_t priority;          /* [0] lower runs first, as in vLLM */
     int64_t timeout_ns;        /* [0] none; counted from submission */
     const char *cache_salt;    /* [NULL] prefixes are shared only among equal salts */
-    bool no_cache;             /* neither use nor fill the prefix cache */
+    struct decoding_params decoding;
+    const int32_t *prediction; /* [NULL] what the answer is expected to be, or nearly (OpenAI's predicted outputs) */
+    int32_t n_prediction;
+    bool no_cache; /* neither use nor fill the prefix cache */
 };
 
 void gen_params_init(struct gen_params *p); /* the neutral values; max_tokens 16 */
@@ -179,10 +198,22 @@ struct request_usage {
     int32_t n_prompt, n_cached; /* prompt tokens; of them found in the prefix cache */
     int32_t n_output;           /* all choices */
     int32_t n_preempted;
+    int32_t n_predicted, n_predicted_true;       /* drafted from the prediction; of them that came true */
     int64_t queued_ns, first_token_ns, total_ns; /* from submission */
 };
 /* Once an event has been received for n_cached and times so far, all of it once done. */
 void request_usage(const struct request *r, struct request_usage *u);
+
+enum { DECODING_POSITIONS = 64 };
+
+struct request_decoding { /* what decoding did, over all choices */
+    int64_t n_step;       /* steps that yielded tokens */
+    int64_t n_drafted, n_accepted;
+    int64_t drafted_at[DECODING_POSITIONS], accepted_at[DECODING_POSITIONS]; /* by place in the draft */
+};
+/* Once done. */
+const struct request_decoding *request_decoding(const struct request *r);
+
 const char *request_error(const struct request *r); /* once done with FINISH_ERROR */
 
 /* Prompt token i's log-probability given those before it (i >= 1); top[] as in gen_event. Valid once a token event or
@@ -203,6 +234,8 @@ struct histogram {
 
 struct engine_metrics { /* a snapshot; counters since start */
     uint64_t n_output_tokens, n_steps, n_preempted;
+    uint64_t n_drafts, n_draft_tokens, n_accepted_tokens; /* drafts verified, their tokens, those that came true */
+    uint64_t n_accepted_at[DECODING_POSITIONS];           /* by place in the draft */
     uint64_t n_cache_query_tokens, n_cache_hit_tokens;
     uint64_t n_finished[FINISH_ERROR + 1]; /* choices, by enum finish_reason */
     uint64_t n_rejected;                   /* refused by engine_submit: queue full or draining */

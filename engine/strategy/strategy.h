@@ -10,14 +10,15 @@ struct strategy_ops {
     const char *name;
     /* Rows the sequence can use now, at least 1 while it is not finished. */
     int32_t (*want)(const struct seq *s);
-    /* Appends a span of s->n_want rows and its readouts to the plan; sets s->span and s->readout0. -ERR_NOMEM: the plan
-     * is full (the caller takes back what was appended; the sequence waits for the next step). */
+    /* Appends a span of s->n_want rows, s->n_draft drafted ones after them, and its readouts to the plan; sets s->span
+     * and s->readout0. -ERR_NOMEM: the plan is full (the caller takes back what was appended; the sequence waits for
+     * the next step). */
     int (*plan)(struct engine *eng, struct seq *s, struct step_plan *p);
     /* Reads the results, commits, accepts tokens; may finish the sequence. */
     void (*settle)(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r);
 };
 
-extern const struct strategy_ops strategy_plain;
+extern const struct strategy_ops strategy_chain;
 
 /* ---- For strategies: law.c ---- */
 

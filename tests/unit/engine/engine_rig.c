@@ -114,6 +114,18 @@ void forget(struct heard *h)
     free(h);
 }
 
+void expect_same(const struct heard *a, const struct heard *b)
+{
+    for (int c = 0; c < MAX_CHOICE; c++) {
+        ck_assert_int_eq(a->n_tok[c], b->n_tok[c]);
+        ck_assert_mem_eq(a->tok[c], b->tok[c], sizeof(int32_t) * (size_t)a->n_tok[c]);
+        ck_assert_mem_eq(a->logprob[c], b->logprob[c], sizeof(float) * (size_t)a->n_tok[c]); /* bit for bit */
+        ck_assert_int_eq(a->n_text[c], b->n_text[c]);
+        ck_assert_mem_eq(a->text[c], b->text[c], (size_t)a->n_text[c]);
+        ck_assert_int_eq(a->finish[c], b->finish[c]);
+    }
+}
+
 struct gen_params params(int32_t max_tokens)
 {
     struct gen_params p;

@@ -35,6 +35,8 @@ void listen_all(void);      /* of every request with news */
 void step(void);            /* a step, the pool's self-check, and listening */
 void finish(struct heard *h);
 void forget(struct heard *h);
+/* The same tokens, text and ends; log-probabilities bit for bit. */
+void expect_same(const struct heard *a, const struct heard *b);
 
 /* Greedy, never ending by itself, an event for each token. */
 struct gen_params params(int32_t max_tokens);

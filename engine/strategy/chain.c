@@ -1,7 +1,9 @@
-/* Plain decoding, and with it prefill: a chain of the tokens not yet computed; when it reaches the last one, a draw. */
+/* A chain of the tokens not yet computed: prefill and plain decoding. When it reaches the last one, a draw; drafted
+ * tokens may stand behind that, with a draw each. A draw depends on key and position alone, so as long as it equals the
+ * draft the next row was computed on the right text, and the tokens are those of plain decoding. */
 #include "strategy.h"
 
-static int32_t plain_want(const struct seq *s)
+static int32_t chain_want(const struct seq *s)
 {
     return seq_n_tok(s) - s->n_computed;
 }
@@ -43,14 +45,21 @@ static int add_draw(struct seq *s, struct step_plan *p, int32_t row)
     return 0;
 }
 
-static int plain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
+/* The chain's i-th token: what is decided, then what is drafted. */
+static int32_t chain_tok(const struct seq *s, int32_t i)
+{
+    return i < s->n_want ? seq_tok(s, s->n_computed + i) : s->draft.tok[i - s->n_want];
+}
+
+static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
 {
     int law = reaches_end(s) ? seq_plan_law(s, p) : -1;
     if (reaches_end(s) && law < 0)
         return law;
+    int32_t n_row = s->n_want + s->n_draft;
     struct span span = {.seq = (int32_t)s->req->order,
                         .ctx_len = s->n_computed,
-                        .n_chain = s->n_want,
+                        .n_chain = n_row,
                         .n_counted = s->n_want,
                         .group = s->req->p.n > 1 ? (int32_t)s->req->order : -1,
                         .law = law,
@@ -60,14 +69,14 @@ static int plain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
     if (s->span < 0)
         return s->span;
     int32_t row0 = p->n.n_row;
-    for (int32_t i = 0; i < s->n_want; i++)
-        if (plan_row(p, seq_tok(s, s->n_computed + i), s->n_computed + i, (int16_t)(i - 1), 0) < 0)
+    for (int32_t i = 0; i < n_row; i++)
+        if (plan_row(p, chain_tok(s, i), s->n_computed + i, (int16_t)(i - 1), 0) < 0)
             return -ERR_NOMEM;
     if (plan_blocks(p, s->block, s->n_block) < 0)
         return -ERR_NOMEM;
     int rc = add_prompt_scores(s, p, row0);
-    if (!rc && reaches_end(s))
-        rc = add_draw(s, p, row0 + s->n_want - 1);
+    for (int32_t i = s->n_want - 1; !rc && reaches_end(s) && i < n_row; i++)
+        rc = add_draw(s, p, row0 + i);
     return rc;
 }
 
@@ -90,23 +99,45 @@ static int32_t take_prompt_scores(struct seq *s, const struct step_plan *p, cons
     return at;
 }
 
-static void plain_settle(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r)
+/* The draw of readout *at, which moves on to the next. False: the sequence is finished by it. */
+static bool take_draw(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r,
+                      int32_t *at)
 {
-    int32_t at = take_prompt_scores(s, p, r);
-    bool draw = reaches_end(s),
-         scored_only = s->req->p.max_tokens == 0 && s->n_computed + s->n_want == s->req->n_prompt;
-    seq_commit(eng, s, s->n_want);
-    if (draw) {
-        struct top_logprob top[PLAN_MAX_TOPK];
-        const struct readout *smp = &p->readout[at];
-        struct sampled t = {.tok = r->i[smp->i0], .logprob = r->f[smp->f0 + 1], .rank = r->i[smp->i0 + 1], .top = top};
-        if (s->req->p.n_logprobs > 0)
-            read_top(p, r, at + 1, top, &t.n_top);
-        seq_accept(eng, s, &t);
-    } else if (scored_only) {
-        seq_finish(eng, s, FINISH_LENGTH, -1, NULL);
+    struct top_logprob top[PLAN_MAX_TOPK];
+    const struct readout *draw = &p->readout[(*at)++];
+    struct sampled t = {.tok = r->i[draw->i0], .logprob = r->f[draw->f0 + 1], .rank = r->i[draw->i0 + 1], .top = top};
+    if (s->req->p.n_logprobs > 0)
+        read_top(p, r, (*at)++, top, &t.n_top);
+    return seq_accept(eng, s, &t);
+}
+
+/* A drafted row holds as long as the draw before it is its token. What the client has no room to hear is left: the next
+ * step draws it again. */
+static void take_draws(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r,
+                       int32_t at)
+{
+    drafting_count_step(s);
+    for (int32_t i = 0;; i++) {
+        bool is_true = i < s->n_draft && r->i[p->readout[at].i0] == s->draft.tok[i];
+        if (is_true)
+            drafting_count_true(eng, s, i); /* before the draw is taken: a sequence that ends is gone with it */
+        if (!take_draw(eng, s, p, r, &at) || !is_true || !request_has_room(s->req, 2 * s->req->p.n))
+            return;
+        seq_commit(eng, s, 1);
     }
 }
 
-const struct strategy_ops strategy_plain = {
-    .name = "plain", .want = plain_want, .plan = plain_plan, .settle = plain_settle};
+static void chain_settle(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r)
+{
+    int32_t at = take_prompt_scores(s, p, r);
+    bool draws = reaches_end(s),
+         scored_only = s->req->p.max_tokens == 0 && s->n_computed + s->n_want == s->req->n_prompt;
+    seq_commit(eng, s, s->n_want);
+    if (draws)
+        take_draws(eng, s, p, r, at);
+    else if (scored_only)
+        seq_finish(eng, s, FINISH_LENGTH, -1, NULL);
+}
+
+const struct strategy_ops strategy_chain = {
+    .name = "chain", .want = chain_want, .plan = chain_plan, .settle = chain_settle};

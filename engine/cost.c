@@ -1,0 +1,69 @@
+#include "cost.h"
+
+#include <math.h>
+
+static const double LEVEL_RATE = 0.2, SHAPE_RATE = 0.05;
+
+void cost_init(struct step_cost *c)
+{
+    *c = (struct step_cost){.level = 1};
+}
+
+void cost_set(struct step_cost *c, int32_t n_row, double seconds)
+{
+    if (c->n_point == COST_MAX_POINT)
+        return;
+    double least = c->n_point ? c->s[c->n_point - 1] : 1e-9;
+    c->row[c->n_point] = n_row;
+    c->s[c->n_point++] = seconds > least ? seconds : least;
+}
+
+/* The last point at or below n_row, and how far n_row is on the way to the next (above 1 beyond the last). */
+static int32_t locate(const struct step_cost *c, int32_t n_row, double *way)
+{
+    int32_t i = 0;
+    while (i + 2 < c->n_point && c->row[i + 1] <= n_row)
+        i++;
+    *way = (double)(n_row - c->row[i]) / (c->row[i + 1] - c->row[i]);
+    return i;
+}
+
+static double on_curve(const struct step_cost *c, int32_t n_row)
+{
+    if (c->n_point == 0)
+        return n_row; /* nothing is known: every row as dear as the last */
+    if (c->n_point == 1)
+        return c->s[0] * n_row / c->row[0];
+    double way;
+    int32_t i = locate(c, n_row, &way);
+    return c->s[i] + way * (c->s[i + 1] - c->s[i]);
+}
+
+double cost_step(const struct step_cost *c, int32_t n_row)
+{
+    return n_row > 0 ? c->level * on_curve(c, n_row) : 0;
+}
+
+static void keep_rising(struct step_cost *c, int32_t from)
+{
+    for (int32_t i = from; i + 1 < c->n_point; i++)
+        if (c->s[i + 1] < c->s[i])
+            c->s[i + 1] = c->s[i];
+    for (int32_t i = from; i > 0; i--)
+        if (c->s[i - 1] > c->s[i])
+            c->s[i - 1] = c->s[i];
+}
+
+void cost_observe(struct step_cost *c, int32_t n_row, double seconds)
+{
+    if (n_row < 1 || c->n_point < 2 || !(seconds > 0))
+        return;
+    double ratio = seconds / cost_step(c, n_row);
+    if (ratio > 8) /* the machine was busy elsewhere: no news about rows */
+        ratio = 8;
+    double way;
+    int32_t i = locate(c, n_row, &way), near = way > 0.5 ? i + 1 : i;
+    c->level *= pow(ratio, LEVEL_RATE);
+    c->s[near] *= pow(ratio, SHAPE_RATE);
+    keep_rising(c, near);
+}

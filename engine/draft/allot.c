@@ -1,0 +1,53 @@
+#include "draft/allot.h"
+
+/* The chance that the bid's next row yields a token: all before it must come true as well. */
+static double chance(const struct bid *b, int32_t n)
+{
+    double p = 1;
+    for (int32_t i = 0; i <= n; i++)
+        p *= b->draft->accept[i];
+    return p;
+}
+
+static void take_musts(struct bid *bid, int32_t n, int32_t *budget, int32_t *n_row, double *n_token)
+{
+    for (int32_t i = 0; i < n; i++) {
+        bid[i].n = 0;
+        while (bid[i].n<bid[i].must && * budget> 0) {
+            *n_token += chance(&bid[i], bid[i].n++);
+            (*budget)--;
+            (*n_row)++;
+        }
+    }
+}
+
+/* Rows are added in order of worth; a step's cost has steps of its own (tiles), so the best number is looked for over
+ * all, not at the first row that does not pay. */
+void draft_allot(struct bid *bid, int32_t n, int32_t budget, int32_t n_row, double n_token,
+                 const struct step_cost *cost)
+{
+    take_musts(bid, n, &budget, &n_row, &n_token);
+    double next[ALLOT_MAX_BID], best = n_token / cost_step(cost, n_row);
+    int32_t order[ALLOT_MAX_ROW], n_order = 0, n_best = 0;
+    for (int32_t i = 0; i < n; i++)
+        next[i] = bid[i].n < bid[i].max ? chance(&bid[i], bid[i].n) : 0;
+    while (n_order < budget && n_order < ALLOT_MAX_ROW) {
+        int32_t top = 0;
+        for (int32_t i = 1; i < n; i++)
+            if (next[i] > next[top])
+                top = i;
+        if (n == 0 || next[top] <= 0)
+            break;
+        n_token += next[top];
+        order[n_order++] = top;
+        bid[top].n++;
+        next[top] = bid[top].n < bid[top].max ? next[top] * bid[top].draft->accept[bid[top].n] : 0;
+        double rate = n_token / cost_step(cost, n_row + n_order);
+        if (rate > best) {
+            best = rate;
+            n_best = n_order;
+        }
+    }
+    while (n_order > n_best)
+        bid[order[--n_order]].n--;
+}

@@ -1,0 +1,181 @@
+#include "decoding.h"
+
+#include <string.h>
+
+static const char *const strategy_name[] = {
+    [DECODE_AUTO] = "auto", [DECODE_OFF] = "off", [DECODE_SPECULATIVE] = "speculative"};
+static const char *const source_name[] = {[DRAFT_SOURCE_AUTO] = "auto", [DRAFT_SOURCE_COPY] = "copy"};
+static const char *const verify_name[] = {"auto", "nss"};
+
+/* ---- Reading ---- */
+
+/* Writes `"a", "b" or "c"`. */
+static void list_names(char *out, size_t size, const char *const *name, int32_t n)
+{
+    size_t at = 0;
+    out[0] = '\0';
+    for (int32_t i = 0; i < n && at < size; i++) {
+        int len = snprintf(out + at, size - at, "%s\"%s\"", i == 0 ? "" : i == n - 1 ? " or " : ", ", name[i]);
+        at += len > 0 ? (size_t)len : 0;
+    }
+}
+
+/* The number of `word` among the names; -1 and an error that lists them. */
+static int32_t find_name(const char *field, const char *word, const char *const *name, int32_t n, struct api_error *e)
+{
+    char names[256];
+    for (int32_t i = 0; i < n; i++)
+        if (!strcmp(word, name[i]))
+            return i;
+    list_names(names, sizeof names, name, n);
+    api_fail(e, 400, field, "%s must be %s, not \"%.40s\"", field, names, word);
+    return -1;
+}
+
+static bool only_keys(const json_t *o, const char *field, const char *const *key, int32_t n, struct api_error *e)
+{
+    const char *given;
+    json_t *value;
+    char names[256];
+    json_object_foreach((json_t *)o, given, value)
+    {
+        bool known = false;
+        for (int32_t i = 0; i < n; i++)
+            known |= !strcmp(given, key[i]);
+        if (!known) {
+            list_names(names, sizeof names, key, n);
+            api_fail(e, 400, field, "%s has no field \"%.40s\"; it takes %s", field, given, names);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A strategy's name, or a draft source's, which means speculation from it. */
+static bool read_strategy(const char *word, struct decoding_params *d, struct api_error *e)
+{
+    static const char *const both[] = {"auto", "off", "speculative", "copy"};
+    int32_t i = find_name("decoding.strategy", word, both, 4, e);
+    if (i < 0)
+        return false;
+    d->strategy = i == 3 ? DECODE_SPECULATIVE : (enum decode_strategy)i;
+    d->source = i == 3 ? DRAFT_SOURCE_COPY : DRAFT_SOURCE_AUTO;
+    return true;
+}
+
+static bool read_draft(const json_t *draft, struct decoding_params *d, struct api_error *e)
+{
+    static const char *const key[] = {"source", "max", "min_match"};
+    const char *source = NULL;
+    int64_t max = d->max_draft, min_match = d->min_match;
+    if (!draft)
+        return true;
+    if (!json_is_object(draft)) {
+        api_fail(e, 400, "decoding.draft", "decoding.draft must be an object");
+        return false;
+    }
+    if (!only_keys(draft, "decoding.draft", key, 3, e) || !field_string(draft, "source", &source, e) ||
+        !field_int_as(draft, "max", "decoding.draft.max", 1, 64, &max, e) ||
+        !field_int_as(draft, "min_match", "decoding.draft.min_match", 1, 16, &min_match, e))
+        return false;
+    if (d->strategy == DECODE_OFF) {
+        api_fail(e, 400, "decoding.draft", "decoding.draft: nothing is drafted when decoding.strategy is \"off\"");
+        return false;
+    }
+    int32_t i = source ? find_name("decoding.draft.source", source, source_name, 2, e) : (int32_t)d->source;
+    if (i < 0)
+        return false;
+    d->source = (enum draft_source)i;
+    d->max_draft = (int32_t)max;
+    d->min_match = (int32_t)min_match;
+    return true;
+}
+
+static bool read_decoding(const json_t *v, struct decoding_params *d, struct api_error *e)
+{
+    static const char *const key[] = {"strategy", "draft", "verify", "lossless"};
+    if (json_is_string(v))
+        return read_strategy(json_string_value(v), d, e);
+    if (!json_is_object(v)) {
+        api_fail(e, 400, "decoding", "decoding must be a string or an object");
+        return false;
+    }
+    const char *strategy = "auto", *verify = "auto";
+    bool lossless = true; /* everything there is keeps the text as it is; asking for less changes nothing */
+    return only_keys(v, "decoding", key, 4, e) && field_string(v, "strategy", &strategy, e) &&
+           field_string(v, "verify", &verify, e) && field_bool(v, "lossless", &lossless, e) &&
+           read_strategy(strategy, d, e) && find_name("decoding.verify", verify, verify_name, 2, e) >= 0 &&
+           read_draft(field_get(v, "draft"), d, e);
+}
+
+static bool bad_prediction(struct api_error *e)
+{
+    api_fail(e, 400, "prediction",
+             "prediction must be {\"type\": \"content\", \"content\": ...} with a string or an array of parts of type "
+             "\"text\"");
+    return false;
+}
+
+static bool read_prediction(struct job *j, const json_t *v, struct api_error *e)
+{
+    const char *type = json_string_value(json_object_get(v, "type"));
+    const json_t *content = json_object_get(v, "content");
+    if (!type || strcmp(type, "content") || !(json_is_string(content) || json_is_array(content)))
+        return bad_prediction(e);
+    if (json_is_string(content))
+        tb_add(&j->prediction.text, json_string_value(content), json_string_length(content));
+    for (size_t i = 0; i < json_array_size(content); i++) {
+        const json_t *part = json_array_get(content, i), *text = json_object_get(part, "text");
+        const char *part_type = json_string_value(json_object_get(part, "type"));
+        if (!part_type || strcmp(part_type, "text") || !json_is_string(text))
+            return bad_prediction(e);
+        tb_add(&j->prediction.text, json_string_value(text), json_string_length(text));
+    }
+    if (j->prediction.text.failed)
+        api_fail(e, 500, NULL, "The server is out of memory.");
+    return !j->prediction.text.failed;
+}
+
+bool decoding_read(struct job *j, struct api_error *e)
+{
+    const json_t *decoding = field_get(j->body, "decoding"), *prediction = field_get(j->body, "prediction");
+    struct decoding_params *d = &j->par.p.decoding;
+    j->tells_decoding = decoding != NULL;
+    if (decoding && !read_decoding(decoding, d, e))
+        return false;
+    if (prediction && d->strategy == DECODE_OFF) {
+        api_fail(e, 400, "prediction", "prediction: nothing is drafted when decoding.strategy is \"off\"");
+        return false;
+    }
+    return !prediction || read_prediction(j, prediction, e);
+}
+
+/* ---- Telling ---- */
+
+void decoding_write(const struct job *j, struct text_buf *b)
+{
+    const struct decoding_params *d = &j->par.p.decoding;
+    struct request_decoding sum = {0};
+    int32_t n_position = 0;
+    if (!j->tells_decoding)
+        return;
+    for (int32_t i = 0; i < j->n_prompt; i++) {
+        const struct request_decoding *one = request_decoding(j->prompt[i].r);
+        sum.n_step += one->n_step;
+        sum.n_drafted += one->n_drafted;
+        sum.n_accepted += one->n_accepted;
+        for (int32_t k = 0; k < DECODING_POSITIONS; k++) {
+            sum.drafted_at[k] += one->drafted_at[k];
+            sum.accepted_at[k] += one->accepted_at[k];
+            n_position = sum.drafted_at[k] ? k + 1 : n_position;
+        }
+    }
+    tb_printf(b, ",\"decoding\":{\"strategy\":\"%s\"", strategy_name[d->strategy]);
+    if (d->strategy != DECODE_OFF)
+        tb_printf(b, ",\"draft\":{\"source\":\"%s\"},\"verify\":\"nss\"", source_name[d->source]);
+    tb_printf(b, ",\"guarantee\":\"exact\",\"steps\":%lld,\"drafted\":%lld,\"accepted\":%lld,\"acceptance\":[",
+              (long long)sum.n_step, (long long)sum.n_drafted, (long long)sum.n_accepted);
+    for (int32_t k = 0; k < n_position; k++)
+        tb_printf(b, "%s%.4g", k ? "," : "", (double)sum.accepted_at[k] / (double)sum.drafted_at[k]);
+    tb_str(b, "]}");
+}

@@ -1,0 +1,19 @@
+/* How a request is to be decoded: the `decoding` and `prediction` fields, and what the answer says about it.
+ * Private to server/.
+ *
+ *   "decoding": "auto" | "off" | "speculative" | "copy"        short for {"strategy": ...}
+ *   "decoding": {"strategy": ..., "draft": {"source": "auto" | "copy", "max": 1..64, "min_match": 1..16},
+ *                "verify": "auto" | "nss", "lossless": true | false}
+ *   "prediction": {"type": "content", "content": "..." | [{"type": "text", "text": "..."}]}      as OpenAI has it
+ */
+#ifndef GALLEY_DECODING_H
+#define GALLEY_DECODING_H
+
+#include "job.h"
+
+/* From j->body into j->par and j->prediction; false: e is filled. */
+bool decoding_read(struct job *j, struct api_error *e);
+/* The `decoding` member of an answer, from its comma on, when the request asked for a way of decoding. */
+void decoding_write(const struct job *j, struct text_buf *b);
+
+#endif

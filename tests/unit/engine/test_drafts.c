@@ -1,0 +1,322 @@
+/* Drafts: the index they are copied from, the sharing out of rows, and above all that no draft, good or bad, changes
+ * what a request says. */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "draft/allot.h"
+#include "engine_rig.h"
+#include "random_plan.h"
+#include "../suite.h"
+
+/* ---- The index ---- */
+
+static struct history_text text_from(const int32_t *tok, int32_t n, int32_t cut1, int32_t cut2)
+{
+    return (struct history_text){
+        .part = {tok, tok + cut1, tok + cut2}, .n_part = {cut1, cut2 - cut1, n - cut2}, .n = n};
+}
+
+/* The longest earlier occurrence of the end, the most recent of equals, by looking everywhere. */
+static struct history_match look_everywhere(const int32_t *tok, int32_t n, int32_t min_match)
+{
+    struct history_match best = {0};
+    for (int32_t at = n - 1; at >= min_match; at--) {
+        int32_t len = 0;
+        while (len < HISTORY_MAX_MATCH && len < at && tok[at - 1 - len] == tok[n - 1 - len])
+            len++;
+        if (len >= min_match && len > best.len)
+            best = (struct history_match){.at = at, .len = len};
+    }
+    return best;
+}
+
+START_TEST(finds_the_longest_and_most_recent)
+{
+    struct rnd r = rnd_begin("finds_the_longest_and_most_recent", 31);
+    int32_t tok[HISTORY_MAX_CHAIN];
+    for (int round = 0; round < 300; round++) {
+        int32_t n = rnd_int(&r, 1, HISTORY_MAX_CHAIN), alphabet = rnd_int(&r, 1, 6), min_match = rnd_int(&r, 1, 5);
+        int32_t cut1 = rnd_int(&r, 0, n), cut2 = rnd_int(&r, cut1, n);
+        struct history h;
+        void *mem = malloc(history_bytes(n));
+        history_init(&h, mem, n, min_match);
+        for (int32_t i = 0; i < n; i++)
+            tok[i] = rnd_int(&r, 1, alphabet);
+        for (int32_t len = cut2; len <= n; len += rnd_int(&r, 1, 3)) { /* the text grows at its end */
+            struct history_text t = text_from(tok, len, cut1, cut2);
+            struct history_match got = history_find(&h, &t), want = look_everywhere(tok, len, min_match);
+            ck_assert_int_eq(got.len, want.len);
+            ck_assert_int_eq(got.at, want.at);
+        }
+        free(mem);
+    }
+}
+END_TEST
+
+/* autoregressive.md, section 1, test 2: after A B C D E F | A B C comes D E F A B C, and there history ends. */
+START_TEST(the_papers_example)
+{
+    const int32_t tok[] = {1, 2, 3, 4, 5, 6, 1, 2, 3}, want[] = {4, 5, 6, 1, 2, 3};
+    struct copy_drafter c;
+    struct accept_rates all = {0};
+    struct draft d;
+    void *mem = malloc(copy_bytes(9));
+    copy_init(&c, mem, 9, 3, false);
+    struct history_text t = text_from(tok, 9, 0, 6), two = text_from(tok, 2, 0, 2);
+    copy_propose(&c, &all, &t, &d);
+    ck_assert_int_eq(d.n, 6);
+    ck_assert_mem_eq(d.tok, want, sizeof want);
+    copy_init(&c, mem, 9, 3, false); /* too short for a match: no draft */
+    copy_propose(&c, &all, &two, &d);
+    ck_assert_int_eq(d.n, 0);
+    free(mem);
+}
+END_TEST
+
+/* The prediction says 1..40; the answer exchanges, drops and inserts tokens. Copying must find its place again at once.
+ */
+START_TEST(an_edited_prediction_is_followed)
+{
+    enum { N = 40 };
+    int32_t predicted[N], prompt[] = {900, 901}, out[N + 1], n_out = 0, n_right = 0, n_edits = 0;
+    for (int i = 0; i < N; i++)
+        predicted[i] = 100 + i;
+    for (int i = 0; i < N; i++) {
+        bool swap = i == 9, drop = i == 18, insert = i == 27;
+        n_edits += swap || drop || insert;
+        if (insert)
+            out[n_out++] = 777;
+        if (!drop)
+            out[n_out++] = swap ? 888 : predicted[i];
+    }
+    struct copy_drafter c;
+    struct accept_rates all = {0};
+    struct draft d = {0};
+    void *mem = malloc(copy_bytes(N + 2 + N + 1));
+    copy_init(&c, mem, N + 2 + N + 1, 3, true);
+    for (int32_t i = 0; i < n_out; i++) {
+        struct history_text t = {.part = {predicted, prompt, out}, .n_part = {N, 2, i}, .n = N + 2 + i};
+        copy_observe(&c, &all, &t, &d);
+        copy_propose(&c, &all, &t, &d);
+        n_right += d.n > 0 && d.tok[0] == out[i];
+    }
+    ck_assert_int_ge(n_right, n_out - 2 * n_edits);
+    free(mem);
+}
+END_TEST
+
+/* ---- Sharing out rows ---- */
+
+static struct step_cost random_cost(struct rnd *r)
+{
+    struct step_cost c;
+    double s = 1;
+    cost_init(&c);
+    for (int32_t n = 1; n <= 64; n *= 2, s *= 1 + rnd_int(r, 0, 100) * 0.01)
+        cost_set(&c, n, s);
+    return c;
+}
+
+static double rate_of(const struct bid *bid, const int32_t *n, int32_t n_bid, int32_t n_row, double n_token,
+                      const struct step_cost *cost)
+{
+    for (int32_t b = 0; b < n_bid; b++) {
+        double p = 1;
+        for (int32_t i = 0; i < n[b]; i++) {
+            p *= bid[b].draft->accept[i];
+            n_token += p;
+            n_row++;
+        }
+    }
+    return n_token / cost_step(cost, n_row);
+}
+
+/* No other way to share out the rows promises more tokens a second. */
+START_TEST(rows_go_where_they_are_worth_most)
+{
+    struct rnd r = rnd_begin("rows_go_where_they_are_worth_most", 32);
+    struct draft draft[3];
+    for (int round = 0; round < 200; round++) {
+        struct step_cost cost = random_cost(&r);
+        struct bid bid[3];
+        int32_t budget = rnd_int(&r, 0, 12), used = 0, n_row = rnd_int(&r, 3, 20), got[3];
+        for (int b = 0; b < 3; b++) {
+            draft[b].n = rnd_int(&r, 0, 5);
+            for (int32_t i = 0; i < draft[b].n; i++)
+                draft[b].accept[i] = (float)rnd_int(&r, 0, 100) * 0.01f;
+            bid[b] = (struct bid){.draft = &draft[b], .max = draft[b].n};
+        }
+        draft_allot(bid, 3, budget, n_row, 3, &cost);
+        for (int b = 0; b < 3; b++)
+            used += got[b] = bid[b].n;
+        ck_assert_int_le(used, budget);
+        double best = rate_of(bid, got, 3, n_row, 3, &cost);
+        for (int32_t i = 0; i <= draft[0].n; i++)
+            for (int32_t j = 0; j <= draft[1].n; j++)
+                for (int32_t k = 0; k <= draft[2].n; k++)
+                    if (i + j + k <= budget)
+                        ck_assert_double_ge(best + 1e-9, rate_of(bid, (int32_t[]){i, j, k}, 3, n_row, 3, &cost));
+    }
+}
+END_TEST
+
+START_TEST(the_cost_curve_follows_what_is_measured)
+{
+    struct step_cost c;
+    cost_init(&c);
+    cost_set(&c, 1, 1.0);
+    cost_set(&c, 2, 0.9); /* noise: a curve never falls */
+    cost_set(&c, 4, 2.0);
+    ck_assert_double_eq(cost_step(&c, 2), cost_step(&c, 1));
+    ck_assert_double_eq_tol(cost_step(&c, 3), 1.5, 1e-12);
+    ck_assert_double_eq_tol(cost_step(&c, 8), 4.0, 1e-12); /* beyond the last point it goes on as it went */
+    for (int i = 0; i < 400; i++) {                        /* in truth 4 rows cost five times one */
+        cost_observe(&c, 1, 3.0);
+        cost_observe(&c, 4, 15.0);
+    }
+    ck_assert_double_eq_tol(cost_step(&c, 4) / cost_step(&c, 1), 5, 0.2);
+    ck_assert_double_eq_tol(cost_step(&c, 1), 3, 0.6);
+}
+END_TEST
+
+/* ---- The text stays what it is ---- */
+
+enum { N_PROMPT = 20, N_OUT = 60, N_ROUND = 60 };
+
+/* What the client predicts: the truth, the truth with mistakes in it, or nonsense. */
+static int32_t predict(struct rnd *r, const int32_t *truth, int32_t n, int kind, int32_t *out)
+{
+    int32_t m = 0;
+    for (int32_t i = 0; i < n; i++) {
+        int mistake = kind == 1 ? rnd_int(r, 0, 12) : kind == 2 ? 0 : 9;
+        if (mistake != 1) /* 1: left out */
+            out[m++] = mistake == 0 ? rnd_int(r, 0, 255) : truth[i];
+        if (mistake == 2)
+            out[m++] = rnd_int(r, 0, 255);
+    }
+    return m;
+}
+
+static struct gen_params some_params(struct rnd *r, int round)
+{
+    static const char *const stop[] = {"e", "th"};
+    struct gen_params p = params(N_OUT);
+    p.has_seed = true;
+    p.seed = (uint64_t)round;
+    p.temperature = round % 3 ? 0.9f : 0;
+    p.top_k = round % 4 ? 0 : 8;
+    p.frequency_penalty = round % 5 ? 0 : 0.4f;
+    p.repetition_penalty = round % 7 ? 1 : 1.3f;
+    p.min_tokens = round % 6 ? 0 : rnd_int(r, 0, 30);
+    p.ignore_eos = round % 2;
+    p.n_logprobs = round % 3 == 1 ? 2 : 0;
+    p.stop = stop;
+    p.n_stop = round % 8 ? 0 : 2;
+    return p;
+}
+
+static void ask_plain(const int32_t (*prompt)[N_PROMPT], const struct gen_params *all, struct heard **h)
+{
+    open_engine(512, 256, 64, 8);
+    for (int i = 0; i < N_ROUND; i++) {
+        struct gen_params p = all[i];
+        p.decoding.strategy = DECODE_OFF;
+        h[i] = ask(prompt[i], N_PROMPT, &p);
+        finish(h[i]);
+        ck_assert_int_eq(request_decoding(h[i]->r)->n_drafted, 0);
+    }
+    close_engine();
+}
+
+/* With right, half-right and wrong predictions, by themselves and in company, on small pools and batches. */
+START_TEST(no_draft_changes_the_text)
+{
+    static const char *const backend[] = {NULL, "ref", "cpu"};
+    struct rnd r = rnd_begin("no_draft_changes_the_text", 33);
+    static int32_t prompt[N_ROUND][N_PROMPT], predicted[N_ROUND][2 * N_OUT];
+    static struct gen_params all[N_ROUND];
+    struct heard *plain[N_ROUND], *h[N_ROUND];
+    if (backend[_i]) /* each test has a process of its own */
+        rig_ops = backend_find(backend[_i], NULL);
+    for (int i = 0; i < N_ROUND; i++) {
+        all[i] = some_params(&r, i);
+        for (int k = 0; k < N_PROMPT; k++)
+            prompt[i][k] = rnd_int(&r, 0, 255);
+    }
+    ask_plain(prompt, all, plain);
+    static const struct {
+        int32_t n_block, batch, seqs;
+    } engine[] = {{256, 128, 1}, {256, 512, 32}, {20, 64, 16}, {256, 9, 8}};
+    for (size_t k = 0; k < sizeof engine / sizeof *engine; k++) {
+        open_engine(320, engine[k].n_block, engine[k].batch, engine[k].seqs);
+        int64_t n_drafted = 0, n_accepted = 0;
+        for (int i = 0; i < N_ROUND; i++) {
+            struct gen_params p = all[i];
+            p.prediction = predicted[i];
+            p.n_prediction = predict(&r, plain[i]->tok[0], plain[i]->n_tok[0], i % 3, predicted[i]);
+            p.decoding.strategy = i % 4 ? DECODE_SPECULATIVE : DECODE_AUTO;
+            p.decoding.max_draft = i % 5 ? 0 : rnd_int(&r, 1, DRAFT_MAX);
+            h[i] = ask(prompt[i], N_PROMPT, &p);
+        }
+        for (int i = 0; i < N_ROUND; i++) {
+            finish(h[i]);
+            expect_same(plain[i], h[i]);
+            const struct request_decoding *d = request_decoding(h[i]->r);
+            ck_assert_int_le(d->n_accepted, d->n_drafted);
+            n_drafted += d->n_drafted;
+            n_accepted += d->n_accepted;
+            forget(h[i]);
+        }
+        ck_assert_int_gt(n_accepted, 30); /* the last engine has a row to spare now and then */
+        ck_assert_int_gt(n_drafted, n_accepted);
+        close_engine();
+    }
+    for (int i = 0; i < N_ROUND; i++)
+        forget(plain[i]);
+}
+END_TEST
+
+/* A right prediction makes an answer of 60 tokens in a few steps. */
+START_TEST(a_right_prediction_saves_steps)
+{
+    struct rnd r = rnd_begin("a_right_prediction_saves_steps", 34);
+    int32_t prompt[N_PROMPT];
+    for (int k = 0; k < N_PROMPT; k++)
+        prompt[k] = rnd_int(&r, 0, 255);
+    open_engine(512, 64, 512, 8);
+    struct gen_params p = params(N_OUT);
+    p.decoding.strategy = DECODE_OFF;
+    struct heard *plain = ask(prompt, N_PROMPT, &p);
+    finish(plain);
+    p.decoding = (struct decoding_params){.strategy = DECODE_SPECULATIVE, .max_draft = 19};
+    p.prediction = plain->tok[0];
+    p.n_prediction = N_OUT;
+    struct heard *h = ask(prompt, N_PROMPT, &p);
+    finish(h);
+    expect_same(plain, h);
+    ck_assert_int_eq(request_decoding(plain->r)->n_step, N_OUT);
+    ck_assert_int_le(request_decoding(h->r)->n_step, N_OUT / 20 + 1);
+    struct request_usage u;
+    request_usage(h->r, &u);
+    ck_assert_int_eq(u.n_predicted_true, request_decoding(h->r)->n_accepted);
+    forget(plain);
+    forget(h);
+    close_engine();
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("drafts");
+    tcase_add_checked_fixture(tc, rig_setup, rig_teardown);
+    tcase_add_test(tc, finds_the_longest_and_most_recent);
+    tcase_add_test(tc, the_papers_example);
+    tcase_add_test(tc, an_edited_prediction_is_followed);
+    tcase_add_test(tc, rows_go_where_they_are_worth_most);
+    tcase_add_test(tc, the_cost_curve_follows_what_is_measured);
+    tcase_add_loop_test(tc, no_draft_changes_the_text, 0, 3);
+    tcase_add_test(tc, a_right_prediction_saves_steps);
+    return suite_run(tc);
+}

@@ -1,5 +1,5 @@
 /* The engine's thread and its door: what any thread may call. */
-#include "engine_impl.h"
+#include "lane.h"
 
 #include "log.h"
 #include "mem.h"
@@ -55,7 +55,7 @@ static void *engine_main(void *arg)
 
 int engine_start(struct engine *eng, struct err *e)
 {
-    engine_dump_on_bug();
+    lane_dump_on_bug();
     atomic_store(&eng->heartbeat_ns, clock_ns());
     if (pthread_create(&eng->thread, NULL, engine_main, eng))
         return err_set(e, ERR_IO, "cannot start the engine thread");

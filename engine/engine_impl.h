@@ -24,6 +24,8 @@ struct lane { /* one model on one back end, with its pool. Owner: the engine thr
     struct step_result result;
     struct kvop *move; /* [plan.cap.n_kvop] copies that the next plan must carry */
     int32_t n_move;
+    bool caches;           /* prefixes are kept and shared */
+    struct step_cost cost; /* of its steps */
 };
 
 struct seq_list {
@@ -35,8 +37,8 @@ enum { MAX_WOKEN = 16 };
 
 struct engine {
     struct engine_options opt;
-    struct model model;
-    struct lane target;
+    struct model model, draft_model;
+    struct lane target, draft; /* draft.model is NULL when there is none */
     struct request_limits limits;
     char memory_plan[2048];
 
@@ -48,9 +50,8 @@ struct engine {
     struct sink *woken[MAX_WOKEN]; /* to wake at the end of the step */
     int32_t n_woken;
     struct metrics metrics;
-    struct step_cost cost;      /* of a step of the target */
-    struct accept_rates accept; /* of copied drafts, over all sequences */
-    char *text;                 /* one token's text and whatever was held back before it */
+    struct accept_rates copy_rates, model_rates; /* how often drafts come true, over all sequences */
+    char *text;                                  /* one token's text and whatever was held back before it */
 
     /* shared */
     struct queue inbox;
@@ -65,15 +66,15 @@ struct engine {
 /* ---- seq.c: a sequence's blocks and tokens ---- */
 
 /* Takes what the prefix cache holds of the tokens, all but the last at most; sets n_computed. */
-void seq_match_prefix(struct engine *eng, struct seq *s);
+void seq_match_prefix(struct lane *lane, const struct seq *s, struct seq_kv *kv);
 /* Blocks for n_slot slots after n_computed, none of them shared: copies are queued as moves. False: not enough blocks;
  * what was taken stays the sequence's. */
-bool seq_reserve(struct engine *eng, struct seq *s, int32_t n_slot);
+bool seq_reserve(struct lane *lane, struct seq_kv *kv, int32_t n_slot);
 /* n more tokens are computed: full blocks are published. */
-void seq_commit(struct engine *eng, struct seq *s, int32_t n);
+void seq_commit(struct lane *lane, const struct seq *s, struct seq_kv *kv, int32_t n);
 /* `to` becomes a copy of what `from` has computed; both share all blocks. No moves may be pending. */
-void seq_fork(struct engine *eng, const struct seq *from, struct seq *to);
-void seq_release(struct engine *eng, struct seq *s); /* gives all blocks back; n_computed = 0 */
+void seq_fork(struct lane *lane, const struct seq_kv *from, struct seq_kv *to);
+void seq_release(struct engine *eng, struct seq *s); /* gives all blocks back, in both pools; n_computed = 0 */
 
 /* ---- output.c: what a sequence says ---- */
 
@@ -99,21 +100,17 @@ int32_t sched_pick(struct engine *eng);
 
 /* ---- drafting.c: drafts beside the tokens that must be computed ---- */
 
-/* Decides n_draft of every running sequence, in a step that has n_row rows; takes them off the budget. */
-void drafting_pick(struct engine *eng, int32_t n_row, int32_t *budget);
+/* Decides n_draft of every running sequence, in a step that has n_row rows; takes them off the budget. -ERR_*: the
+ * draft model failed. */
+int drafting_pick(struct engine *eng, int32_t n_row, int32_t *budget, struct err *e);
 /* A step of the sequence was settled with n_draft drafted rows; and drafted row i came true. */
 void drafting_count_step(struct seq *s);
 void drafting_count_true(struct engine *eng, struct seq *s, int32_t i);
-/* Times steps of 1, 2, 4, ... rows. Before the first request. */
-int drafting_calibrate(struct engine *eng, struct err *e);
 
 /* ---- step.c ---- */
 
 /* One step; returns false when there was nothing to do. */
 bool engine_step(struct engine *eng);
-
-/* A crash in a back end prints the plan it was running. */
-void engine_dump_on_bug(void);
 
 /* ---- setup.c ---- */
 

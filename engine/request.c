@@ -107,6 +107,9 @@ static int check_params(const struct gen_params *p, const struct request_limits 
             return -ERR_INVALID;
     if (p->cache_salt && (!*p->cache_salt || strlen(p->cache_salt) > MAX_SALT))
         return err_set_field(e, ERR_INVALID, "cache_salt", "cache_salt must have 1 to %d bytes", MAX_SALT);
+    if (p->decoding.source == DRAFT_SOURCE_MODEL && !lim->has_draft)
+        return err_set_field(e, ERR_INVALID, "decoding.draft.source",
+                             "decoding.draft.source: the server was started without a draft model (--draft-model)");
     int rc = check_stops(p, e);
     return rc ? rc : check_ids("stop_token_ids", p->stop_ids, p->n_stop_ids, n_vocab, e);
 }
@@ -266,7 +269,8 @@ static uint64_t random_u64(void)
 static void init_copy(struct request *r, struct seq *s, bool *failed)
 {
     const struct decoding_params *d = &r->p.decoding;
-    if (d->strategy == DECODE_OFF || (r->p.max_tokens < MIN_TOKENS_TO_DRAFT && !r->n_prediction))
+    if (d->strategy == DECODE_OFF || d->source == DRAFT_SOURCE_MODEL ||
+        (r->p.max_tokens < MIN_TOKENS_TO_DRAFT && !r->n_prediction))
         return;
     int32_t n = r->n_prediction + r->n_prompt + r->p.max_tokens;
     void *mem = copy(r, NULL, copy_bytes(n), failed);
@@ -282,7 +286,9 @@ static void init_seq(struct request *r, int32_t choice, const struct request_lim
     int32_t n_law_tok = r->p.n_bias + (has_penalties(&r->p) ? n_tok : 0);
     *s = (struct seq){.req = r, .choice = choice, .span = -1, .noise_key = rng_mix(seed + (uint64_t)choice)};
     s->out = copy(r, NULL, sizeof *s->out * (size_t)r->p.max_tokens, failed);
-    s->block = copy(r, NULL, sizeof *s->block * (size_t)(n_tok / lim->block_len + 2), failed);
+    size_t table_bytes = sizeof *s->kv.block * (size_t)(n_tok / lim->block_len + 2);
+    s->kv.block = copy(r, NULL, table_bytes, failed);
+    s->draft_kv.block = lim->has_draft ? copy(r, NULL, table_bytes, failed) : NULL;
     s->law_tok = copy(r, NULL, sizeof *s->law_tok * (size_t)n_law_tok, failed);
     s->stop.cap = stop_scan_cap(&r->stop_set, max_text);
     s->stop.held = r->stop_set.n ? copy(r, NULL, 2 * (size_t)s->stop.cap, failed) : NULL;

@@ -24,16 +24,21 @@ enum seq_state {
     SEQ_DONE,
 };
 
+struct seq_kv {              /* what a sequence has in one model's pool; owner: the sequence */
+    int32_t n_computed;      /* tokens whose K and V are committed: positions 0..n_computed-1 */
+    int32_t *block, n_block; /* block table */
+    int32_t n_published;     /* leading blocks that are in the prefix cache or equal to one that is */
+    uint64_t published_id;   /* content id of the last of them, or the root */
+};
+
 struct seq { /* owner: the engine thread from submission until its request is done */
     struct request *req;
     int32_t choice;
     enum seq_state state;
     struct seq *prev, *next; /* in one of the scheduler's lists */
     int32_t *out, n_out;     /* sampled tokens; [max_tokens] */
-    int32_t n_computed;      /* tokens whose K and V are committed: positions 0..n_computed-1 */
-    int32_t *block, n_block; /* block table */
-    int32_t n_published;     /* leading blocks that are in the prefix cache or equal to one that is */
-    uint64_t published_id;   /* content id of the last of them, or the root */
+    struct seq_kv kv;        /* in the target's pool */
+    struct seq_kv draft_kv;  /* in the draft model's */
     uint64_t noise_key;
     struct law_tok *law_tok; /* [n_law_tok] ascending; counts and biases */
     int32_t n_law_tok;
@@ -41,10 +46,13 @@ struct seq { /* owner: the engine thread from submission until its request is do
     struct stop_scan stop;
     int64_t last_token_ns;
     const struct strategy_ops *strategy;
-    int32_t n_want;     /* rows this step, decided by the scheduler */
-    int32_t n_draft;    /* and drafted rows after them: the first of `draft` */
-    struct draft draft; /* what may come next */
+    int32_t n_want;            /* rows this step, decided by the scheduler */
+    int32_t n_draft;           /* and drafted rows after them: the first of `draft` */
+    const struct draft *draft; /* copied or modelled */
+    struct draft copied, modelled;
     struct copy_drafter copy;
+    struct accept_rates model_rates;
+    int32_t n_undrafted;    /* steps in a row that the draft model was not asked */
     int32_t span, readout0; /* in the step's plan; -1: not in it */
 };
 
@@ -104,6 +112,7 @@ static inline int32_t seq_tok(const struct seq *s, int32_t i)
 /* What request_create must know of the engine. */
 struct request_limits {
     int32_t n_ctx, block_len, n_block, max_seqs;
+    bool has_draft; /* there is a draft model */
 };
 
 /* request_create without the engine; *out is NULL on error. */

@@ -88,7 +88,7 @@ static void fork_choices(struct engine *eng, struct seq *leader)
         if (s->state != SEQ_IDLE)
             continue;
         if (eng->running.n < eng->limits.max_seqs) {
-            seq_fork(eng, leader, s);
+            seq_fork(&eng->target, &leader->kv, &s->kv);
             start_running(eng, s);
         } else {
             sched_add(eng, s);
@@ -99,7 +99,7 @@ static void fork_choices(struct engine *eng, struct seq *leader)
 static void fork_ready(struct engine *eng)
 {
     for (struct seq *s = eng->running.head; s; s = s->next)
-        if (leads_forks(s) && s->n_computed >= fork_point(s))
+        if (leads_forks(s) && s->kv.n_computed >= fork_point(s))
             fork_choices(eng, s);
 }
 
@@ -112,7 +112,7 @@ static int32_t rows_wanted(const struct seq *s)
     if (!request_has_room(s->req, 2 * s->req->p.n))
         return 0;
     if (leads_forks(s))
-        return fork_point(s) - s->n_computed;
+        return fork_point(s) - s->kv.n_computed;
     return s->strategy->want(s);
 }
 
@@ -120,7 +120,7 @@ static int32_t rows_wanted(const struct seq *s)
 static bool grant(struct engine *eng, struct seq *s, int32_t want, int32_t *budget)
 {
     int32_t n = want < *budget ? want : *budget;
-    while (!seq_reserve(eng, s, n)) {
+    while (!seq_reserve(&eng->target, &s->kv, n)) {
         struct seq *victim = eng->running.tail;
         *budget += victim->n_want;
         preempt(eng, victim);
@@ -136,7 +136,7 @@ static void grant_running(struct engine *eng, bool decoding, int32_t *budget)
 {
     for (struct seq *s = eng->running.head, *next; s && *budget > 0; s = next) {
         int32_t want = s->n_want ? 0 : rows_wanted(s);
-        bool is_decoding = s->n_computed >= s->req->n_prompt;
+        bool is_decoding = s->kv.n_computed >= s->req->n_prompt;
         if (want > 0 && is_decoding == decoding && !grant(eng, s, want, budget))
             return;     /* it was the last in rank */
         next = s->next; /* read after granting: a preempted one is no longer in the list */
@@ -146,13 +146,14 @@ static void grant_running(struct engine *eng, bool decoding, int32_t *budget)
 /* A waiting sequence starts only on blocks that are there: it never preempts. */
 static bool admit(struct engine *eng, struct seq *s, int32_t *budget)
 {
-    seq_match_prefix(eng, s);
-    int32_t n_matched = s->n_computed, want = leads_forks(s) ? fork_point(s) - s->n_computed : s->strategy->want(s);
+    seq_match_prefix(&eng->target, s, &s->kv);
+    int32_t n_matched = s->kv.n_computed,
+            want = leads_forks(s) ? fork_point(s) - s->kv.n_computed : s->strategy->want(s);
     if (want > *budget)
         want = *budget;
     if (want < 0)
         want = 0;
-    if (!seq_reserve(eng, s, want)) {
+    if (!seq_reserve(&eng->target, &s->kv, want)) {
         seq_release(eng, s);
         return false;
     }
@@ -194,6 +195,5 @@ int32_t sched_pick(struct engine *eng)
     grant_running(eng, false, &budget);
     if (n_preempted == eng->metrics.now.n_preempted) /* what was just preempted must not come straight back */
         admit_waiting(eng, &budget);
-    drafting_pick(eng, cap - budget, &budget);
     return cap - budget;
 }

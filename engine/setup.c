@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "engine_impl.h"
+#include "lane.h"
 #include "mem.h"
 
 enum { BLOCK_LEN = 16, MIB = 1 << 20 };
@@ -56,19 +56,28 @@ static struct plan_limits plan_limits(const struct engine_options *o, int32_t n_
     };
 }
 
-static size_t kv_bytes(const struct lane *lane, struct kv_config kv, int32_t n_block)
+/* Bytes of a block and of what does not grow with blocks, both models together. */
+static void kv_costs(const struct engine *eng, struct kv_config kv, size_t *block, size_t *fixed)
 {
-    kv.n_block = n_block;
-    return lane->ops->kv_bytes(lane->model, &kv);
+    const struct lane *lane[] = {&eng->target, &eng->draft};
+    *block = *fixed = 0;
+    for (int i = 0; i < 2 && lane[i]->model; i++) {
+        kv.n_block = 1;
+        size_t one = lane[i]->ops->kv_bytes(lane[i]->model, &kv);
+        kv.n_block = 2;
+        size_t two = lane[i]->ops->kv_bytes(lane[i]->model, &kv);
+        *block += two - one;
+        *fixed += one - (two - one);
+    }
 }
 
-/* How many blocks fit kv_mem_bytes, and how long a sequence may be. */
+/* How many blocks fit kv_mem_bytes, and how long a sequence may be. Both pools get as many: a sequence that runs can
+ * always be drafted for. */
 static int size_pool(struct engine *eng, struct kv_config *kv, int32_t *n_ctx, struct err *e)
 {
     struct engine_options *o = &eng->opt;
-    struct lane *lane = &eng->target;
-    size_t one = kv_bytes(lane, *kv, 2) - kv_bytes(lane, *kv, 1), fixed = kv_bytes(lane, *kv, 1) - one;
-    size_t available = memory_available(), mem = o->kv_mem_bytes ? o->kv_mem_bytes : available / 2;
+    size_t one, fixed, available = memory_available(), mem = o->kv_mem_bytes ? o->kv_mem_bytes : available / 2;
+    kv_costs(eng, *kv, &one, &fixed);
     if (o->kv_mem_bytes > available)
         return err_set(e, ERR_NOMEM, "--kv-mem %zuMiB: only %zu MiB of memory are free; --kv-mem %zuMiB would fit",
                        o->kv_mem_bytes / MIB, available / MIB, available * 9 / 10 / MIB);
@@ -90,9 +99,41 @@ static int size_pool(struct engine *eng, struct kv_config *kv, int32_t *n_ctx, s
     return 0;
 }
 
-static int load_lane(struct engine *eng, struct err *e)
+static int load_model(struct engine *eng, struct lane *lane, const struct model *m, struct err *e)
 {
-    struct lane *lane = &eng->target;
+    struct engine_options *o = &eng->opt;
+    return lane->ops->load(lane->backend, &m->desc, &m->w, o->progress, o->progress_arg, &lane->model, e);
+}
+
+/* The pool, the plan and the results of a lane whose model is loaded. */
+static int equip_lane(struct engine *eng, struct lane *lane, const struct model_desc *d, const struct kv_config *kv,
+                      const struct plan_limits *limits, struct err *e)
+{
+    int rc = lane->ops->kv_create(lane->model, kv, e);
+    if (!rc)
+        rc = plan_create(&lane->plan, limits, e);
+    if (rc)
+        return rc;
+    lane->caches = !eng->opt.no_prefix_cache;
+    lane->env = (struct plan_env){.n_vocab = d->n_vocab,
+                                  .n_layer = d->n_layer,
+                                  .n_embd = d->n_embd,
+                                  .n_block = kv->n_block,
+                                  .block_len = BLOCK_LEN};
+    lane->move = mem_alloc(sizeof *lane->move * (size_t)limits->n_kvop);
+    lane->result.f = mem_alloc(sizeof *lane->result.f * (size_t)limits->n_out_f);
+    lane->result.i = mem_alloc(sizeof *lane->result.i * (size_t)limits->n_out_i);
+    if (!lane->move || !lane->result.f || !lane->result.i)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    uint64_t seed = 0;
+    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+        seed = (uint64_t)clock_ns();
+    return kv_pool_create(&lane->pool, kv->n_block, BLOCK_LEN, seed, e);
+}
+
+static int load_lanes(struct engine *eng, struct err *e)
+{
+    struct lane *lane = &eng->target, *draft = &eng->draft;
     struct engine_options *o = &eng->opt;
     lane->ops = o->ops ? o->ops : backend_find(o->backend, e);
     if (!lane->ops)
@@ -101,73 +142,71 @@ static int load_lane(struct engine *eng, struct err *e)
     struct backend_options bo = {.n_thread = o->n_thread, .limits = plan_limits(o, eng->model.desc.n_vocab, ctx)};
     int rc = lane->ops->open(&bo, &lane->backend, e);
     if (!rc)
-        rc = lane->ops->load(lane->backend, &eng->model.desc, &eng->model.w, o->progress, o->progress_arg, &lane->model,
-                             e);
+        rc = load_model(eng, lane, &eng->model, e);
+    draft->ops = lane->ops;
+    draft->backend = lane->backend;
+    if (!rc && o->draft_path)
+        rc = load_model(eng, draft, &eng->draft_model, e);
     int kv_type = dtype_by_name(o->kv_type);
     struct kv_config kv = {.block_len = BLOCK_LEN, .k_type = kv_type, .v_type = kv_type};
     if (!rc)
         rc = size_pool(eng, &kv, &ctx, e);
     if (!rc)
-        rc = lane->ops->kv_create(lane->model, &kv, e);
-    if (!rc)
-        rc = plan_create(&lane->plan, &bo.limits, e);
-    if (rc)
-        return rc;
-    lane->env = (struct plan_env){.n_vocab = eng->model.desc.n_vocab,
-                                  .n_layer = eng->model.desc.n_layer,
-                                  .n_embd = eng->model.desc.n_embd,
-                                  .n_block = kv.n_block,
-                                  .block_len = BLOCK_LEN};
-    lane->move = mem_alloc(sizeof *lane->move * (size_t)bo.limits.n_kvop);
-    lane->result.f = mem_alloc(sizeof *lane->result.f * (size_t)bo.limits.n_out_f);
-    lane->result.i = mem_alloc(sizeof *lane->result.i * (size_t)bo.limits.n_out_i);
-    if (!lane->move || !lane->result.f || !lane->result.i)
-        return err_set(e, ERR_NOMEM, "out of memory");
-    uint64_t seed = 0;
-    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
-        seed = (uint64_t)clock_ns();
-    eng->limits =
-        (struct request_limits){.n_ctx = ctx, .block_len = BLOCK_LEN, .n_block = kv.n_block, .max_seqs = o->max_seqs};
-    return kv_pool_create(&lane->pool, kv.n_block, BLOCK_LEN, seed, e);
+        rc = equip_lane(eng, lane, &eng->model.desc, &kv, &bo.limits, e);
+    if (!rc && draft->model)
+        rc = equip_lane(eng, draft, &eng->draft_model.desc, &kv, &bo.limits, e);
+    eng->limits = (struct request_limits){.n_ctx = ctx,
+                                          .block_len = BLOCK_LEN,
+                                          .n_block = kv.n_block,
+                                          .max_seqs = o->max_seqs,
+                                          .has_draft = draft->model != NULL};
+    return rc;
 }
 
 /* A draft proposes tokens by id: it is of use only if equal ids mean equal text. */
-static int check_draft(struct engine *eng, struct err *e)
+static int open_draft(struct engine *eng, struct err *e)
 {
     if (!eng->opt.draft_path)
         return 0;
-    struct model draft;
-    int rc = model_open(eng->opt.draft_path, &draft, e);
+    int rc = model_open(eng->opt.draft_path, &eng->draft_model, e);
     if (rc)
         return rc;
-    int32_t n = tok_n_vocab(eng->model.tok), n_draft = tok_n_vocab(draft.tok);
+    const struct tokenizer *tok = eng->model.tok, *draft = eng->draft_model.tok;
+    int32_t n = tok_n_vocab(tok), n_draft = tok_n_vocab(draft);
     if (n != n_draft)
-        rc = err_set(e, ERR_INVALID, "--draft-model: it has %d tokens, the target %d", n_draft, n);
-    for (int32_t t = 0; !rc && t < n; t++) {
-        struct slice a = tok_piece(eng->model.tok, t), b = tok_piece(draft.tok, t);
+        return err_set(e, ERR_INVALID, "--draft-model: it has %d tokens, the target %d", n_draft, n);
+    for (int32_t t = 0; t < n; t++) {
+        struct slice a = tok_piece(tok, t), b = tok_piece(draft, t);
         if (a.len != b.len || memcmp(a.p, b.p, a.len))
-            rc = err_set(e, ERR_INVALID, "--draft-model: token %d means '%.*s' there and '%.*s' in the target", t,
-                         (int)b.len, b.p, (int)a.len, a.p);
+            return err_set(e, ERR_INVALID, "--draft-model: token %d means '%.*s' there and '%.*s' in the target", t,
+                           (int)b.len, b.p, (int)a.len, a.p);
     }
-    model_close(&draft);
-    return rc;
+    return 0;
 }
 
 static void describe_memory(struct engine *eng)
 {
-    struct backend_stats st;
+    struct backend_stats st, draft = {0};
     const struct model_info *info = &eng->model.info;
+    char draft_line[256] = "";
     eng->target.ops->stats(eng->target.model, &st);
+    if (eng->draft.model) {
+        const struct model_info *d = &eng->draft_model.info;
+        eng->draft.ops->stats(eng->draft.model, &draft);
+        snprintf(draft_line, sizeof draft_line, "draft      %s (%s, %.1fM parameters)\n", d->name, d->quant,
+                 (double)d->n_param / 1e6);
+    }
     snprintf(eng->memory_plan, sizeof eng->memory_plan,
              "model      %s (%s, %s, %.1fM parameters)\n"
+             "%s"
              "device     %s\n"
              "weights    %8.1f MiB\n"
              "KV cache   %8.1f MiB   %d tokens in blocks of %d, %s; the longest sequence has %d\n"
              "scratch    %8.1f MiB   steps of at most %d tokens, %d sequences at once\n",
-             info->name, info->architecture, info->quant, (double)info->n_param / 1e6, st.device,
-             (double)st.weight_bytes / MIB, (double)st.kv_bytes / MIB, eng->limits.n_block * BLOCK_LEN, BLOCK_LEN,
-             eng->opt.kv_type, eng->limits.n_ctx, (double)st.scratch_bytes / MIB, eng->opt.max_batch_tokens,
-             eng->opt.max_seqs);
+             info->name, info->architecture, info->quant, (double)info->n_param / 1e6, draft_line, st.device,
+             (double)(st.weight_bytes + draft.weight_bytes) / MIB, (double)(st.kv_bytes + draft.kv_bytes) / MIB,
+             eng->limits.n_block * BLOCK_LEN, BLOCK_LEN, eng->opt.kv_type, eng->limits.n_ctx,
+             (double)(st.scratch_bytes + draft.scratch_bytes) / MIB, eng->opt.max_batch_tokens, eng->opt.max_seqs);
 }
 
 static int check_options(const struct engine_options *o, struct err *e)
@@ -191,11 +230,13 @@ int engine_setup(struct engine *eng, struct err *e)
     if (!rc)
         rc = model_open(eng->opt.model_path, &eng->model, e);
     if (!rc)
-        rc = check_draft(eng, e);
+        rc = open_draft(eng, e);
     if (!rc)
-        rc = load_lane(eng, e);
+        rc = load_lanes(eng, e);
     if (!rc)
-        rc = drafting_calibrate(eng, e);
+        rc = lane_calibrate(&eng->target, eng->opt.max_batch_tokens, e);
+    if (!rc && eng->draft.model)
+        rc = lane_calibrate(&eng->draft, eng->opt.max_batch_tokens, e);
     if (rc)
         return rc;
     eng->text = mem_alloc(MAX_STOP_BYTES + 4 * detok_bound(eng->model.tok));
@@ -209,18 +250,24 @@ int engine_setup(struct engine *eng, struct err *e)
     return 0;
 }
 
-void engine_teardown(struct engine *eng)
+static void free_lane(struct lane *lane)
 {
-    struct lane *lane = &eng->target;
-    if (lane->ops) {
+    if (lane->ops)
         lane->ops->unload(lane->model);
-        lane->ops->close(lane->backend);
-    }
     kv_pool_free(&lane->pool);
     plan_free(&lane->plan);
     mem_free(lane->move);
     mem_free(lane->result.f);
     mem_free(lane->result.i);
+}
+
+void engine_teardown(struct engine *eng)
+{
+    free_lane(&eng->draft);
+    free_lane(&eng->target);
+    if (eng->target.ops)
+        eng->target.ops->close(eng->target.backend);
     mem_free(eng->text);
+    model_close(&eng->draft_model);
     model_close(&eng->model);
 }

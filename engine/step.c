@@ -1,7 +1,7 @@
 /* A step: take what came in, pick, plan, run, settle, tell. */
 #include <stdio.h>
 
-#include "engine_impl.h"
+#include "lane.h"
 #include "log.h"
 #include "strategy/strategy.h"
 
@@ -38,13 +38,6 @@ static void sweep(struct engine *eng)
     }
 }
 
-static void plan_moves(struct lane *lane)
-{
-    for (int32_t i = 0; i < lane->n_move; i++)
-        BUG_ON(plan_kvop(&lane->plan, lane->move[i].src, lane->move[i].dst, lane->move[i].n) < 0);
-    lane->n_move = 0;
-}
-
 /* What does not fit this plan waits for the next. */
 static void plan_sequences(struct engine *eng)
 {
@@ -59,14 +52,6 @@ static void plan_sequences(struct engine *eng)
     }
 }
 
-static const struct step_plan *plan_in_flight;
-
-static void dump_plan(void)
-{
-    if (plan_in_flight)
-        plan_dump(plan_in_flight, stderr);
-}
-
 /* The device broke: everything in flight fails, and the process should end. */
 static void fail_all(struct engine *eng, const struct err *e)
 {
@@ -75,23 +60,6 @@ static void fail_all(struct engine *eng, const struct err *e)
         snprintf(r->error, sizeof r->error, "%.200s", e->msg);
     atomic_store(&eng->failed, true);
     sweep(eng);
-}
-
-static bool run(struct engine *eng)
-{
-    struct lane *lane = &eng->target;
-    struct err e = {0};
-#ifndef NDEBUG
-    if (plan_check(&lane->plan, &lane->env, &e)) {
-        log_line(LOG_ERROR, "malformed plan", "reason=\"%s\"", e.msg);
-        BUG_ON("plan_check refused the engine's own plan");
-    }
-#endif
-    if (lane->ops->submit(lane->model, &lane->plan, &e) || lane->ops->wait(lane->model, &lane->result, &e)) {
-        fail_all(eng, &e);
-        return false;
-    }
-    return true;
 }
 
 static void settle(struct engine *eng)
@@ -122,38 +90,39 @@ static void publish_metrics(struct engine *eng)
     metrics_publish(&eng->metrics);
 }
 
-bool engine_step(struct engine *eng)
+/* Picks, drafts, plans, runs, settles. False: nothing was left to compute. */
+static bool compute(struct engine *eng, struct err *e)
 {
     struct lane *lane = &eng->target;
+    int32_t n_row = sched_pick(eng), spare = eng->opt.max_batch_tokens - n_row;
+    if (drafting_pick(eng, n_row, &spare, e))
+        return false;
+    plan_reset(&lane->plan);
+    lane_plan_moves(lane);
+    plan_sequences(eng);
+    bool busy = lane->plan.n.n_row > 0;
+    if (!busy && lane->plan.n.n_kvop == 0)
+        return false;
+    if (lane_run(lane, e))
+        return false;
+    eng->metrics.now.n_steps++;
+    hist_add(&eng->metrics.now.step_rows, lane->plan.n.n_row);
+    eng->now_ns = clock_ns();
+    settle(eng);
+    return busy;
+}
+
+bool engine_step(struct engine *eng)
+{
+    struct err e = {0};
     eng->now_ns = clock_ns();
     atomic_store_explicit(&eng->heartbeat_ns, eng->now_ns, memory_order_relaxed);
     take_inbox(eng);
     sweep(eng);
-
-    int32_t n_row = sched_pick(eng);
-    plan_reset(&lane->plan);
-    plan_moves(lane);
-    plan_sequences(eng);
-    bool busy = lane->plan.n.n_row > 0;
-    if (busy || lane->plan.n.n_kvop > 0) {
-        plan_in_flight = &lane->plan;
-        int64_t began = clock_ns();
-        if (run(eng)) {
-            eng->metrics.now.n_steps++;
-            if (lane->plan.n.n_readout >= n_row) /* prompt rows cost less: they are not what a draft costs */
-                cost_observe(&eng->cost, n_row, (double)(clock_ns() - began) * 1e-9);
-            hist_add(&eng->metrics.now.step_rows, n_row);
-            eng->now_ns = clock_ns();
-            settle(eng);
-        }
-        plan_in_flight = NULL;
-    }
+    bool busy = compute(eng, &e);
+    if (e.code)
+        fail_all(eng, &e);
     publish_metrics(eng);
     wake_sinks(eng);
     return busy;
-}
-
-void engine_dump_on_bug(void)
-{
-    bug_set_hook(dump_plan);
 }

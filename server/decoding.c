@@ -4,7 +4,8 @@
 
 static const char *const strategy_name[] = {
     [DECODE_AUTO] = "auto", [DECODE_OFF] = "off", [DECODE_SPECULATIVE] = "speculative"};
-static const char *const source_name[] = {[DRAFT_SOURCE_AUTO] = "auto", [DRAFT_SOURCE_COPY] = "copy"};
+static const char *const source_name[] = {
+    [DRAFT_SOURCE_AUTO] = "auto", [DRAFT_SOURCE_COPY] = "copy", [DRAFT_SOURCE_MODEL] = "model"};
 static const char *const verify_name[] = {"auto", "nss"};
 
 /* ---- Reading ---- */
@@ -54,12 +55,12 @@ static bool only_keys(const json_t *o, const char *field, const char *const *key
 /* A strategy's name, or a draft source's, which means speculation from it. */
 static bool read_strategy(const char *word, struct decoding_params *d, struct api_error *e)
 {
-    static const char *const both[] = {"auto", "off", "speculative", "copy"};
-    int32_t i = find_name("decoding.strategy", word, both, 4, e);
+    static const char *const both[] = {"auto", "off", "speculative", "copy", "model"};
+    int32_t i = find_name("decoding.strategy", word, both, 5, e), n_strategy = DECODE_SPECULATIVE + 1;
     if (i < 0)
         return false;
-    d->strategy = i == 3 ? DECODE_SPECULATIVE : (enum decode_strategy)i;
-    d->source = i == 3 ? DRAFT_SOURCE_COPY : DRAFT_SOURCE_AUTO;
+    d->strategy = i < n_strategy ? (enum decode_strategy)i : DECODE_SPECULATIVE;
+    d->source = i < n_strategy ? DRAFT_SOURCE_AUTO : (enum draft_source)(i - n_strategy + DRAFT_SOURCE_COPY);
     return true;
 }
 
@@ -82,7 +83,7 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
         api_fail(e, 400, "decoding.draft", "decoding.draft: nothing is drafted when decoding.strategy is \"off\"");
         return false;
     }
-    int32_t i = source ? find_name("decoding.draft.source", source, source_name, 2, e) : (int32_t)d->source;
+    int32_t i = source ? find_name("decoding.draft.source", source, source_name, 3, e) : (int32_t)d->source;
     if (i < 0)
         return false;
     d->source = (enum draft_source)i;

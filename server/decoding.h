@@ -1,8 +1,8 @@
 /* How a request is to be decoded: the `decoding` and `prediction` fields, and what the answer says about it.
  * Private to server/.
  *
- *   "decoding": "auto" | "off" | "speculative" | "copy"        short for {"strategy": ...}
- *   "decoding": {"strategy": ..., "draft": {"source": "auto" | "copy", "max": 1..64, "min_match": 1..16},
+ *   "decoding": "auto" | "off" | "speculative" | "copy" | "model"        short for {"strategy": ...}
+ *   "decoding": {"strategy": ..., "draft": {"source": "auto" | "copy" | "model", "max": 1..64, "min_match": 1..16},
  *                "verify": "auto" | "nss", "lossless": true | false}
  *   "prediction": {"type": "content", "content": "..." | [{"type": "text", "text": "..."}]}      as OpenAI has it
  */

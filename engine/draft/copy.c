@@ -1,38 +1,22 @@
-#include "draft.h"
+#include "draft/draft.h"
 
 enum { BEGIN_AGREES = 16 }; /* the trust in a prediction's beginning, as if so many tokens had agreed */
 enum { RESUME_BACK = 4, RESUME_AHEAD = 24 }; /* tokens around a broken copy in which its place is looked for */
 
-/* ---- How often guesses come true ---- */
-
-enum { FULL_WEIGHT = 48 }; /* observations after which old ones fade */
-
-static int32_t agreement(int32_t len)
+int32_t draft_observe(const struct draft *d, const struct history_text *t, struct accept_rates *own,
+                      struct accept_rates *all)
 {
-    int32_t c = len < 3 ? len : len < 5 ? 3 : len < 9 ? 4 : len < 17 ? 5 : len < 33 ? 6 : 7;
-    return c;
-}
-
-float accept_rate(const struct accept_rates *own, const struct accept_rates *all, int32_t len)
-{
-    static const float guess[N_AGREEMENT] = {.3f, .3f, .4f, .5f, .6f, .75f, .85f, .9f};
-    int32_t c = agreement(len);
-    float shared = (all->hit[c] + 8 * guess[c]) / (all->seen[c] + 8);
-    return (own->hit[c] + 6 * shared) / (own->seen[c] + 6);
-}
-
-void accept_learn(struct accept_rates *r, int32_t len, bool hit)
-{
-    int32_t c = agreement(len);
-    r->hit[c] += hit;
-    r->seen[c] += 1;
-    if (r->seen[c] > FULL_WEIGHT) {
-        r->hit[c] /= 2;
-        r->seen[c] /= 2;
+    for (int32_t i = 0; i < d->n; i++) {
+        if (d->n_text + i >= t->n)
+            return i;
+        bool hit = history_tok(t, d->n_text + i) == d->tok[i];
+        accept_learn(own, d->guess[i], hit);
+        accept_learn(all, d->guess[i], hit);
+        if (!hit)
+            return i;
     }
+    return d->n;
 }
-
-/* ---- Copying ---- */
 
 size_t copy_bytes(int32_t max_tokens_in_all)
 {
@@ -44,6 +28,14 @@ void copy_init(struct copy_drafter *c, void *mem, int32_t max_tokens_in_all, int
     *c = (struct copy_drafter){.on = true, .follow = has_prediction ? 0 : -1, .begins = has_prediction};
     history_init(&c->history, mem, max_tokens_in_all, min_match);
 }
+
+/* A guess is classed by how many tokens before it agree with the text being copied: long agreements mostly go on. */
+static uint8_t agreement(int32_t len)
+{
+    return (uint8_t)(len < 3 ? len : len < 5 ? 3 : len < 9 ? 4 : len < 17 ? 5 : len < 33 ? 6 : 7);
+}
+
+static const float prior[N_GUESS_CLASS] = {.3f, .3f, .4f, .5f, .6f, .75f, .85f, .9f};
 
 /* A copy that broke off: the nearby place whose last tokens agree best, the nearest of equals; else the very place, as
  * if one token had been exchanged. */
@@ -70,7 +62,7 @@ static struct history_match find_source(struct copy_drafter *c, const struct his
         return found;
     struct history_match goes_on = {.at = c->follow, .len = history_common(t, c->follow, t->n, HISTORY_MAX_MATCH)};
     if (c->begins)
-        goes_on.len = BEGIN_AGREES; /* the answer is expected to begin as its prediction does */
+        goes_on.len = BEGIN_AGREES;
     else if (goes_on.len == 0)
         goes_on = resume(c, t);
     c->begins = false;
@@ -83,36 +75,34 @@ static int32_t source_end(const struct history_text *t, int32_t at)
     return at < t->n_part[0] ? t->n_part[0] : t->n;
 }
 
-void copy_propose(struct copy_drafter *c, const struct accept_rates *all, const struct history_text *t, struct draft *d)
+/* Where the last copy goes on, now that the text is longer: behind what came true, and behind one token more, which
+ * took the place of what did not. */
+static void move_on(struct copy_drafter *c, int32_t n_new, int32_t n_true, const struct draft *d)
 {
+    if (c->follow < 0 || d->n == 0)
+        c->follow = -1;
+    else if (n_new <= d->n)
+        c->follow += n_true < n_new ? n_true + 1 : n_new;
+    else
+        c->follow += n_new; /* more was said than was copied */
+}
+
+void copy_propose(struct copy_drafter *c, struct accept_rates *all, const struct history_text *t, struct draft *d)
+{
+    if (d->n_text && t->n > d->n_text)
+        move_on(c, t->n - d->n_text, draft_observe(d, t, &c->rates, all), d);
     struct history_match m = find_source(c, t);
-    d->n = 0;
-    c->n_text = t->n;
+    *d = (struct draft){.n_text = t->n};
     c->follow = m.at;
     if (m.at < 0)
         return;
     int32_t end = source_end(t, m.at);
-    d->agreed = m.len;
     d->predicted = m.at < t->n_part[0];
+    d->strong = m.len >= c->history.min_match;
     while (d->n < DRAFT_MAX && m.at + d->n < end) {
+        uint8_t g = agreement(m.len + d->n);
         d->tok[d->n] = history_tok(t, m.at + d->n);
-        d->accept[d->n] = accept_rate(&c->rates, all, m.len + d->n);
-        d->n++;
-    }
-}
-
-void copy_observe(struct copy_drafter *c, struct accept_rates *all, const struct history_text *t, const struct draft *d)
-{
-    for (int32_t i = 0; c->n_text && c->n_text + i < t->n; i++) {
-        if (i == d->n) { /* longer than what was guessed */
-            c->follow = c->follow >= 0 && d->n ? c->follow + (t->n - c->n_text) : -1;
-            return;
-        }
-        bool hit = history_tok(t, c->n_text + i) == d->tok[i];
-        accept_learn(&c->rates, d->agreed + i, hit);
-        accept_learn(all, d->agreed + i, hit);
-        c->follow++;
-        if (!hit)
-            return;
+        d->guess[d->n] = g;
+        d->accept[d->n++] = accept_rate(&c->rates, all, g, prior[g]);
     }
 }

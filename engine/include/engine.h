@@ -93,13 +93,13 @@ enum decode_strategy {                    /* how a request is decoded */
                        DECODE_SPECULATIVE /* drafts of the named source whenever it has any */
 };
 
-enum draft_source { DRAFT_SOURCE_AUTO, DRAFT_SOURCE_COPY };
+enum draft_source { DRAFT_SOURCE_AUTO, DRAFT_SOURCE_COPY, DRAFT_SOURCE_MODEL };
 
 /* None of it changes the text: what is drafted is verified. */
 struct decoding_params {
     enum decode_strategy strategy;
     enum draft_source source;
-    int32_t max_draft; /* [0] auto's choice, the paper's 10 when speculative; 1..64 drafted tokens a step */
+    int32_t max_draft; /* [0] auto's choice, the paper's 10 (copy) or 5 (model) when speculative; 1..64 drafted tokens a step */
     int32_t min_match; /* [0] 3; 1..16 tokens that must agree before copying starts */
 };
 

@@ -5,13 +5,13 @@
 
 static int32_t chain_want(const struct seq *s)
 {
-    return seq_n_tok(s) - s->n_computed;
+    return seq_n_tok(s) - s->kv.n_computed;
 }
 
 /* The chunk's last row is the sequence's last token: its logits decide the next one. */
 static bool reaches_end(const struct seq *s)
 {
-    return s->n_computed + s->n_want == seq_n_tok(s) && s->req->p.max_tokens > 0;
+    return s->kv.n_computed + s->n_want == seq_n_tok(s) && s->req->p.max_tokens > 0;
 }
 
 /* Rows whose next token is a prompt token that has to be scored: prompt positions 1.., each once. */
@@ -24,7 +24,7 @@ static bool scores_prompt(const struct seq *s, int32_t position)
 static int add_prompt_scores(struct seq *s, struct step_plan *p, int32_t row0)
 {
     for (int32_t i = 0; i < s->n_want; i++) {
-        int32_t pos = s->n_computed + i, n_top = s->req->p.n_prompt_logprobs;
+        int32_t pos = s->kv.n_computed + i, n_top = s->req->p.n_prompt_logprobs;
         if (!scores_prompt(s, pos))
             continue;
         struct readout lp = {.kind = READ_LOGPROB, .raw = 1, .row = row0 + i, .n = 1, .bank = -1};
@@ -48,7 +48,7 @@ static int add_draw(struct seq *s, struct step_plan *p, int32_t row)
 /* The chain's i-th token: what is decided, then what is drafted. */
 static int32_t chain_tok(const struct seq *s, int32_t i)
 {
-    return i < s->n_want ? seq_tok(s, s->n_computed + i) : s->draft.tok[i - s->n_want];
+    return i < s->n_want ? seq_tok(s, s->kv.n_computed + i) : s->draft->tok[i - s->n_want];
 }
 
 static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
@@ -58,7 +58,7 @@ static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
         return law;
     int32_t n_row = s->n_want + s->n_draft;
     struct span span = {.seq = (int32_t)s->req->order,
-                        .ctx_len = s->n_computed,
+                        .ctx_len = s->kv.n_computed,
                         .n_chain = n_row,
                         .n_counted = s->n_want,
                         .group = s->req->p.n > 1 ? (int32_t)s->req->order : -1,
@@ -70,9 +70,9 @@ static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
         return s->span;
     int32_t row0 = p->n.n_row;
     for (int32_t i = 0; i < n_row; i++)
-        if (plan_row(p, chain_tok(s, i), s->n_computed + i, (int16_t)(i - 1), 0) < 0)
+        if (plan_row(p, chain_tok(s, i), s->kv.n_computed + i, (int16_t)(i - 1), 0) < 0)
             return -ERR_NOMEM;
-    if (plan_blocks(p, s->block, s->n_block) < 0)
+    if (plan_blocks(p, s->kv.block, s->kv.n_block) < 0)
         return -ERR_NOMEM;
     int rc = add_prompt_scores(s, p, row0);
     for (int32_t i = s->n_want - 1; !rc && reaches_end(s) && i < n_row; i++)
@@ -86,7 +86,7 @@ static int32_t take_prompt_scores(struct seq *s, const struct step_plan *p, cons
     struct request *req = s->req;
     int32_t at = s->readout0, n_top = req->p.n_prompt_logprobs;
     for (int32_t i = 0; i < s->n_want; i++) {
-        int32_t pos = s->n_computed + i;
+        int32_t pos = s->kv.n_computed + i;
         if (!scores_prompt(s, pos))
             continue;
         struct prompt_logprob *lp = &req->prompt_lp[pos + 1];
@@ -118,12 +118,12 @@ static void take_draws(struct engine *eng, struct seq *s, const struct step_plan
 {
     drafting_count_step(s);
     for (int32_t i = 0;; i++) {
-        bool is_true = i < s->n_draft && r->i[p->readout[at].i0] == s->draft.tok[i];
+        bool is_true = i < s->n_draft && r->i[p->readout[at].i0] == s->draft->tok[i];
         if (is_true)
             drafting_count_true(eng, s, i); /* before the draw is taken: a sequence that ends is gone with it */
         if (!take_draw(eng, s, p, r, &at) || !is_true || !request_has_room(s->req, 2 * s->req->p.n))
             return;
-        seq_commit(eng, s, 1);
+        seq_commit(&eng->target, s, &s->kv, 1);
     }
 }
 
@@ -131,8 +131,8 @@ static void chain_settle(struct engine *eng, struct seq *s, const struct step_pl
 {
     int32_t at = take_prompt_scores(s, p, r);
     bool draws = reaches_end(s),
-         scored_only = s->req->p.max_tokens == 0 && s->n_computed + s->n_want == s->req->n_prompt;
-    seq_commit(eng, s, s->n_want);
+         scored_only = s->req->p.max_tokens == 0 && s->kv.n_computed + s->n_want == s->req->n_prompt;
+    seq_commit(&eng->target, s, &s->kv, s->n_want);
     if (draws)
         take_draws(eng, s, p, r, at);
     else if (scored_only)

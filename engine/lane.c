@@ -1,0 +1,98 @@
+#include "lane.h"
+
+#include <stdio.h>
+
+#include "log.h"
+#include "wake.h"
+
+/* ---- Steps ---- */
+
+void lane_plan_moves(struct lane *lane)
+{
+    for (int32_t i = 0; i < lane->n_move; i++)
+        BUG_ON(plan_kvop(&lane->plan, lane->move[i].src, lane->move[i].dst, lane->move[i].n) < 0);
+    lane->n_move = 0;
+}
+
+static const struct step_plan *plan_in_flight;
+
+static void dump_plan(void)
+{
+    if (plan_in_flight)
+        plan_dump(plan_in_flight, stderr);
+}
+
+void lane_dump_on_bug(void)
+{
+    bug_set_hook(dump_plan);
+}
+
+static int submit_and_wait(struct lane *lane, double *seconds, struct err *e)
+{
+    int64_t from = clock_ns();
+    plan_in_flight = &lane->plan;
+#ifndef NDEBUG
+    if (plan_check(&lane->plan, &lane->env, e)) {
+        log_line(LOG_ERROR, "malformed plan", "reason=\"%s\"", e->msg);
+        BUG_ON("plan_check refused the engine's own plan");
+    }
+#endif
+    int rc = lane->ops->submit(lane->model, &lane->plan, e);
+    if (!rc)
+        rc = lane->ops->wait(lane->model, &lane->result, e);
+    plan_in_flight = NULL;
+    *seconds = (double)(clock_ns() - from) * 1e-9;
+    return rc;
+}
+
+int lane_run(struct lane *lane, struct err *e)
+{
+    const struct plan_limits *n = &lane->plan.n;
+    double seconds;
+    int rc = submit_and_wait(lane, &seconds, e);
+    if (!rc && n->n_readout >= n->n_row) /* prompt rows cost less: they are not what a draft costs */
+        cost_observe(&lane->cost, n->n_row, seconds);
+    return rc;
+}
+
+/* ---- What they cost ---- */
+
+enum { TIME_NS = 200 * 1000 * 1000, MAX_ROW = 1024 };
+
+/* Times a step of n rows of one sequence, each with a draw, as verifying needs it. */
+static int time_step(struct lane *lane, int32_t n, double *seconds, struct err *e)
+{
+    struct step_plan *p = &lane->plan;
+    int32_t n_block = (n + lane->env.block_len - 1) / lane->env.block_len, block[MAX_ROW];
+    struct law law = {.top_p = 1, .typical_p = 1, .repetition = 1, .top_h_n = 100};
+    plan_reset(p);
+    struct span span = {.n_chain = n, .n_counted = n, .group = -1, .layer1 = (int16_t)lane->env.n_layer};
+    span.law = plan_law(p, &law, NULL, 0, NULL, 0);
+    plan_span(p, &span);
+    for (int32_t i = 0; i < n; i++) {
+        struct readout draw = {.kind = READ_SAMPLE, .row = i, .bank = -1};
+        plan_row(p, i % lane->env.n_vocab, i, (int16_t)(i - 1), 0);
+        plan_readout(p, &draw, NULL);
+    }
+    for (int32_t i = 0; i < n_block; i++)
+        block[i] = i;
+    plan_blocks(p, block, n_block);
+    return submit_and_wait(lane, seconds, e);
+}
+
+int lane_calibrate(struct lane *lane, int32_t max_row, struct err *e)
+{
+    int32_t slots = lane->env.n_block * lane->env.block_len, most = max_row < slots ? max_row : slots;
+    int64_t from = clock_ns();
+    double warm_up, a = 0, b = 0;
+    cost_init(&lane->cost);
+    int rc = time_step(lane, 1, &warm_up, e);
+    for (int32_t n = 1; !rc && n <= most && n <= MAX_ROW && clock_ns() - from < TIME_NS; n *= 2) {
+        rc = time_step(lane, n, &a, e);
+        if (!rc)
+            rc = time_step(lane, n, &b, e);
+        if (!rc)
+            cost_set(&lane->cost, n, a < b ? a : b);
+    }
+    return rc;
+}

@@ -57,7 +57,7 @@ int lane_run(struct lane *lane, struct err *e)
 
 /* ---- What they cost ---- */
 
-enum { TIME_NS = 200 * 1000 * 1000, MAX_ROW = 1024 };
+enum { TIME_NS = 100 * 1000 * 1000, MAX_ROW = 1024 };
 
 /* Times a step of n rows of one sequence, each with a draw, as verifying needs it. */
 static int time_step(struct lane *lane, int32_t n, double *seconds, struct err *e)

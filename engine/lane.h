@@ -11,7 +11,7 @@ int lane_run(struct lane *lane, struct err *e);
 /* A crash in a back end prints the plan it was running. */
 void lane_dump_on_bug(void);
 
-/* Times steps of 1, 2, 4, ... rows, for a fifth of a second at most. Before the first request. */
+/* Times steps of 1, 2, 4, ... rows, for a tenth of a second or so. Before the first request. */
 int lane_calibrate(struct lane *lane, int32_t max_row, struct err *e);
 
 #endif

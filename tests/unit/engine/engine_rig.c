@@ -9,6 +9,7 @@
 #include "tiny_gguf.h"
 
 static char *path;
+static char *draft_path;
 struct engine *eng;
 struct sink rig_sink;
 const struct backend_ops *rig_ops = &backend_fake;
@@ -21,6 +22,7 @@ void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs
 {
     struct err e = {0};
     struct engine_options opt = {.model_path = path,
+                                 .draft_path = draft_path,
                                  .ops = rig_ops,
                                  .n_thread = 2,
                                  .n_ctx = n_ctx,
@@ -30,6 +32,8 @@ void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs
     /* The option is in bytes: what n_block blocks take on this back end. */
     struct kv_config kv = {.block_len = eng->limits.block_len, .n_block = n_block, .k_type = DT_F16, .v_type = DT_F16};
     opt.kv_mem_bytes = rig_ops->kv_bytes(eng->target.model, &kv);
+    if (eng->draft.model)
+        opt.kv_mem_bytes += rig_ops->kv_bytes(eng->draft.model, &kv);
     engine_close(eng);
     ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
     ck_assert_int_le(eng->limits.n_block, n_block);
@@ -38,8 +42,11 @@ void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs
 
 void close_engine(void)
 {
-    ck_assert_int_eq(kv_available(&eng->target.pool), eng->limits.n_block);
-    ck_assert(kv_consistent(&eng->target.pool));
+    const struct lane *lane[] = {&eng->target, &eng->draft};
+    for (int i = 0; i < 2 && lane[i]->model; i++) {
+        ck_assert_int_eq(kv_available(&lane[i]->pool), eng->limits.n_block);
+        ck_assert(kv_consistent(&lane[i]->pool));
+    }
     engine_close(eng);
 }
 
@@ -48,10 +55,19 @@ void rig_setup(void)
     path = tiny_gguf_write("llama", 2048, 1);
 }
 
+void rig_add_draft(uint64_t seed)
+{
+    draft_path = tiny_gguf_write("llama", 2048, seed);
+}
+
 void rig_teardown(void)
 {
     unlink(path);
     free(path);
+    if (draft_path)
+        unlink(draft_path);
+    free(draft_path);
+    draft_path = NULL;
 }
 
 void hear(struct heard *h)

@@ -233,13 +233,19 @@ static void ask_plain(const int32_t (*prompt)[N_PROMPT], const struct gen_params
 /* With right, half-right and wrong predictions, by themselves and in company, on small pools and batches. */
 START_TEST(no_draft_changes_the_text)
 {
-    static const char *const backend[] = {NULL, "ref", "cpu"};
+    /* Draft models: none, the target itself, one that knows nothing. On the fake all models are one. */
+    static const struct {
+        const char *backend;
+        uint64_t draft_seed;
+    } on[] = {{NULL, 0}, {NULL, 1}, {"ref", 0}, {"ref", 2}, {"cpu", 0}, {"cpu", 1}, {"cpu", 2}};
     struct rnd r = rnd_begin("no_draft_changes_the_text", 33);
     static int32_t prompt[N_ROUND][N_PROMPT], predicted[N_ROUND][2 * N_OUT];
     static struct gen_params all[N_ROUND];
     struct heard *plain[N_ROUND], *h[N_ROUND];
-    if (backend[_i]) /* each test has a process of its own */
-        rig_ops = backend_find(backend[_i], NULL);
+    if (on[_i].backend) /* each test has a process of its own */
+        rig_ops = backend_find(on[_i].backend, NULL);
+    if (on[_i].draft_seed)
+        rig_add_draft(on[_i].draft_seed);
     for (int i = 0; i < N_ROUND; i++) {
         all[i] = some_params(&r, i);
         for (int k = 0; k < N_PROMPT; k++)
@@ -258,6 +264,7 @@ START_TEST(no_draft_changes_the_text)
             p.n_prediction = predict(&r, plain[i]->tok[0], plain[i]->n_tok[0], i % 3, predicted[i]);
             p.decoding.strategy = i % 4 ? DECODE_SPECULATIVE : DECODE_AUTO;
             p.decoding.max_draft = i % 5 ? 0 : rnd_int(&r, 1, DRAFT_MAX);
+            p.decoding.source = on[_i].draft_seed && i % 2 ? DRAFT_SOURCE_MODEL : DRAFT_SOURCE_AUTO;
             h[i] = ask(prompt[i], N_PROMPT, &p);
         }
         for (int i = 0; i < N_ROUND; i++) {
@@ -307,6 +314,35 @@ START_TEST(a_right_prediction_saves_steps)
 }
 END_TEST
 
+/* A draft model that knows what the target knows: six tokens a step, and none of its blocks are left behind. */
+START_TEST(a_perfect_draft_model_saves_steps)
+{
+    struct rnd r = rnd_begin("a_perfect_draft_model_saves_steps", 35);
+    int32_t prompt[N_PROMPT];
+    for (int k = 0; k < N_PROMPT; k++)
+        prompt[k] = rnd_int(&r, 0, 255);
+    rig_add_draft(1);
+    open_engine(512, 64, 512, 8);
+    for (int sampled = 0; sampled < 2; sampled++) {
+        struct gen_params p = params(N_OUT);
+        p.temperature = (float)sampled;
+        p.has_seed = true;
+        p.decoding.strategy = DECODE_OFF;
+        struct heard *plain = ask(prompt, N_PROMPT, &p);
+        finish(plain);
+        p.decoding = (struct decoding_params){.strategy = DECODE_SPECULATIVE, .source = DRAFT_SOURCE_MODEL};
+        struct heard *h = ask(prompt, N_PROMPT, &p);
+        finish(h);
+        expect_same(plain, h);
+        ck_assert_int_eq(request_decoding(h->r)->n_step, N_OUT / 6);
+        ck_assert_int_eq(request_decoding(h->r)->n_accepted, request_decoding(h->r)->n_drafted);
+        forget(plain);
+        forget(h);
+    }
+    close_engine();
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("drafts");
@@ -316,7 +352,8 @@ int main(void)
     tcase_add_test(tc, an_edited_prediction_is_followed);
     tcase_add_test(tc, rows_go_where_they_are_worth_most);
     tcase_add_test(tc, the_cost_curve_follows_what_is_measured);
-    tcase_add_loop_test(tc, no_draft_changes_the_text, 0, 3);
+    tcase_add_loop_test(tc, no_draft_changes_the_text, 0, 7);
     tcase_add_test(tc, a_right_prediction_saves_steps);
+    tcase_add_test(tc, a_perfect_draft_model_saves_steps);
     return suite_run(tc);
 }

@@ -40,35 +40,23 @@ int32_t drafts_named(const struct seq *s, int32_t by_default)
 
 double drafts_worth(const struct draft *d, int32_t most)
 {
-    double chance = 1, sum = 0;
-    for (int32_t i = 0; i < d->n && i < most; i++) {
-        chance *= d->accept[i];
-        sum += chance;
-    }
+    double sum = 0;
+    for (int32_t i = 0; i < d->n && i < most; i++)
+        sum += d->chance[i];
     return sum;
 }
 
 static void propose_copies(struct engine *eng)
 {
     for (struct seq *s = eng->running.head; s; s = s->next) {
-        s->n_draft = 0;
+        s->rows.n = 0;
+        s->rows.is_chain = true;
         s->draft = &s->copied;
         if (!s->copy.on || !drafts_now(s))
             continue;
         struct history_text t = text_of(s);
         copy_propose(&s->copy, &eng->copy_rates, &t, &s->copied);
     }
-}
-
-/* Learns what came of the model's last draft; how much of what the draft model computed for it still stands. */
-void drafts_settle_model(struct engine *eng, struct seq *s)
-{
-    struct history_text t = text_of(s);
-    int32_t n_true = draft_observe(&s->modelled, &t, &s->model_rates, &eng->model_rates),
-            stands = s->modelled.n_text - s->req->n_prediction + n_true;
-    if (s->modelled.n > 0 && s->draft_kv.n_computed > stands)
-        s->draft_kv.n_computed = stands;
-    s->modelled = (struct draft){.n_text = t.n};
 }
 
 static int32_t sure_rows(const struct seq *s, int32_t most)
@@ -85,7 +73,8 @@ static int32_t collect_bids(struct engine *eng, struct bid *bid, struct seq **bi
         *n_token += s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s);
         if (n == ALLOT_MAX_BID || !drafts_now(s) || s->draft->n == 0)
             continue;
-        int32_t most = drafts_most(s), max = most < s->draft->n ? most : s->draft->n;
+        int32_t most = drafts_most(s), n_node = s->draft->n,
+                max = s->draft == &s->modelled || n_node < most ? n_node : most;
         bid[n] = (struct bid){.draft = s->draft, .max = max, .must = sure_rows(s, max)};
         bidder[n] = s;
         n += max > 0;
@@ -108,7 +97,7 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t *budget, struct err
         struct seq *s = bidder[i];
         if (!bid[i].n || !seq_reserve(&eng->target, &s->kv, s->n_want + bid[i].n))
             continue; /* a draft never takes another's blocks */
-        s->n_draft = bid[i].n;
+        draft_lay_out(s->draft, bid[i].n, &s->rows);
         *budget -= bid[i].n;
         eng->metrics.now.n_drafts++;
         eng->metrics.now.n_draft_tokens += (uint64_t)bid[i].n;
@@ -121,12 +110,16 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t *budget, struct err
 void drafting_count_step(struct seq *s)
 {
     struct request_decoding *d = &s->req->decoding;
+    const struct draft_rows *rows = &s->rows;
+    int32_t n_depth = 0;
+    for (int32_t i = 0; i < rows->n; i++)
+        n_depth = rows->depth[i] >= n_depth ? rows->depth[i] + 1 : n_depth;
     d->n_step++;
-    d->n_drafted += s->n_draft;
-    for (int32_t i = 0; i < s->n_draft; i++)
+    d->n_drafted += rows->n;
+    for (int32_t i = 0; i < n_depth; i++)
         d->drafted_at[i]++;
-    if (s->n_draft && s->draft->predicted)
-        atomic_fetch_add_explicit(&s->req->n_predicted, s->n_draft, memory_order_relaxed);
+    if (rows->n && s->draft->predicted)
+        atomic_fetch_add_explicit(&s->req->n_predicted, rows->n, memory_order_relaxed);
 }
 
 void drafting_count_true(struct engine *eng, struct seq *s, int32_t i)

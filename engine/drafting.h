@@ -12,11 +12,10 @@ int32_t drafts_most(const struct seq *s);
 int32_t drafts_named(const struct seq *s, int32_t by_default);
 /* Tokens that at most `most` rows of the draft are expected to yield. */
 double drafts_worth(const struct draft *d, int32_t most);
-/* Takes stock of the draft model's last draft and empties it. */
-void drafts_settle_model(struct engine *eng, struct seq *s);
 
-/* Asks the draft model for chains, one token of every sequence a wave, as long as a further wave is expected to pay, in
- * a step of the target that has n_row rows already and room for `spare` more. */
+int waves_create(struct engine *eng, struct err *e);
+/* Asks the draft model for trees, a layer of all of them a wave, as long as a further wave is expected to pay, in a
+ * step of the target that has n_row rows already and room for `spare` more. */
 int waves_run(struct engine *eng, int32_t n_row, int32_t spare, struct err *e);
 
 #endif

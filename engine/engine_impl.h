@@ -24,6 +24,7 @@ struct lane { /* one model on one back end, with its pool. Owner: the engine thr
     struct step_result result;
     struct kvop *move; /* [plan.cap.n_kvop] copies that the next plan must carry */
     int32_t n_move;
+    uint64_t n_plan;       /* plans whose moves have run */
     bool caches;           /* prefixes are kept and shared */
     struct step_cost cost; /* of its steps */
 };
@@ -50,8 +51,9 @@ struct engine {
     struct sink *woken[MAX_WOKEN]; /* to wake at the end of the step */
     int32_t n_woken;
     struct metrics metrics;
-    struct accept_rates copy_rates, model_rates; /* how often drafts come true, over all sequences */
-    char *text;                                  /* one token's text and whatever was held back before it */
+    struct accept_rates copy_rates, model_rates, later_rates; /* how often drafts come true, over all sequences */
+    struct wave *wave;                                        /* waves.c's */
+    char *text; /* one token's text and whatever was held back before it */
 
     /* shared */
     struct queue inbox;
@@ -72,7 +74,10 @@ void seq_match_prefix(struct lane *lane, const struct seq *s, struct seq_kv *kv)
 bool seq_reserve(struct lane *lane, struct seq_kv *kv, int32_t n_slot);
 /* n more tokens are computed: full blocks are published. */
 void seq_commit(struct lane *lane, const struct seq *s, struct seq_kv *kv, int32_t n);
-/* `to` becomes a copy of what `from` has computed; both share all blocks. No moves may be pending. */
+/* The token of a drafted row is decided: what stands at the row's slot becomes the next computed token's. False: no
+ * room for the move; nothing is changed. */
+bool seq_commit_row(struct lane *lane, const struct seq *s, struct seq_kv *kv, int32_t slot);
+/* `to` becomes a copy of what `from` has computed; both share all blocks. No moves into its blocks may be pending. */
 void seq_fork(struct lane *lane, const struct seq_kv *from, struct seq_kv *to);
 void seq_release(struct engine *eng, struct seq *s); /* gives all blocks back, in both pools; n_computed = 0 */
 
@@ -100,10 +105,10 @@ int32_t sched_pick(struct engine *eng);
 
 /* ---- drafting.c: drafts beside the tokens that must be computed ---- */
 
-/* Decides n_draft of every running sequence, in a step that has n_row rows; takes them off the budget. -ERR_*: the
- * draft model failed. */
+/* Decides the drafted rows of every running sequence, in a step that has n_row rows; takes them off the budget. -ERR_*:
+ * the draft model failed. */
 int drafting_pick(struct engine *eng, int32_t n_row, int32_t *budget, struct err *e);
-/* A step of the sequence was settled with n_draft drafted rows; and drafted row i came true. */
+/* A step of the sequence was settled; and a drafted token came true, i others before it. */
 void drafting_count_step(struct seq *s);
 void drafting_count_true(struct engine *eng, struct seq *s, int32_t i);
 

@@ -12,6 +12,7 @@ void lane_plan_moves(struct lane *lane)
     for (int32_t i = 0; i < lane->n_move; i++)
         BUG_ON(plan_kvop(&lane->plan, lane->move[i].src, lane->move[i].dst, lane->move[i].n) < 0);
     lane->n_move = 0;
+    lane->n_plan++;
 }
 
 static const struct step_plan *plan_in_flight;

@@ -95,6 +95,9 @@ static int check_params(const struct gen_params *p, const struct request_limits 
         {"logit_bias", p->n_bias, 0, MAX_BIAS, false},
         {"prediction", p->n_prediction, 0, MAX_PREDICTION, false},
         {"decoding.draft.max", p->decoding.max_draft, 0, DRAFT_MAX, false},
+        {"decoding.draft.tree.nodes", p->decoding.tree.nodes, 0, DRAFT_MAX, false},
+        {"decoding.draft.tree.width", p->decoding.tree.width, 0, 8, false},
+        {"decoding.draft.tree.depth", p->decoding.tree.depth, 0, DRAFT_MAX, false},
         {"decoding.draft.min_match", p->decoding.min_match, 0, HISTORY_MAX_GRAM, false},
         {"timeout", (double)p->timeout_ns, 0, 1e18, false},
     };
@@ -286,7 +289,7 @@ static void init_seq(struct request *r, int32_t choice, const struct request_lim
     int32_t n_law_tok = r->p.n_bias + (has_penalties(&r->p) ? n_tok : 0);
     *s = (struct seq){.req = r, .choice = choice, .span = -1, .noise_key = rng_mix(seed + (uint64_t)choice)};
     s->out = copy(r, NULL, sizeof *s->out * (size_t)r->p.max_tokens, failed);
-    size_t table_bytes = sizeof *s->kv.block * (size_t)(n_tok / lim->block_len + 2);
+    size_t table_bytes = sizeof *s->kv.block * (size_t)((n_tok + DRAFT_MAX) / lim->block_len + 2);
     s->kv.block = copy(r, NULL, table_bytes, failed);
     s->draft_kv.block = lim->has_draft ? copy(r, NULL, table_bytes, failed) : NULL;
     s->law_tok = copy(r, NULL, sizeof *s->law_tok * (size_t)n_law_tok, failed);

@@ -29,6 +29,7 @@ struct seq_kv {              /* what a sequence has in one model's pool; owner: 
     int32_t *block, n_block; /* block table */
     int32_t n_published;     /* leading blocks that are in the prefix cache or equal to one that is */
     uint64_t published_id;   /* content id of the last of them, or the root */
+    uint64_t moved_in;       /* the lane's plan that carries moves into these blocks */
 };
 
 struct seq { /* owner: the engine thread from submission until its request is done */
@@ -47,13 +48,15 @@ struct seq { /* owner: the engine thread from submission until its request is do
     int64_t last_token_ns;
     const struct strategy_ops *strategy;
     int32_t n_want;            /* rows this step, decided by the scheduler */
-    int32_t n_draft;           /* and drafted rows after them: the first of `draft` */
+    struct draft_rows rows;    /* and drafted rows after them, of `draft` */
     const struct draft *draft; /* copied or modelled */
     struct draft copied, modelled;
     struct copy_drafter copy;
-    struct accept_rates model_rates;
-    int32_t n_undrafted;    /* steps in a row that the draft model was not asked */
-    int32_t span, readout0; /* in the step's plan; -1: not in it */
+    struct accept_rates model_rates, later_rates; /* the draft model's first choices and its others */
+    int16_t held[DRAFT_MAX];     /* nodes of `modelled` that it has read, in the order of their slots */
+    int32_t n_held, n_draft_ctx; /* slots before them */
+    int32_t n_undrafted;         /* steps in a row that the draft model was not asked */
+    int32_t span, readout0;      /* in the step's plan; -1: not in it */
 };
 
 struct prompt_logprob {

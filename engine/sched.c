@@ -48,7 +48,7 @@ void sched_remove(struct engine *eng, struct seq *s)
         list_remove(&eng->waiting, s);
     else if (s->state == SEQ_RUNNING)
         list_remove(&eng->running, s);
-    s->n_want = s->n_draft = 0;
+    s->n_want = s->rows.n = 0;
 }
 
 static void start_running(struct engine *eng, struct seq *s)

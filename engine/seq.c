@@ -76,7 +76,7 @@ void seq_commit(struct lane *lane, const struct seq *s, struct seq_kv *kv, int32
     struct kv_pool *pool = &lane->pool;
     int32_t tok[MAX_BLOCK_LEN], len = pool->block_len;
     kv->n_computed += n;
-    if (!uses_cache(lane, s))
+    if (!uses_cache(lane, s) || kv->moved_in > lane->n_plan) /* nothing is published before its moves have run */
         return;
     while ((kv->n_published + 1) * len <= kv->n_computed) {
         copy_tokens(s, kv->n_published * len, len, tok);
@@ -85,9 +85,23 @@ void seq_commit(struct lane *lane, const struct seq *s, struct seq_kv *kv, int32
     }
 }
 
+bool seq_commit_row(struct lane *lane, const struct seq *s, struct seq_kv *kv, int32_t slot)
+{
+    int32_t len = lane->pool.block_len, to = kv->n_computed;
+    if (slot != to) {
+        if (lane->n_move == lane->plan.cap.n_kvop)
+            return false;
+        lane->move[lane->n_move++] = (struct kvop){
+            .src = kv->block[slot / len] * len + slot % len, .dst = kv->block[to / len] * len + to % len, .n = 1};
+        kv->moved_in = lane->n_plan + 1;
+    }
+    seq_commit(lane, s, kv, 1);
+    return true;
+}
+
 void seq_fork(struct lane *lane, const struct seq_kv *from, struct seq_kv *to)
 {
-    BUG_ON(lane->n_move || to->n_block);
+    BUG_ON(from->moved_in > lane->n_plan || to->n_block);
     int32_t n = (from->n_computed + lane->pool.block_len - 1) / lane->pool.block_len;
     for (int32_t i = 0; i < n; i++) {
         kv_ref(&lane->pool, from->block[i]);
@@ -99,8 +113,25 @@ void seq_fork(struct lane *lane, const struct seq_kv *from, struct seq_kv *to)
     to->published_id = from->published_id;
 }
 
+/* Moves into blocks that are given back must not run: the blocks may be another's by then. */
+static void forget_moves(struct lane *lane, const struct seq_kv *kv)
+{
+    int32_t kept = 0;
+    for (int32_t i = 0; i < lane->n_move; i++) {
+        bool mine = false;
+        for (int32_t b = 0; b < kv->n_block; b++)
+            mine |= lane->move[i].dst / lane->pool.block_len == kv->block[b];
+        if (!mine)
+            lane->move[kept++] = lane->move[i];
+    }
+    lane->n_move = kept;
+}
+
 static void give_back(struct lane *lane, struct seq_kv *kv)
 {
+    if (kv->moved_in > lane->n_plan)
+        forget_moves(lane, kv);
+    kv->moved_in = 0;
     while (kv->n_block > 0)
         kv_unref(&lane->pool, kv->block[--kv->n_block]);
     kv->n_computed = 0;

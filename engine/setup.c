@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "drafting.h"
 #include "lane.h"
 #include "mem.h"
 
@@ -42,7 +43,7 @@ static struct plan_limits plan_limits(const struct engine_options *o, int32_t n_
         .n_held = seqs * PLAN_MAX_TREE,
         .n_mix = 4 * seqs,
         .n_part = 64 * seqs,
-        .n_kvop = 4 * seqs,
+        .n_kvop = 4 * seqs + rows,
         .n_law = seqs,
         .n_law_tok = n_ctx + 2048 > 1 << 16 ? n_ctx + 2048 : 1 << 16,
         .n_ban = 2048 + 64 * seqs,
@@ -236,6 +237,8 @@ int engine_setup(struct engine *eng, struct err *e)
     if (!rc)
         rc = lane_calibrate(&eng->target, eng->opt.max_batch_tokens, e);
     if (!rc && eng->draft.model)
+        rc = waves_create(eng, e);
+    if (!rc && eng->draft.model)
         rc = lane_calibrate(&eng->draft, eng->opt.max_batch_tokens, e);
     if (rc)
         return rc;
@@ -267,6 +270,7 @@ void engine_teardown(struct engine *eng)
     free_lane(&eng->target);
     if (eng->target.ops)
         eng->target.ops->close(eng->target.backend);
+    mem_free(eng->wave);
     mem_free(eng->text);
     model_close(&eng->draft_model);
     model_close(&eng->model);

@@ -1,53 +1,116 @@
-/* Draft waves: the draft model writes chains, for all sequences that want one at once, a token of each in every wave.
- * It draws as the target does, by the same law and the same noise, so that both mostly draw the same token (the
- * position-keyed coupling, autoregressive.md section 0). The draft model is a lane of its own: it falls behind while it
- * is not asked, and catches up with one chain. */
+/* Draft waves: the draft model grows a tree for every sequence that wants one, a layer of all trees in each wave. It
+ * draws as the target does, by the same law and with the same noise, so that both mostly draw the same token (the
+ * position-keyed coupling, autoregressive.md section 0); its next candidates in the order of that draw are the tree's
+ * branches. The draft model is a lane of its own: it falls behind while it is not asked, and catches up with one chain.
+ */
 #include <math.h>
+#include <string.h>
 
 #include "draft/allot.h"
 #include "drafting.h"
 #include "lane.h"
+#include "mem.h"
+#include "rng.h"
 #include "strategy/strategy.h"
 
 enum {
     MODEL_DEFAULT_DRAFT = 5, /* tokens a step where the request names the model but no number */
-    TRY_AGAIN = 128,         /* steps after which a model that did not pay is asked once more */
-    CATCH_UP_SHARE = 32,     /* steps that share the cost of what the draft model has missed */
+    TREE_DEFAULT_WIDTH = 2,
+    TREE_DEFAULT_DEPTH = 8,
+    MAX_BRANCH = 4,      /* candidates of a node that become its children */
+    CANDIDATES = 16,     /* likeliest tokens of the draft model that are ranked with the noise */
+    TRY_AGAIN = 128,     /* steps after which a model that did not pay is asked once more */
+    CATCH_UP_SHARE = 32, /* steps that share the cost of what the draft model has missed */
+    MAX_UNIT = 1024,
 };
 
-/* A drafted token is classed by the probability its model gave it. */
-static uint8_t confidence(double p)
+static const float LEAST_CHANCE = .02f; /* of a node: below, it is not worth its bookkeeping */
+
+/* A token that the draft model would draw is classed by the probability it has there; one that would come second or
+ * later likewise, in classes of their own. */
+static const double first_above[N_GUESS_CLASS - 1] = {.15, .3, .45, .6, .75, .88, .96};
+static const double later_above[N_GUESS_CLASS - 1] = {.01, .03, .06, .1, .17, .25, .35};
+static const float first_prior[N_GUESS_CLASS] = {.2f, .3f, .4f, .5f, .6f, .75f, .85f, .95f};
+static const float later_prior[N_GUESS_CLASS] = {.01f, .02f, .04f, .08f, .12f, .18f, .25f, .3f};
+
+enum { LATER = 8 }; /* in a node's guess: not the one that the draft model would draw */
+
+static uint8_t class_of(double p, const double *above)
 {
-    static const double above[N_GUESS_CLASS - 1] = {.15, .3, .45, .6, .75, .88, .96};
     uint8_t c = 0;
     while (c < N_GUESS_CLASS - 1 && p >= above[c])
         c++;
     return c;
 }
 
-static const float PRIOR_RATE = .6f;
+struct unit { /* a node to be expanded: the draft model reads its token and says what may follow */
+    struct seq *seq;
+    int32_t node;    /* of seq->modelled; -1: the sequence's last token */
+    float chance;    /* that the node comes true */
+    int32_t readout; /* in the wave's plan; -1: none */
+};
 
-struct wave { /* one step's drafting; owner: waves_run */
+struct wave { /* one step's drafting; owner: the engine thread */
     struct engine *eng;
-    struct seq *seq[ALLOT_MAX_BID];
-    double chance[ALLOT_MAX_BID]; /* that all the sequence's drafted tokens come true */
+    struct unit unit[MAX_UNIT]; /* a sequence's units stand together */
+    struct unit next[MAX_UNIT];
     int32_t n;
     int32_t n_row, spare;    /* rows the target has, rows it can still take */
     double seconds, n_token; /* what the step costs and yields so far */
 };
 
-/* ---- Who is drafted for ---- */
+/* ---- What came of the last draft ---- */
+
+/* Walks the tree along the text: the child that came true was guessed right, its siblings wrong. */
+static int32_t learn(struct engine *eng, struct seq *s, const struct draft *d)
+{
+    int32_t n_true = 0, node = -1, at = d->n_text - s->req->n_prediction; /* the first drafted token's position */
+    for (;; at++, n_true++) {
+        if (at >= seq_n_tok(s))
+            return n_true;
+        int32_t came = draft_child(d, node, seq_tok(s, at));
+        for (int32_t i = node + 1; i < d->n; i++) {
+            bool later = d->guess[i] & LATER;
+            if (d->parent[i] != node)
+                continue;
+            accept_learn(later ? &s->later_rates : &s->model_rates, d->guess[i] & ~LATER, i == came);
+            accept_learn(later ? &eng->later_rates : &eng->model_rates, d->guess[i] & ~LATER, i == came);
+        }
+        if (came < 0)
+            return n_true;
+        node = came;
+    }
+}
+
+/* What the draft model computed stands as far as its rows lie in order and came true. */
+static void settle_last(struct engine *eng, struct seq *s)
+{
+    const struct draft *d = &s->modelled;
+    learn(eng, s, d);
+    int32_t n_ctx = s->n_draft_ctx, node = -1;
+    for (int32_t i = 0; i < s->n_held && n_ctx < seq_n_tok(s) - 1; i++, n_ctx++) { /* the last is read again */
+        node = draft_child(d, node, seq_tok(s, n_ctx));
+        if (node < 0 || s->held[i] != node)
+            break;
+    }
+    if (s->draft_kv.n_block > 0)
+        s->draft_kv.n_computed = n_ctx;
+    s->n_held = 0;
+    s->modelled = (struct draft){.n_text = s->req->n_prediction + seq_n_tok(s)};
+}
+
+/* ---- What is worth expanding ---- */
 
 static float mean_rate(const struct engine *eng, const struct seq *s)
 {
-    return accept_mean(&s->model_rates, &eng->model_rates, PRIOR_RATE);
+    return accept_mean(&s->model_rates, &eng->model_rates, .6f);
 }
 
 /* What a copy promises comes without asking anyone. */
 static bool copy_suffices(const struct engine *eng, const struct seq *s)
 {
     double r = mean_rate(eng, s), model = r / (1.0 - r + 1e-6);
-    return s->copied.n > 0 && s->copied.accept[0] >= r && drafts_worth(&s->copied, drafts_most(s)) >= model;
+    return s->copied.n > 0 && s->copied.chance[0] >= r && drafts_worth(&s->copied, drafts_most(s)) >= model;
 }
 
 static bool wants_model(const struct engine *eng, const struct seq *s)
@@ -56,37 +119,67 @@ static bool wants_model(const struct engine *eng, const struct seq *s)
            (s->req->p.decoding.source == DRAFT_SOURCE_MODEL || !copy_suffices(eng, s));
 }
 
-/* Rows of the target's that one token more of every sequence in the wave costs, in seconds. */
-static double verify_cost(const struct wave *w, int32_t n_more)
+/* The tree that a sequence may grow: of any shape while it pays, or as its request names it. */
+struct shape {
+    bool named;
+    int32_t nodes, width, depth;
+};
+
+static struct shape shape_of(const struct seq *s)
 {
-    const struct step_cost *c = &w->eng->target.cost;
-    return cost_step(c, w->n_row + n_more) - cost_step(c, w->n_row);
+    const struct decoding_params *d = &s->req->p.decoding;
+    int32_t most = drafts_most(s), named = drafts_named(s, MODEL_DEFAULT_DRAFT);
+    if (d->strategy != DECODE_SPECULATIVE)
+        return (struct shape){.nodes = DRAFT_MAX, .width = MAX_BRANCH, .depth = most};
+    if (d->tree.nodes == 0)
+        return (struct shape){.named = true, .nodes = named, .width = 1, .depth = named};
+    int32_t depth = d->tree.depth ? d->tree.depth : TREE_DEFAULT_DEPTH;
+    return (struct shape){.named = true,
+                          .nodes = d->tree.nodes,
+                          .width = d->tree.width ? d->tree.width : TREE_DEFAULT_WIDTH,
+                          .depth = depth < most ? depth : most};
 }
 
-/* A wave pays where what it adds, by the second it takes, is more than what the step yields by the second without it.
- * Those it does not pay for leave; who is left pays for the whole. */
-static void drop_unworthy(struct wave *w, const int32_t *n_row_draft)
+/* Of the tokens drafted after the node. */
+static int32_t depth_below(const struct seq *s, int32_t node)
 {
-    for (;;) {
-        int32_t rows = 0, kept = 0;
-        for (int32_t i = 0; i < w->n; i++)
-            rows += n_row_draft ? n_row_draft[i] : 1;
-        double cost = cost_step(&w->eng->draft.cost, rows) + verify_cost(w, w->n),
-               needed = w->n ? cost / w->n * w->n_token / w->seconds : 0;
+    int32_t depth = 0;
+    for (; node >= 0; node = s->modelled.parent[node])
+        depth++;
+    return depth;
+}
+
+static bool may_expand(const struct seq *s, int32_t node)
+{
+    struct shape shape = shape_of(s);
+    return s->modelled.n < shape.nodes && depth_below(s, node) < shape.depth;
+}
+
+/* The shape was named, or it is time to try once more. */
+static bool must_expand(const struct unit *u)
+{
+    return shape_of(u->seq).named || (u->node < 0 && u->seq->n_undrafted >= TRY_AGAIN);
+}
+
+/* A wave pays where what it adds, by the second it takes, is more than what the step yields by the second so far. Units
+ * that do not pay their share leave, until all that are left do. */
+static void drop_unworthy(struct wave *w, double n_row_draft)
+{
+    const struct step_cost *target = &w->eng->target.cost, *draft = &w->eng->draft.cost;
+    for (int32_t before = -1; w->n > 0 && w->n != before;) {
+        double rows = n_row_draft > w->n ? n_row_draft : w->n,
+               cost =
+                   cost_step(draft, (int32_t)rows) + cost_step(target, w->n_row + w->n) - cost_step(target, w->n_row),
+               needed = cost / w->n * w->n_token / w->seconds;
+        int32_t kept = 0;
+        before = w->n;
         for (int32_t i = 0; i < w->n; i++) {
-            struct seq *s = w->seq[i];
-            bool named = drafts_named(s, MODEL_DEFAULT_DRAFT) > s->modelled.n,
-                 pays = w->chance[i] * mean_rate(w->eng, s) >= needed;
-            bool again = s->modelled.n == 0 && s->n_undrafted >= TRY_AGAIN;
-            if (named || pays || again) {
-                w->seq[kept] = s;
-                w->chance[kept++] = w->chance[i];
-            } else if (s->modelled.n == 0) {
-                s->n_undrafted++;
-            }
+            struct unit *u = &w->unit[i];
+            if (must_expand(u) || u->chance * mean_rate(w->eng, u->seq) >= needed)
+                w->unit[kept++] = *u;
+            else if (u->node < 0)
+                u->seq->n_undrafted++;
         }
-        if (kept == w->n || n_row_draft)
-            return (void)(w->n = kept);
         w->n = kept;
     }
 }
@@ -94,133 +187,312 @@ static void drop_unworthy(struct wave *w, const int32_t *n_row_draft)
 static void choose(struct wave *w)
 {
     struct engine *eng = w->eng;
-    int32_t n_row_draft[ALLOT_MAX_BID];
+    double n_row_draft = 0;
     for (struct seq *s = eng->running.head; s; s = s->next) {
         w->n_token += s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s);
         if (w->n == ALLOT_MAX_BID || !wants_model(eng, s))
             continue;
-        drafts_settle_model(eng, s);
+        settle_last(eng, s);
         if (s->draft_kv.n_block == 0)
             seq_match_prefix(&eng->draft, s, &s->draft_kv);
-        n_row_draft[w->n] = 1 + (seq_n_tok(s) - s->draft_kv.n_computed - 1) / CATCH_UP_SHARE;
-        w->chance[w->n] = 1;
-        w->seq[w->n++] = s;
+        s->n_draft_ctx = s->draft_kv.n_computed;
+        n_row_draft += 1 + (double)(seq_n_tok(s) - s->draft_kv.n_computed - 1) / CATCH_UP_SHARE;
+        w->unit[w->n++] = (struct unit){.seq = s, .node = -1, .chance = 1, .readout = -1};
     }
     drop_unworthy(w, n_row_draft);
 }
 
-/* ---- A wave ---- */
+/* ---- A wave's plan ---- */
 
-/* The tokens the draft model has not seen, the drafted ones last; a draw behind them if they fit the wave. */
-static int plan_seq(struct lane *lane, struct seq *s, int32_t n)
+static int open_span(struct lane *lane, struct seq *s, int32_t n_chain, int law)
 {
-    struct step_plan *p = &lane->plan;
-    int32_t from = s->draft_kv.n_computed, n_tok = seq_n_tok(s);
-    bool ends = from + n == n_tok + s->modelled.n;
-    int law = ends ? seq_plan_law(s, p) : -1;
-    if (ends && law < 0)
-        return law;
     struct span span = {.seq = (int32_t)s->req->order,
-                        .ctx_len = from,
-                        .n_chain = n,
-                        .n_counted = n,
+                        .ctx_len = s->draft_kv.n_computed,
+                        .n_held = s->n_held,
+                        .held0 = lane->plan.n.n_held,
+                        .n_chain = n_chain,
+                        .n_counted = n_chain,
                         .group = -1,
                         .law = law,
                         .layer1 = (int16_t)lane->env.n_layer};
-    if (plan_span(p, &span) < 0)
-        return -ERR_NOMEM;
-    int32_t row0 = p->n.n_row;
-    for (int32_t i = from; i < from + n; i++) {
-        int32_t tok = i < n_tok ? seq_tok(s, i) : s->modelled.tok[i - n_tok];
-        if (plan_row(p, tok, i, (int16_t)(i - from - 1), 0) < 0)
-            return -ERR_NOMEM;
-    }
-    struct readout draw = {.kind = READ_SAMPLE, .row = row0 + n - 1, .n = 1, .bank = -1};
-    if (plan_blocks(p, s->draft_kv.block, s->draft_kv.n_block) < 0 || (ends && plan_readout(p, &draw, NULL) < 0))
-        return -ERR_NOMEM;
-    return ends;
+    return plan_span(&lane->plan, &span);
 }
 
-/* Plans as many as fit; drew[i]: the readout of sequence i, -1: none. Those that got no place leave. */
-static void plan_wave(struct wave *w, int32_t *drew)
+static int add_candidates(struct step_plan *p, int32_t row, struct unit *u)
+{
+    struct readout top = {.kind = READ_TOPK, .row = row, .n = CANDIDATES, .bank = -1};
+    u->readout = plan_readout(p, &top, NULL);
+    return u->readout < 0 ? u->readout : 0;
+}
+
+/* The first wave: a chain of the tokens that the draft model has not seen, or as many as fit the budget. */
+static int plan_catch_up(struct lane *lane, struct unit *u, int32_t *budget)
+{
+    struct seq *s = u->seq;
+    struct step_plan *p = &lane->plan;
+    int32_t from = s->draft_kv.n_computed, n = seq_n_tok(s) - from;
+    bool ends = n <= *budget;
+    n = ends ? n : *budget;
+    if (n <= 0 || !seq_reserve(lane, &s->draft_kv, n))
+        return -ERR_NOMEM;
+    int law = ends ? seq_plan_law(s, p) : -1;
+    if ((ends && law < 0) || open_span(lane, s, n, law) < 0)
+        return -ERR_NOMEM;
+    int32_t row0 = p->n.n_row;
+    for (int32_t i = 0; i < n; i++)
+        if (plan_row(p, seq_tok(s, from + i), from + i, (int16_t)(i - 1), 0) < 0)
+            return -ERR_NOMEM;
+    if (plan_blocks(p, s->draft_kv.block, s->draft_kv.n_block) < 0 || (ends && add_candidates(p, row0 + n - 1, u)))
+        return -ERR_NOMEM;
+    *budget -= n;
+    return 0;
+}
+
+static int32_t held_at(const struct seq *s, int32_t node)
+{
+    int32_t i = 0;
+    while (s->held[i] != node)
+        i++;
+    return i;
+}
+
+/* The tree bits that a row for `node` sees: held rows are bits in order. */
+static uint64_t sees_of(const struct seq *s, int32_t node, int32_t bit, int32_t *depth)
+{
+    uint64_t sees = (uint64_t)1 << bit;
+    *depth = 0;
+    for (int32_t above = s->modelled.parent[node]; above >= 0; above = s->modelled.parent[above]) {
+        sees |= (uint64_t)1 << held_at(s, above);
+        (*depth)++;
+    }
+    return sees;
+}
+
+/* A later wave: a tree row for each of the sequence's n units, whose parents are held rows of the waves before. */
+static int plan_layer(struct lane *lane, struct unit *u, int32_t n, int32_t *budget)
+{
+    struct seq *s = u->seq;
+    const struct draft *d = &s->modelled;
+    struct step_plan *p = &lane->plan;
+    if (n > *budget || !seq_reserve(lane, &s->draft_kv, s->n_held + n))
+        return -ERR_NOMEM;
+    int law = seq_plan_law(s, p);
+    if (law < 0 || open_span(lane, s, 0, law) < 0)
+        return -ERR_NOMEM;
+    for (int32_t i = 0; i < s->n_held; i++) {
+        int32_t above = d->parent[s->held[i]];
+        if (plan_held(p, d->tok[s->held[i]], above < 0 ? PARENT_CTX : (int16_t)HELD_PARENT(held_at(s, above))) < 0)
+            return -ERR_NOMEM;
+    }
+    int32_t row0 = p->n.n_row, pos0 = seq_n_tok(s);
+    for (int32_t i = 0; i < n; i++) {
+        int32_t node = u[i].node, above = d->parent[node], depth;
+        uint64_t sees = sees_of(s, node, s->n_held + i, &depth);
+        int16_t parent = above < 0 ? PARENT_CTX : (int16_t)HELD_PARENT(held_at(s, above));
+        if (plan_row(p, d->tok[node], pos0 + depth, parent, sees) < 0 || add_candidates(p, row0 + i, &u[i]))
+            return -ERR_NOMEM;
+    }
+    if (plan_blocks(p, s->draft_kv.block, s->draft_kv.n_block) < 0)
+        return -ERR_NOMEM;
+    for (int32_t i = 0; i < n; i++)
+        s->held[s->n_held++] = (int16_t)u[i].node;
+    *budget -= n;
+    return 0;
+}
+
+/* Units of one sequence from i on. */
+static int32_t run_length(const struct wave *w, int32_t i)
+{
+    int32_t n = 1;
+    while (i + n < w->n && w->unit[i + n].seq == w->unit[i].seq)
+        n++;
+    return n;
+}
+
+/* Plans all that fit; those that find no place keep no readout. */
+static void plan_wave(struct wave *w)
 {
     struct lane *lane = &w->eng->draft;
-    int32_t budget = w->eng->opt.max_batch_tokens, kept = 0;
+    int32_t budget = w->eng->opt.max_batch_tokens;
     plan_reset(&lane->plan);
-    for (int32_t i = 0; i < w->n; i++) {
-        struct seq *s = w->seq[i];
-        int32_t want = seq_n_tok(s) + s->modelled.n - s->draft_kv.n_computed, n = want < budget ? want : budget;
-        if (n <= 0 || !seq_reserve(lane, &s->draft_kv, n))
-            continue;
+    for (int32_t i = 0, n; i < w->n; i += n) {
+        struct seq *s = w->unit[i].seq;
         struct plan_limits before = lane->plan.n;
-        int32_t readout = lane->plan.n.n_readout, ends = plan_seq(lane, s, n);
-        if (ends < 0) {
+        bool first = w->unit[i].node < 0;
+        int32_t n_held = s->n_held, rows = budget;
+        n = run_length(w, i);
+        if (first ? plan_catch_up(lane, &w->unit[i], &budget) : plan_layer(lane, &w->unit[i], n, &budget)) {
             lane->plan.n = before;
-            continue;
+            s->n_held = n_held;
+            for (int32_t k = 0; k < n; k++)
+                w->unit[i + k].readout = -1;
+        } else if (first) {
+            s->draft_kv.n_computed += rows - budget;
+            s->n_draft_ctx = s->draft_kv.n_computed;
         }
-        budget -= n;
-        s->draft_kv.n_computed += n;
-        drew[kept] = ends ? readout : -1;
-        w->seq[kept] = s;
-        w->chance[kept++] = w->chance[i];
     }
-    w->n = kept;
     lane_plan_moves(lane);
 }
 
-/* A drawn token joins its draft; who drew none, or has enough, leaves. */
-static void take_wave(struct wave *w, const int32_t *drew)
+/* ---- A wave's results ---- */
+
+struct candidate {
+    int32_t tok;
+    double p, drawn; /* drawn: the value that the draw would compare */
+};
+
+/* The likeliest tokens in the order in which the draft model, with the target's noise, would draw them. */
+static int32_t rank(const struct lane *lane, const struct seq *s, const struct unit *u, int32_t position,
+                    struct candidate *c)
 {
-    const struct lane *lane = &w->eng->draft;
-    int32_t kept = 0;
-    for (int32_t i = 0; i < w->n; i++) {
-        struct seq *s = w->seq[i];
-        struct draft *d = &s->modelled;
-        if (s->draft_kv.n_computed <= seq_n_tok(s)) /* nothing drafted is published */
-            seq_commit(&w->eng->draft, s, &s->draft_kv, 0);
-        if (drew[i] < 0)
-            continue;
-        const struct readout *r = &lane->plan.readout[drew[i]];
-        int32_t tok = lane->result.i[r->i0];
-        if (tok < 0)
-            continue;
-        uint8_t c = confidence(exp(lane->result.f[r->f0]));
-        d->tok[d->n] = tok;
-        d->guess[d->n] = c;
-        d->accept[d->n] = accept_rate(&s->model_rates, &w->eng->model_rates, c, PRIOR_RATE);
-        w->chance[i] *= d->accept[d->n++];
-        w->n_token += w->chance[i];
+    const struct readout *r = &lane->plan.readout[u->readout];
+    bool greedy = s->req->p.temperature == 0;
+    int32_t n = 0;
+    for (int32_t i = 0; i < CANDIDATES && lane->result.i[r->i0 + i] >= 0; i++) {
+        struct candidate new = {.tok = lane->result.i[r->i0 + i], .p = exp(lane->result.f[r->f0 + i])};
+        new.drawn = lane->result.f[r->f0 + i];
+        if (!greedy)
+            new.drawn += rng_token_gumbel(s->noise_key, position, NOISE_TARGET, new.tok);
+        int32_t at = n++;
+        for (; at > 0 && c[at - 1].drawn < new.drawn; at--)
+            c[at] = c[at - 1];
+        c[at] = new;
+    }
+    return n;
+}
+
+static void add_node(struct wave *w, struct seq *s, const struct unit *u, const struct candidate *c, bool first,
+                     float chance, uint8_t guess)
+{
+    struct draft *d = &s->modelled;
+    d->tok[d->n] = c->tok;
+    d->parent[d->n] = (int16_t)u->node;
+    d->guess[d->n] = guess;
+    d->chance[d->n] = chance;
+    d->n++;
+    if (first) { /* branches are counted when they are chosen; the trunk is what a wave is paid for */
+        w->n_token += chance;
         w->n_row++;
         w->spare--;
-        s->draft = d;
-        d->strong = true;
-        s->n_undrafted = 0;
-        int32_t named = drafts_named(s, MODEL_DEFAULT_DRAFT);
-        if (d->n < (named ? named : drafts_most(s))) {
-            w->seq[kept] = s;
-            w->chance[kept++] = w->chance[i];
-        }
     }
-    w->n = kept;
+}
+
+/* The node's children: what the draft model would draw, and what may come true in its stead. */
+static void expand(struct wave *w, const struct unit *u)
+{
+    struct engine *eng = w->eng;
+    struct seq *s = u->seq;
+    struct draft *d = &s->modelled;
+    struct candidate c[CANDIDATES];
+    struct shape shape = shape_of(s);
+    int32_t n = rank(&eng->draft, s, u, seq_n_tok(s) + depth_below(s, u->node), c);
+    for (int32_t i = 0; i < n && i < shape.width && may_expand(s, u->node); i++) {
+        uint8_t g = class_of(c[i].p, i ? later_above : first_above);
+        float rate = i ? accept_rate(&s->later_rates, &eng->later_rates, g, later_prior[g])
+                       : accept_rate(&s->model_rates, &eng->model_rates, g, first_prior[g]),
+              chance = u->chance * rate;
+        if (!shape.named && chance < LEAST_CHANCE)
+            continue;
+        add_node(w, s, u, &c[i], i == 0, chance, (uint8_t)(i ? g | LATER : g));
+    }
+    s->draft = d;
+    d->strong = true;
+    s->n_undrafted = 0;
+}
+
+static bool is_held(const struct seq *s, int32_t node)
+{
+    for (int32_t i = 0; i < s->n_held; i++)
+        if (s->held[i] == node)
+            return true;
+    return false;
+}
+
+/* The nodes that this wave brought become the next one's units. */
+static void next_units(struct wave *w, struct seq *s, int32_t from, struct unit *unit, int32_t *n)
+{
+    for (int32_t i = from; i < s->modelled.n && *n < MAX_UNIT; i++)
+        if (!is_held(s, i) && may_expand(s, i) && s->n_held + (i - from) < PLAN_MAX_TREE)
+            unit[(*n)++] = (struct unit){.seq = s, .node = i, .chance = s->modelled.chance[i], .readout = -1};
+}
+
+static void take_wave(struct wave *w)
+{
+    struct unit *next = w->next;
+    int32_t n_next = 0;
+    for (int32_t i = 0, n; i < w->n; i += n) {
+        struct seq *s = w->unit[i].seq;
+        int32_t from = s->modelled.n;
+        n = run_length(w, i);
+        if (w->unit[i].node < 0)
+            seq_commit(&w->eng->draft, s, &s->draft_kv, 0); /* what was caught up is published */
+        for (int32_t k = 0; k < n; k++)
+            if (w->unit[i + k].readout >= 0)
+                expand(w, &w->unit[i + k]);
+        next_units(w, s, from, next, &n_next);
+    }
+    memcpy(w->unit, next, sizeof *next * (size_t)n_next);
+    w->n = n_next;
+}
+
+/* Nodes in falling order of chance, parents before their children. */
+static void sort_nodes(struct seq *s)
+{
+    struct draft *d = &s->modelled, sorted = *d;
+    int16_t order[DRAFT_MAX], place[DRAFT_MAX];
+    for (int32_t i = 0; i < d->n; i++) {
+        int32_t at = i;
+        for (; at > 0 && d->chance[order[at - 1]] < d->chance[i]; at--)
+            order[at] = order[at - 1];
+        order[at] = (int16_t)i;
+    }
+    for (int32_t i = 0; i < d->n; i++)
+        place[order[i]] = (int16_t)i;
+    for (int32_t i = 0; i < d->n; i++) {
+        int32_t from = order[i];
+        sorted.tok[i] = d->tok[from];
+        sorted.chance[i] = d->chance[from];
+        sorted.guess[i] = d->guess[from];
+        sorted.parent[i] = d->parent[from] < 0 ? -1 : place[d->parent[from]];
+    }
+    for (int32_t i = 0; i < s->n_held; i++)
+        s->held[i] = place[s->held[i]];
+    *d = sorted;
+}
+
+int waves_create(struct engine *eng, struct err *e)
+{
+    eng->wave = mem_calloc(1, sizeof *eng->wave);
+    if (!eng->wave)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    eng->wave->eng = eng;
+    return 0;
 }
 
 int waves_run(struct engine *eng, int32_t n_row, int32_t spare, struct err *e)
 {
-    struct wave w = {.eng = eng, .n_row = n_row, .spare = spare, .seconds = cost_step(&eng->target.cost, n_row)};
-    int32_t drew[ALLOT_MAX_BID];
-    choose(&w);
-    while (w.n > 0 && w.spare >= w.n) {
-        double before = cost_step(&eng->target.cost, w.n_row);
-        plan_wave(&w, drew);
-        if (w.n == 0)
+    struct wave *w = eng->wave;
+    w->n = 0;
+    w->n_row = n_row;
+    w->spare = spare;
+    w->seconds = cost_step(&eng->target.cost, n_row);
+    w->n_token = 0;
+    choose(w);
+    while (w->n > 0 && w->spare > 0) {
+        double before = cost_step(&eng->target.cost, w->n_row);
+        plan_wave(w);
+        if (eng->draft.plan.n.n_row == 0)
             break;
         int rc = lane_run(&eng->draft, e);
         if (rc)
             return rc;
-        w.seconds += cost_step(&eng->draft.cost, eng->draft.plan.n.n_row);
-        take_wave(&w, drew);
-        w.seconds += cost_step(&eng->target.cost, w.n_row) - before;
-        drop_unworthy(&w, NULL);
+        w->seconds += cost_step(&eng->draft.cost, eng->draft.plan.n.n_row);
+        take_wave(w);
+        w->seconds += cost_step(&eng->target.cost, w->n_row) - before;
+        drop_unworthy(w, 0);
     }
+    for (struct seq *s = eng->running.head; s; s = s->next)
+        if (s->draft == &s->modelled)
+            sort_nodes(s);
     return 0;
 }

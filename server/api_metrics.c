@@ -85,6 +85,8 @@ static void write_engine(struct text_buf *b, const char *labels, const struct en
         tb_printf(b, "vllm:spec_decode_num_accepted_tokens_per_pos_total{%s,position=\"%d\"} %llu\n", labels, i,
                   (unsigned long long)m->n_accepted_at[i]);
 
+    one(b, "galley_kv_slots_moved_total", "counter", "KV slots copied because a draft's branch came true.", labels,
+        (double)m->n_moved);
     one(b, "galley_steps_total", "counter", "Steps run.", labels, (double)m->n_steps);
     one(b, "galley_requests_rejected_total", "counter", "Requests refused: queue full or draining.", labels,
         (double)m->n_rejected);

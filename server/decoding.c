@@ -64,9 +64,36 @@ static bool read_strategy(const char *word, struct decoding_params *d, struct ap
     return true;
 }
 
+static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_error *e)
+{
+    static const char *const key[] = {"nodes", "width", "depth"};
+    int64_t nodes = 16, width = 2, depth = 8;
+    if (!tree)
+        return true;
+    if (!json_is_object(tree)) {
+        api_fail(e, 400, "decoding.draft.tree", "decoding.draft.tree must be an object");
+        return false;
+    }
+    if (d->strategy != DECODE_SPECULATIVE || d->source != DRAFT_SOURCE_MODEL || d->max_draft) {
+        api_fail(e, 400, "decoding.draft.tree",
+                 "decoding.draft.tree needs decoding.strategy \"model\" (or \"speculative\" with decoding.draft.source "
+                 "\"model\"), and takes the place of decoding.draft.max");
+        return false;
+    }
+    if (!only_keys(tree, "decoding.draft.tree", key, 3, e) ||
+        !field_int_as(tree, "nodes", "decoding.draft.tree.nodes", 1, 64, &nodes, e) ||
+        !field_int_as(tree, "width", "decoding.draft.tree.width", 1, 8, &width, e) ||
+        !field_int_as(tree, "depth", "decoding.draft.tree.depth", 1, 64, &depth, e))
+        return false;
+    d->tree.nodes = (int32_t)nodes;
+    d->tree.width = (int32_t)width;
+    d->tree.depth = (int32_t)depth;
+    return true;
+}
+
 static bool read_draft(const json_t *draft, struct decoding_params *d, struct api_error *e)
 {
-    static const char *const key[] = {"source", "max", "min_match"};
+    static const char *const key[] = {"source", "max", "min_match", "tree"};
     const char *source = NULL;
     int64_t max = d->max_draft, min_match = d->min_match;
     if (!draft)
@@ -75,7 +102,7 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
         api_fail(e, 400, "decoding.draft", "decoding.draft must be an object");
         return false;
     }
-    if (!only_keys(draft, "decoding.draft", key, 3, e) || !field_string(draft, "source", &source, e) ||
+    if (!only_keys(draft, "decoding.draft", key, 4, e) || !field_string(draft, "source", &source, e) ||
         !field_int_as(draft, "max", "decoding.draft.max", 1, 64, &max, e) ||
         !field_int_as(draft, "min_match", "decoding.draft.min_match", 1, 16, &min_match, e))
         return false;
@@ -89,7 +116,7 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
     d->source = (enum draft_source)i;
     d->max_draft = (int32_t)max;
     d->min_match = (int32_t)min_match;
-    return true;
+    return read_tree(field_get(draft, "tree"), d, e);
 }
 
 static bool read_decoding(const json_t *v, struct decoding_params *d, struct api_error *e)

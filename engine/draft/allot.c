@@ -1,20 +1,11 @@
 #include "draft/allot.h"
 
-/* The chance that the bid's next row yields a token: all before it must come true as well. */
-static double chance(const struct bid *b, int32_t n)
-{
-    double p = 1;
-    for (int32_t i = 0; i <= n; i++)
-        p *= b->draft->accept[i];
-    return p;
-}
-
 static void take_musts(struct bid *bid, int32_t n, int32_t *budget, int32_t *n_row, double *n_token)
 {
     for (int32_t i = 0; i < n; i++) {
         bid[i].n = 0;
         while (bid[i].n<bid[i].must && * budget> 0) {
-            *n_token += chance(&bid[i], bid[i].n++);
+            *n_token += bid[i].draft->chance[bid[i].n++];
             (*budget)--;
             (*n_row)++;
         }
@@ -30,7 +21,7 @@ void draft_allot(struct bid *bid, int32_t n, int32_t budget, int32_t n_row, doub
     double next[ALLOT_MAX_BID], best = n_token / cost_step(cost, n_row);
     int32_t order[ALLOT_MAX_ROW], n_order = 0, n_best = 0;
     for (int32_t i = 0; i < n; i++)
-        next[i] = bid[i].n < bid[i].max ? chance(&bid[i], bid[i].n) : 0;
+        next[i] = bid[i].n < bid[i].max ? bid[i].draft->chance[bid[i].n] : 0;
     while (n_order < budget && n_order < ALLOT_MAX_ROW) {
         int32_t top = 0;
         for (int32_t i = 1; i < n; i++)
@@ -41,7 +32,7 @@ void draft_allot(struct bid *bid, int32_t n, int32_t budget, int32_t n_row, doub
         n_token += next[top];
         order[n_order++] = top;
         bid[top].n++;
-        next[top] = bid[top].n < bid[top].max ? next[top] * bid[top].draft->accept[bid[top].n] : 0;
+        next[top] = bid[top].n < bid[top].max ? bid[top].draft->chance[bid[top].n] : 0;
         double rate = n_token / cost_step(cost, n_row + n_order);
         if (rate > best) {
             best = rate;

@@ -3,21 +3,6 @@
 enum { BEGIN_AGREES = 16 }; /* the trust in a prediction's beginning, as if so many tokens had agreed */
 enum { RESUME_BACK = 4, RESUME_AHEAD = 24 }; /* tokens around a broken copy in which its place is looked for */
 
-int32_t draft_observe(const struct draft *d, const struct history_text *t, struct accept_rates *own,
-                      struct accept_rates *all)
-{
-    for (int32_t i = 0; i < d->n; i++) {
-        if (d->n_text + i >= t->n)
-            return i;
-        bool hit = history_tok(t, d->n_text + i) == d->tok[i];
-        accept_learn(own, d->guess[i], hit);
-        accept_learn(all, d->guess[i], hit);
-        if (!hit)
-            return i;
-    }
-    return d->n;
-}
-
 size_t copy_bytes(int32_t max_tokens_in_all)
 {
     return history_bytes(max_tokens_in_all);
@@ -50,6 +35,21 @@ static struct history_match resume(const struct copy_drafter *c, const struct hi
             best = (struct history_match){.at = at, .len = len};
     }
     return best;
+}
+
+/* How many of the chain's tokens the text went on with. */
+static int32_t learn(struct copy_drafter *c, struct accept_rates *all, const struct draft *d,
+                     const struct history_text *t)
+{
+    int32_t i = 0;
+    for (; i < d->n && d->n_text + i < t->n; i++) {
+        bool hit = history_tok(t, d->n_text + i) == d->tok[i];
+        accept_learn(&c->rates, d->guess[i], hit);
+        accept_learn(all, d->guess[i], hit);
+        if (!hit)
+            break;
+    }
+    return i;
 }
 
 /* Where to copy from; at is -1 when nothing offers itself. */
@@ -90,7 +90,7 @@ static void move_on(struct copy_drafter *c, int32_t n_new, int32_t n_true, const
 void copy_propose(struct copy_drafter *c, struct accept_rates *all, const struct history_text *t, struct draft *d)
 {
     if (d->n_text && t->n > d->n_text)
-        move_on(c, t->n - d->n_text, draft_observe(d, t, &c->rates, all), d);
+        move_on(c, t->n - d->n_text, learn(c, all, d, t), d);
     struct history_match m = find_source(c, t);
     *d = (struct draft){.n_text = t->n};
     c->follow = m.at;
@@ -99,10 +99,13 @@ void copy_propose(struct copy_drafter *c, struct accept_rates *all, const struct
     int32_t end = source_end(t, m.at);
     d->predicted = m.at < t->n_part[0];
     d->strong = m.len >= c->history.min_match;
-    while (d->n < DRAFT_MAX && m.at + d->n < end) {
-        uint8_t g = agreement(m.len + d->n);
-        d->tok[d->n] = history_tok(t, m.at + d->n);
-        d->guess[d->n] = g;
-        d->accept[d->n++] = accept_rate(&c->rates, all, g, prior[g]);
+    float chance = 1;
+    for (int32_t i = 0; i < DRAFT_MAX && m.at + i < end; i++) {
+        uint8_t g = agreement(m.len + i);
+        d->tok[i] = history_tok(t, m.at + i);
+        d->parent[i] = (int16_t)(i - 1);
+        d->guess[i] = g;
+        d->chance[i] = chance *= accept_rate(&c->rates, all, g, prior[g]);
+        d->n++;
     }
 }

@@ -1,5 +1,5 @@
-/* Drafts: tokens that a sequence may well say next, offered to be verified beside its last token. A chain of drafted
- * tokens costs rows of the step and buys the tokens that turn out right. Private to engine/.
+/* Drafts: tokens that a sequence may well say next, offered to be verified beside its last token: a chain, or a tree of
+ * alternatives. They cost rows of the step and buy the tokens that turn out right. Private to engine/.
  *
  * The draw at every row depends on the sequence's key and position alone, so verifying is comparing: the text is what
  * plain decoding gives, whatever was drafted (NSS with a position-keyed draw: autoregressive.md, sections 0 and 17).
@@ -19,20 +19,39 @@ enum {
     COPY_DEFAULT_DRAFT = 10 /* the paper's */
 };
 
-struct draft {
+struct draft { /* nodes in falling order of chance, so that the best n of them are the first n and hold their parents */
     int32_t n;
     int32_t tok[DRAFT_MAX];
-    float accept[DRAFT_MAX];  /* chance that it comes true, given those before it did */
-    uint8_t guess[DRAFT_MAX]; /* class of the guess, for accept_learn */
-    int32_t n_text;           /* tokens of the text when it was made */
-    bool predicted;           /* copied from the request's own prediction */
-    bool strong;              /* a source that was asked for by name is followed */
+    int16_t parent[DRAFT_MAX]; /* an earlier node; -1: follows the sequence's last token */
+    float chance[DRAFT_MAX];   /* that it comes true */
+    uint8_t guess[DRAFT_MAX];  /* class of the guess, for accept_learn */
+    int32_t n_text;            /* tokens of the text when it was made */
+    bool predicted;            /* copied from the request's own prediction */
+    bool strong;               /* a source that was asked for by name is followed */
 };
 
-/* The text has grown: learns which guesses came true, whether or not they were verified. Returns how many did in a
- * row. */
-int32_t draft_observe(const struct draft *d, const struct history_text *t, struct accept_rates *own,
-                      struct accept_rates *all);
+/* The node that says `tok` after `parent`; -1: none. */
+static inline int32_t draft_child(const struct draft *d, int32_t parent, int32_t tok)
+{
+    for (int32_t i = parent + 1; i < d->n; i++)
+        if (d->parent[i] == parent && d->tok[i] == tok)
+            return i;
+    return -1;
+}
+
+struct draft_rows { /* rows of a step: the likeliest path first, so that accepting it moves nothing */
+    int32_t n;
+    bool is_chain; /* each follows the one before */
+    int32_t tok[DRAFT_MAX];
+    int16_t parent[DRAFT_MAX]; /* an earlier row; -1: the sequence's last token */
+    int16_t depth[DRAFT_MAX];  /* 0 for those after the last token */
+    uint64_t sees[DRAFT_MAX];  /* rows above it and itself, one bit each */
+};
+
+/* The best n nodes of the draft as rows. */
+void draft_lay_out(const struct draft *d, int32_t n, struct draft_rows *rows);
+/* The row that says `tok` after row `parent`; -1: none. */
+int32_t draft_next_row(const struct draft_rows *rows, int32_t parent, int32_t tok);
 
 /* ---- Copying ---- */
 
@@ -48,7 +67,8 @@ struct copy_drafter { /* owner: its sequence; all memory reserved with the reque
 size_t copy_bytes(int32_t max_tokens_in_all);
 void copy_init(struct copy_drafter *c, void *mem, int32_t max_tokens_in_all, int32_t min_match, bool has_prediction);
 
-/* Learns from the draft before, and makes the next: what may follow the text, at most DRAFT_MAX tokens. */
+/* Learns from the draft before, whether or not it was verified, and makes the next: what may follow the text, at most
+ * DRAFT_MAX tokens. */
 void copy_propose(struct copy_drafter *c, struct accept_rates *all, const struct history_text *t, struct draft *d);
 
 #endif

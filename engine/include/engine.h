@@ -100,6 +100,11 @@ struct decoding_params {
     enum decode_strategy strategy;
     enum draft_source source;
     int32_t max_draft; /* [0] auto's choice, the paper's 10 (copy) or 5 (model) when speculative; 1..64 drafted tokens a step */
+    struct {           /* speculative from the model: a tree instead of a chain */
+        int32_t nodes; /* [0] a chain; 1..64 */
+        int32_t width; /* [0] 2; 1..8 children of a node */
+        int32_t depth; /* [0] 8; 1..64 */
+    } tree;
     int32_t min_match; /* [0] 3; 1..16 tokens that must agree before copying starts */
 };
 
@@ -209,7 +214,7 @@ enum { DECODING_POSITIONS = 64 };
 struct request_decoding { /* what decoding did, over all choices */
     int64_t n_step;       /* steps that yielded tokens */
     int64_t n_drafted, n_accepted;
-    int64_t drafted_at[DECODING_POSITIONS], accepted_at[DECODING_POSITIONS]; /* by place in the draft */
+    int64_t drafted_at[DECODING_POSITIONS], accepted_at[DECODING_POSITIONS]; /* by depth in the draft */
 };
 /* Once done. */
 const struct request_decoding *request_decoding(const struct request *r);
@@ -235,6 +240,7 @@ struct histogram {
 struct engine_metrics { /* a snapshot; counters since start */
     uint64_t n_output_tokens, n_steps, n_preempted;
     uint64_t n_drafts, n_draft_tokens, n_accepted_tokens; /* drafts verified, their tokens, those that came true */
+    uint64_t n_moved;                           /* slots copied because a branch came true and not the likeliest path */
     uint64_t n_accepted_at[DECODING_POSITIONS];           /* by place in the draft */
     uint64_t n_cache_query_tokens, n_cache_hit_tokens;
     uint64_t n_finished[FINISH_ERROR + 1]; /* choices, by enum finish_reason */

@@ -1,6 +1,6 @@
 /* A chain of the tokens not yet computed: prefill and plain decoding. When it reaches the last one, a draw; drafted
- * tokens may stand behind that, with a draw each. A draw depends on key and position alone, so as long as it equals the
- * draft the next row was computed on the right text, and the tokens are those of plain decoding. */
+ * tokens may stand behind that, a chain or a tree, with a draw each. A draw depends on key and position alone, so where
+ * it is a drafted token, that token's row was computed on the right text: the tokens are those of plain decoding. */
 #include "strategy.h"
 
 static int32_t chain_want(const struct seq *s)
@@ -45,10 +45,17 @@ static int add_draw(struct seq *s, struct step_plan *p, int32_t row)
     return 0;
 }
 
-/* The chain's i-th token: what is decided, then what is drafted. */
-static int32_t chain_tok(const struct seq *s, int32_t i)
+/* Drafted rows: in a chain they go on where the decided tokens end; in a tree each names its parent and whom it sees.
+ */
+static int add_drafted(struct seq *s, struct step_plan *p)
 {
-    return i < s->n_want ? seq_tok(s, s->kv.n_computed + i) : s->draft->tok[i - s->n_want];
+    const struct draft_rows *d = &s->rows;
+    int32_t last = s->n_want - 1, pos0 = seq_n_tok(s);
+    for (int32_t i = 0; i < d->n; i++)
+        if (plan_row(p, d->tok[i], pos0 + d->depth[i], (int16_t)(last + 1 + d->parent[i]),
+                     d->is_chain ? 0 : d->sees[i]) < 0)
+            return -ERR_NOMEM;
+    return 0;
 }
 
 static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
@@ -56,10 +63,9 @@ static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
     int law = reaches_end(s) ? seq_plan_law(s, p) : -1;
     if (reaches_end(s) && law < 0)
         return law;
-    int32_t n_row = s->n_want + s->n_draft;
     struct span span = {.seq = (int32_t)s->req->order,
                         .ctx_len = s->kv.n_computed,
-                        .n_chain = n_row,
+                        .n_chain = s->n_want + (s->rows.is_chain ? s->rows.n : 0),
                         .n_counted = s->n_want,
                         .group = s->req->p.n > 1 ? (int32_t)s->req->order : -1,
                         .law = law,
@@ -69,13 +75,13 @@ static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
     if (s->span < 0)
         return s->span;
     int32_t row0 = p->n.n_row;
-    for (int32_t i = 0; i < n_row; i++)
-        if (plan_row(p, chain_tok(s, i), s->kv.n_computed + i, (int16_t)(i - 1), 0) < 0)
+    for (int32_t i = 0; i < s->n_want; i++)
+        if (plan_row(p, seq_tok(s, s->kv.n_computed + i), s->kv.n_computed + i, (int16_t)(i - 1), 0) < 0)
             return -ERR_NOMEM;
-    if (plan_blocks(p, s->kv.block, s->kv.n_block) < 0)
+    if (add_drafted(s, p) || plan_blocks(p, s->kv.block, s->kv.n_block) < 0)
         return -ERR_NOMEM;
     int rc = add_prompt_scores(s, p, row0);
-    for (int32_t i = s->n_want - 1; !rc && reaches_end(s) && i < n_row; i++)
+    for (int32_t i = s->n_want - 1; !rc && reaches_end(s) && i < s->n_want + s->rows.n; i++)
         rc = add_draw(s, p, row0 + i);
     return rc;
 }
@@ -99,31 +105,35 @@ static int32_t take_prompt_scores(struct seq *s, const struct step_plan *p, cons
     return at;
 }
 
-/* The draw of readout *at, which moves on to the next. False: the sequence is finished by it. */
+/* The draw behind drafted row `row`, -1: behind the last decided token. False: the sequence is finished by it. */
 static bool take_draw(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r,
-                      int32_t *at)
+                      int32_t at)
 {
     struct top_logprob top[PLAN_MAX_TOPK];
-    const struct readout *draw = &p->readout[(*at)++];
+    const struct readout *draw = &p->readout[at];
     struct sampled t = {.tok = r->i[draw->i0], .logprob = r->f[draw->f0 + 1], .rank = r->i[draw->i0 + 1], .top = top};
     if (s->req->p.n_logprobs > 0)
-        read_top(p, r, (*at)++, top, &t.n_top);
+        read_top(p, r, at + 1, top, &t.n_top);
     return seq_accept(eng, s, &t);
 }
 
-/* A drafted row holds as long as the draw before it is its token. What the client has no room to hear is left: the next
- * step draws it again. */
+/* From the last decided token down the tree: as long as a draw is one of the drafted tokens, that token's own row was
+ * computed on the right text, and its draw holds as well. What the client has no room to hear is left: the next step
+ * draws it again. */
 static void take_draws(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r,
-                       int32_t at)
+                       int32_t at0)
 {
+    int32_t per_draw = s->req->p.n_logprobs > 0 ? 2 : 1, slot0 = s->kv.n_computed, n_true = 0;
     drafting_count_step(s);
-    for (int32_t i = 0;; i++) {
-        bool is_true = i < s->n_draft && r->i[p->readout[at].i0] == s->draft->tok[i];
-        if (is_true)
-            drafting_count_true(eng, s, i); /* before the draw is taken: a sequence that ends is gone with it */
-        if (!take_draw(eng, s, p, r, &at) || !is_true || !request_has_room(s->req, 2 * s->req->p.n))
+    for (int32_t row = -1;;) {
+        int32_t at = at0 + (row + 1) * per_draw, next = draft_next_row(&s->rows, row, r->i[p->readout[at].i0]);
+        if (next >= 0)
+            drafting_count_true(eng, s, n_true++); /* first, for a sequence that ends by the draw is gone with it */
+        if (!take_draw(eng, s, p, r, at) || next < 0 || !request_has_room(s->req, 2 * s->req->p.n) ||
+            !seq_commit_row(&eng->target, s, &s->kv, slot0 + next))
             return;
-        seq_commit(&eng->target, s, &s->kv, 1);
+        eng->metrics.now.n_moved += slot0 + next != s->kv.n_computed - 1;
+        row = next;
     }
 }
 

@@ -10,7 +10,7 @@ struct strategy_ops {
     const char *name;
     /* Rows the sequence can use now, at least 1 while it is not finished. */
     int32_t (*want)(const struct seq *s);
-    /* Appends a span of s->n_want rows, s->n_draft drafted ones after them, and its readouts to the plan; sets s->span
+    /* Appends a span of s->n_want rows, s->rows drafted ones after them, and its readouts to the plan; sets s->span
      * and s->readout0. -ERR_NOMEM: the plan is full (the caller takes back what was appended; the sequence waits for
      * the next step). */
     int (*plan)(struct engine *eng, struct seq *s, struct step_plan *p);

@@ -34,6 +34,14 @@ static inline float rng_gumbel(uint32_t bits)
 }
 #define RNG_GUMBEL_MAX 16.7f
 
+/* The noise of one token in a draw at `position` (plan.h says which streams there are): a quarter of a Philox block. */
+static inline float rng_token_gumbel(uint64_t key, int32_t position, uint32_t stream, int32_t tok)
+{
+    uint32_t noise[4];
+    rng_philox(key, (uint32_t[4]){(uint32_t)tok >> 2, (uint32_t)position, stream, 0}, noise);
+    return rng_gumbel(noise[tok & 3]);
+}
+
 /* A well-mixed 64-bit hash step (the finaliser of splitmix64), for seeds and keys. */
 static inline uint64_t rng_mix(uint64_t x)
 {

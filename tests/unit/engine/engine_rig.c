@@ -52,12 +52,12 @@ void close_engine(void)
 
 void rig_setup(void)
 {
-    path = tiny_gguf_write("llama", 2048, 1);
+    path = tiny_gguf_write("llama", 2048, 1, 0);
 }
 
-void rig_add_draft(uint64_t seed)
+void rig_add_draft(uint64_t seed, float flaw)
 {
-    draft_path = tiny_gguf_write("llama", 2048, seed);
+    draft_path = tiny_gguf_write("llama", 2048, seed, flaw);
 }
 
 void rig_teardown(void)

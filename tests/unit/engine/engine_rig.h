@@ -24,8 +24,8 @@ extern const struct backend_ops *rig_ops; /* what open_engine runs on; the fake 
 /* A model file with random weights; before and after each test. */
 void rig_setup(void);
 void rig_teardown(void);
-/* A draft model for the engines opened from now on; the target's own weights are those of seed 1. */
-void rig_add_draft(uint64_t seed);
+/* A draft model for the engines opened from now on; the target's own weights are those of seed 1 without a flaw. */
+void rig_add_draft(uint64_t seed, float flaw);
 
 void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs);
 /* Every block must be back, and the pool consistent. */

@@ -122,14 +122,11 @@ static struct step_cost random_cost(struct rnd *r)
 static double rate_of(const struct bid *bid, const int32_t *n, int32_t n_bid, int32_t n_row, double n_token,
                       const struct step_cost *cost)
 {
-    for (int32_t b = 0; b < n_bid; b++) {
-        double p = 1;
+    for (int32_t b = 0; b < n_bid; b++)
         for (int32_t i = 0; i < n[b]; i++) {
-            p *= bid[b].draft->accept[i];
-            n_token += p;
+            n_token += bid[b].draft->chance[i];
             n_row++;
         }
-    }
     return n_token / cost_step(cost, n_row);
 }
 
@@ -144,8 +141,9 @@ START_TEST(rows_go_where_they_are_worth_most)
         int32_t budget = rnd_int(&r, 0, 12), used = 0, n_row = rnd_int(&r, 3, 20), got[3];
         for (int b = 0; b < 3; b++) {
             draft[b].n = rnd_int(&r, 0, 5);
+            float chance = 1;
             for (int32_t i = 0; i < draft[b].n; i++)
-                draft[b].accept[i] = (float)rnd_int(&r, 0, 100) * 0.01f;
+                draft[b].chance[i] = chance *= (float)rnd_int(&r, 0, 100) * 0.01f;
             bid[b] = (struct bid){.draft = &draft[b], .max = draft[b].n};
         }
         draft_allot(bid, 3, budget, n_row, 3, &cost);
@@ -233,11 +231,14 @@ static void ask_plain(const int32_t (*prompt)[N_PROMPT], const struct gen_params
 /* With right, half-right and wrong predictions, by themselves and in company, on small pools and batches. */
 START_TEST(no_draft_changes_the_text)
 {
-    /* Draft models: none, the target itself, one that knows nothing. On the fake all models are one. */
+    /* Draft models: none, the target itself, nearly the target, so that its second and third choices come true as well,
+     * and one that knows nothing. On the fake all models are one. */
     static const struct {
         const char *backend;
         uint64_t draft_seed;
-    } on[] = {{NULL, 0}, {NULL, 1}, {"ref", 0}, {"ref", 2}, {"cpu", 0}, {"cpu", 1}, {"cpu", 2}};
+        float flaw;
+    } on[] = {{NULL, 0, 0},  {NULL, 1, 0},     {"ref", 0, 0}, {"ref", 1, .05f},
+              {"ref", 2, 0}, {"cpu", 1, .05f}, {"cpu", 1, 0}, {"cpu", 2, 0}};
     struct rnd r = rnd_begin("no_draft_changes_the_text", 33);
     static int32_t prompt[N_ROUND][N_PROMPT], predicted[N_ROUND][2 * N_OUT];
     static struct gen_params all[N_ROUND];
@@ -245,13 +246,14 @@ START_TEST(no_draft_changes_the_text)
     if (on[_i].backend) /* each test has a process of its own */
         rig_ops = backend_find(on[_i].backend, NULL);
     if (on[_i].draft_seed)
-        rig_add_draft(on[_i].draft_seed);
+        rig_add_draft(on[_i].draft_seed, on[_i].flaw);
     for (int i = 0; i < N_ROUND; i++) {
         all[i] = some_params(&r, i);
         for (int k = 0; k < N_PROMPT; k++)
             prompt[i][k] = rnd_int(&r, 0, 255);
     }
     ask_plain(prompt, all, plain);
+    uint64_t n_moved = 0;
     static const struct {
         int32_t n_block, batch, seqs;
     } engine[] = {{256, 128, 1}, {256, 512, 32}, {20, 64, 16}, {256, 9, 8}};
@@ -265,6 +267,11 @@ START_TEST(no_draft_changes_the_text)
             p.decoding.strategy = i % 4 ? DECODE_SPECULATIVE : DECODE_AUTO;
             p.decoding.max_draft = i % 5 ? 0 : rnd_int(&r, 1, DRAFT_MAX);
             p.decoding.source = on[_i].draft_seed && i % 2 ? DRAFT_SOURCE_MODEL : DRAFT_SOURCE_AUTO;
+            if (p.decoding.source == DRAFT_SOURCE_MODEL && i % 3) {
+                p.decoding.tree.nodes = rnd_int(&r, 1, DRAFT_MAX);
+                p.decoding.tree.width = rnd_int(&r, 1, 8);
+                p.decoding.tree.depth = rnd_int(&r, 1, 8);
+            }
             h[i] = ask(prompt[i], N_PROMPT, &p);
         }
         for (int i = 0; i < N_ROUND; i++) {
@@ -278,8 +285,11 @@ START_TEST(no_draft_changes_the_text)
         }
         ck_assert_int_gt(n_accepted, 30); /* the last engine has a row to spare now and then */
         ck_assert_int_gt(n_drafted, n_accepted);
+        n_moved += eng->metrics.now.n_moved;
         close_engine();
     }
+    if (on[_i].flaw > 0)
+        ck_assert_uint_gt(n_moved, 100); /* branches came true */
     for (int i = 0; i < N_ROUND; i++)
         forget(plain[i]);
 }
@@ -321,7 +331,7 @@ START_TEST(a_perfect_draft_model_saves_steps)
     int32_t prompt[N_PROMPT];
     for (int k = 0; k < N_PROMPT; k++)
         prompt[k] = rnd_int(&r, 0, 255);
-    rig_add_draft(1);
+    rig_add_draft(1, 0);
     open_engine(512, 64, 512, 8);
     for (int sampled = 0; sampled < 2; sampled++) {
         struct gen_params p = params(N_OUT);
@@ -352,7 +362,7 @@ int main(void)
     tcase_add_test(tc, an_edited_prediction_is_followed);
     tcase_add_test(tc, rows_go_where_they_are_worth_most);
     tcase_add_test(tc, the_cost_curve_follows_what_is_measured);
-    tcase_add_loop_test(tc, no_draft_changes_the_text, 0, 7);
+    tcase_add_loop_test(tc, no_draft_changes_the_text, 0, 8);
     tcase_add_test(tc, a_right_prediction_saves_steps);
     tcase_add_test(tc, a_perfect_draft_model_saves_steps);
     return suite_run(tc);

@@ -90,16 +90,17 @@ static void declare(struct gguf_writer *w, const char *name, const struct shape 
     ck_assert_int_eq(gguf_put_tensor(w, slice_of(name), s->n_row == 1 ? 1 : 2, dim, 0, NULL), 0);
 }
 
-static void data(struct gguf_writer *w, const struct shape *s, struct rnd *r)
+static void data(struct gguf_writer *w, const struct shape *s, struct rnd *r, float flaw)
 {
+    static struct rnd other = {.state = 99};
     float v;
     for (int64_t i = 0; i < s->n_row * s->n_col; i++) {
-        v = s->n_row == 1 ? 1 : 0.4f * rnd_normal(r);
+        v = s->n_row == 1 ? 1 : 0.4f * (rnd_normal(r) + (flaw != 0 ? flaw * rnd_normal(&other) : 0));
         ck_assert_int_eq(gguf_write_data(w, &v, sizeof v, NULL), 0);
     }
 }
 
-char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed)
+char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed, float flaw)
 {
     char *path = strdup("/tmp/galley-tiny-XXXXXX"), key[64];
     close(mkstemp(path));
@@ -132,11 +133,11 @@ char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed)
             declare(w, key, &layer_shape[i]);
         }
     ck_assert_msg(!gguf_write_head(w, &e), "%s", e.msg);
-    data(w, &embd, &r);
-    data(w, &norm, &r);
+    data(w, &embd, &r, flaw);
+    data(w, &norm, &r, flaw);
     for (int l = 0; l < N_LAYER; l++)
         for (int i = 0; i < N_SHAPE; i++)
-            data(w, &layer_shape[i], &r);
+            data(w, &layer_shape[i], &r, flaw);
     ck_assert_msg(!gguf_writer_finish(w, &e), "%s", e.msg);
     gguf_writer_close(w);
     return path;

@@ -7,7 +7,7 @@
 enum { TINY_VOCAB = 320, TINY_EOS = 257, TINY_IM_START = 258, TINY_IM_END = 259 };
 
 /* 256 byte tokens, then <|endoftext|>, ... , then two- and three-letter tokens. Returns a path the caller unlinks and
- * frees. */
-char *tiny_gguf_write(const char *architecture, int32_t n_ctx, uint64_t seed);
+ * frees. `flaw`: noise on the weights, as a share of them, for a model that is nearly the one of this seed. */
+char *tiny_gguf_write(const char *architecture, int32_t n_ctx, uint64_t seed, float flaw);
 
 #endif

@@ -1,0 +1,127 @@
+"""Decoding over HTTP: whatever way a request names, the text is the same; and what the answer says of it.
+
+    python3 tests/http/test_decoding.py GALLEY GALLEY_FAKE TARGET DRAFT [unittest arguments]
+"""
+import sys
+import threading
+import unittest
+
+from harness import Server
+
+GALLEY, FAKE, TARGET, DRAFT = sys.argv[1:5]
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+WAYS = ("auto", "off", "speculative", "copy", "model",
+        {"strategy": "speculative", "draft": {"source": "copy", "max": 3, "min_match": 1}},
+        {"strategy": "speculative", "draft": {"source": "model", "max": 16}, "verify": "nss", "lossless": True},
+        {"strategy": "model", "draft": {"tree": {"nodes": 24, "width": 3, "depth": 5}}})
+
+
+def tell(text, **more):
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": 80, "temperature": 0, **more}
+
+
+def content(answer):
+    return answer["choices"][0]["message"]["content"]
+
+
+class Decoding(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.s = Server(GALLEY, "--model", TARGET, "--draft-model", DRAFT, "--threads", "2")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.s.stop()
+
+    def refused(self, body, param, *words):
+        status, answer = self.s.post(CHAT, tell("hi", **body))
+        self.assertEqual(status, 400, answer)
+        self.assertEqual(answer["error"]["param"], param, answer)
+        for word in words:
+            self.assertIn(word, answer["error"]["message"])
+
+    def test_the_text_is_the_same_every_way(self):
+        for more in ({}, {"temperature": 0.9, "seed": 7}, {"temperature": 1, "seed": 1, "frequency_penalty": 0.5},
+                     {"stop": ["the"], "min_tokens": 20}, {"n": 2, "temperature": 1, "seed": 5}):
+            question = "Tell me a story about a girl named Anna and a lantern."
+            plain = self.s.ok(CHAT, tell(question, decoding="off", **more))
+            for way in WAYS:
+                other = self.s.ok(CHAT, tell(question, decoding=way, **more))
+                self.assertEqual([c["message"] for c in other["choices"]], [c["message"] for c in plain["choices"]], way)
+                self.assertEqual([c["finish_reason"] for c in other["choices"]],
+                                 [c["finish_reason"] for c in plain["choices"]])
+
+    def test_company_of_all_kinds(self):
+        bodies = [tell(f"Tell me a story about a {thing}.", seed=i, temperature=i % 2, decoding=WAYS[i % len(WAYS)])
+                  for i, thing in enumerate("fox owl key kite drum map coin ring boat doll bell lamp".split())]
+        alone = [content(self.s.ok(CHAT, {**body, "decoding": "off"})) for body in bodies]
+        got = [None] * len(bodies)
+
+        def ask(i):
+            got[i] = content(self.s.ok(CHAT, bodies[i]))
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(bodies))]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        self.assertEqual(got, alone)
+
+    def test_what_the_answer_says(self):
+        a = self.s.ok(CHAT, tell("Tell me a story about a fox.", decoding="model"))["decoding"]
+        self.assertEqual((a["strategy"], a["draft"]["source"], a["guarantee"]), ("speculative", "model", "exact"))
+        self.assertGreater(a["drafted"], 0)
+        self.assertLessEqual(a["accepted"], a["drafted"])
+        self.assertLess(a["steps"], 80)
+        self.assertEqual(len(a["acceptance"]), 5)
+        a = self.s.ok(CHAT, tell("Tell me a story about a fox.", decoding="off"))["decoding"]
+        self.assertEqual((a["strategy"], a["drafted"], a["acceptance"]), ("off", 0, []))
+        self.assertNotIn("decoding", self.s.ok(CHAT, tell("hi")))
+        chunks = self.s.stream(CHAT, tell("hi", decoding="auto"))
+        self.assertIn("decoding", chunks[-1])
+        self.assertEqual(chunks[-1]["choices"], [])
+
+    def test_prediction(self):
+        question = "Tell me a story about a fox."
+        plain = self.s.ok(CHAT, tell(question, decoding="off"))
+        told = {"type": "content", "content": content(plain)}
+        a = self.s.ok(CHAT, tell(question, prediction=told, decoding="copy"))
+        self.assertEqual(content(a), content(plain))
+        details = a["usage"]["completion_tokens_details"]
+        self.assertGreater(details["accepted_prediction_tokens"], 60)
+        parts = {"type": "content", "content": [{"type": "text", "text": "Something"}, {"type": "text", "text": " else."}]}
+        b = self.s.ok(CHAT, tell(question, prediction=parts))
+        self.assertEqual(content(b), content(plain))
+        c = self.s.ok(TEXT, {"prompt": "Once", "max_tokens": 30, "temperature": 0, "prediction": told})
+        self.assertEqual(c["choices"], self.s.ok(TEXT, {"prompt": "Once", "max_tokens": 30, "temperature": 0})["choices"])
+
+    def test_refusals(self):
+        self.refused({"decoding": "quickly"}, "decoding.strategy", '"auto"', '"model"')
+        self.refused({"decoding": 3}, "decoding")
+        self.refused({"decoding": {"stategy": "auto"}}, "decoding", '"strategy"')
+        self.refused({"decoding": {"draft": {"max": 65}}}, "decoding.draft.max")
+        self.refused({"decoding": {"draft": {"max": 0}}}, "decoding.draft.max")
+        self.refused({"decoding": {"draft": {"min_match": 17}}}, "decoding.draft.min_match")
+        self.refused({"decoding": {"draft": {"source": "oracle"}}}, "decoding.draft.source", '"copy"')
+        self.refused({"decoding": {"strategy": "off", "draft": {"max": 2}}}, "decoding.draft")
+        self.refused({"decoding": {"verify": "typical"}}, "decoding.verify", '"nss"')
+        self.refused({"prediction": "text"}, "prediction")
+        self.refused({"prediction": {"type": "content", "content": [{"type": "image"}]}}, "prediction")
+        self.refused({"prediction": {"type": "content", "content": "x"}, "decoding": "off"}, "prediction")
+
+    def test_metrics(self):
+        before = self.s.metric("vllm:spec_decode_num_draft_tokens_total")
+        self.s.ok(CHAT, tell("Tell me a story about an owl.", decoding="model"))
+        self.assertGreater(self.s.metric("vllm:spec_decode_num_draft_tokens_total"), before)
+        self.assertGreater(self.s.metric("vllm:spec_decode_num_accepted_tokens_total"), 0)
+
+
+class NoDraftModel(unittest.TestCase):
+    def test_model_is_refused_by_name(self):
+        s = Server(FAKE, "--model", TARGET)
+        status, answer = s.post(CHAT, tell("hi", decoding="model"))
+        self.assertEqual((status, answer["error"]["param"]), (400, "decoding.draft.source"))
+        s.stop()
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[5:]])

@@ -1,47 +1,20 @@
-/* Draft waves: the draft model grows a tree for every sequence that wants one, a layer of all trees in each wave. It
- * draws as the target does, by the same law and with the same noise, so that both mostly draw the same token (the
- * position-keyed coupling, autoregressive.md section 0); its next candidates in the order of that draw are the tree's
- * branches. The draft model is a lane of its own: it falls behind while it is not asked, and catches up with one chain.
- */
-#include <math.h>
+/* Draft waves: the draft model grows a tree for every sequence that wants one, a layer of all trees in each wave, as
+ * long as a further wave is expected to pay. The draft model is a lane of its own: it falls behind while it is not
+ * asked, and catches up with one chain. */
 #include <string.h>
 
 #include "draft/allot.h"
+#include "draft_tree.h"
 #include "drafting.h"
 #include "lane.h"
 #include "mem.h"
-#include "rng.h"
 #include "strategy/strategy.h"
 
 enum {
-    MODEL_DEFAULT_DRAFT = 5, /* tokens a step where the request names the model but no number */
-    TREE_DEFAULT_WIDTH = 2,
-    TREE_DEFAULT_DEPTH = 8,
-    MAX_BRANCH = 4,      /* candidates of a node that become its children */
-    CANDIDATES = 16,     /* likeliest tokens of the draft model that are ranked with the noise */
     TRY_AGAIN = 128,     /* steps after which a model that did not pay is asked once more */
     CATCH_UP_SHARE = 32, /* steps that share the cost of what the draft model has missed */
     MAX_UNIT = 1024,
 };
-
-static const float LEAST_CHANCE = .02f; /* of a node: below, it is not worth its bookkeeping */
-
-/* A token that the draft model would draw is classed by the probability it has there; one that would come second or
- * later likewise, in classes of their own. */
-static const double first_above[N_GUESS_CLASS - 1] = {.15, .3, .45, .6, .75, .88, .96};
-static const double later_above[N_GUESS_CLASS - 1] = {.01, .03, .06, .1, .17, .25, .35};
-static const float first_prior[N_GUESS_CLASS] = {.2f, .3f, .4f, .5f, .6f, .75f, .85f, .95f};
-static const float later_prior[N_GUESS_CLASS] = {.01f, .02f, .04f, .08f, .12f, .18f, .25f, .3f};
-
-enum { LATER = 8 }; /* in a node's guess: not the one that the draft model would draw */
-
-static uint8_t class_of(double p, const double *above)
-{
-    uint8_t c = 0;
-    while (c < N_GUESS_CLASS - 1 && p >= above[c])
-        c++;
-    return c;
-}
 
 struct unit { /* a node to be expanded: the draft model reads its token and says what may follow */
     struct seq *seq;
@@ -59,57 +32,12 @@ struct wave { /* one step's drafting; owner: the engine thread */
     double seconds, n_token; /* what the step costs and yields so far */
 };
 
-/* ---- What came of the last draft ---- */
-
-/* Walks the tree along the text: the child that came true was guessed right, its siblings wrong. */
-static int32_t learn(struct engine *eng, struct seq *s, const struct draft *d)
-{
-    int32_t n_true = 0, node = -1, at = d->n_text - s->req->n_prediction; /* the first drafted token's position */
-    for (;; at++, n_true++) {
-        if (at >= seq_n_tok(s))
-            return n_true;
-        int32_t came = draft_child(d, node, seq_tok(s, at));
-        for (int32_t i = node + 1; i < d->n; i++) {
-            bool later = d->guess[i] & LATER;
-            if (d->parent[i] != node)
-                continue;
-            accept_learn(later ? &s->later_rates : &s->model_rates, d->guess[i] & ~LATER, i == came);
-            accept_learn(later ? &eng->later_rates : &eng->model_rates, d->guess[i] & ~LATER, i == came);
-        }
-        if (came < 0)
-            return n_true;
-        node = came;
-    }
-}
-
-/* What the draft model computed stands as far as its rows lie in order and came true. */
-static void settle_last(struct engine *eng, struct seq *s)
-{
-    const struct draft *d = &s->modelled;
-    learn(eng, s, d);
-    int32_t n_ctx = s->n_draft_ctx, node = -1;
-    for (int32_t i = 0; i < s->n_held && n_ctx < seq_n_tok(s) - 1; i++, n_ctx++) { /* the last is read again */
-        node = draft_child(d, node, seq_tok(s, n_ctx));
-        if (node < 0 || s->held[i] != node)
-            break;
-    }
-    if (s->draft_kv.n_block > 0)
-        s->draft_kv.n_computed = n_ctx;
-    s->n_held = 0;
-    s->modelled = (struct draft){.n_text = s->req->n_prediction + seq_n_tok(s)};
-}
-
 /* ---- What is worth expanding ---- */
-
-static float mean_rate(const struct engine *eng, const struct seq *s)
-{
-    return accept_mean(&s->model_rates, &eng->model_rates, .6f);
-}
 
 /* What a copy promises comes without asking anyone. */
 static bool copy_suffices(const struct engine *eng, const struct seq *s)
 {
-    double r = mean_rate(eng, s), model = r / (1.0 - r + 1e-6);
+    double r = tree_mean_rate(eng, s), model = r / (1.0 - r + 1e-6);
     return s->copied.n > 0 && s->copied.chance[0] >= r && drafts_worth(&s->copied, drafts_most(s)) >= model;
 }
 
@@ -119,46 +47,10 @@ static bool wants_model(const struct engine *eng, const struct seq *s)
            (s->req->p.decoding.source == DRAFT_SOURCE_MODEL || !copy_suffices(eng, s));
 }
 
-/* The tree that a sequence may grow: of any shape while it pays, or as its request names it. */
-struct shape {
-    bool named;
-    int32_t nodes, width, depth;
-};
-
-static struct shape shape_of(const struct seq *s)
-{
-    const struct decoding_params *d = &s->req->p.decoding;
-    int32_t most = drafts_most(s), named = drafts_named(s, MODEL_DEFAULT_DRAFT);
-    if (d->strategy != DECODE_SPECULATIVE)
-        return (struct shape){.nodes = DRAFT_MAX, .width = MAX_BRANCH, .depth = most};
-    if (d->tree.nodes == 0)
-        return (struct shape){.named = true, .nodes = named, .width = 1, .depth = named};
-    int32_t depth = d->tree.depth ? d->tree.depth : TREE_DEFAULT_DEPTH;
-    return (struct shape){.named = true,
-                          .nodes = d->tree.nodes,
-                          .width = d->tree.width ? d->tree.width : TREE_DEFAULT_WIDTH,
-                          .depth = depth < most ? depth : most};
-}
-
-/* Of the tokens drafted after the node. */
-static int32_t depth_below(const struct seq *s, int32_t node)
-{
-    int32_t depth = 0;
-    for (; node >= 0; node = s->modelled.parent[node])
-        depth++;
-    return depth;
-}
-
-static bool may_expand(const struct seq *s, int32_t node)
-{
-    struct shape shape = shape_of(s);
-    return s->modelled.n < shape.nodes && depth_below(s, node) < shape.depth;
-}
-
 /* The shape was named, or it is time to try once more. */
 static bool must_expand(const struct unit *u)
 {
-    return shape_of(u->seq).named || (u->node < 0 && u->seq->n_undrafted >= TRY_AGAIN);
+    return tree_shape(u->seq).named || (u->node < 0 && u->seq->n_undrafted >= TRY_AGAIN);
 }
 
 /* A wave pays where what it adds, by the second it takes, is more than what the step yields by the second so far. Units
@@ -175,7 +67,7 @@ static void drop_unworthy(struct wave *w, double n_row_draft)
         before = w->n;
         for (int32_t i = 0; i < w->n; i++) {
             struct unit *u = &w->unit[i];
-            if (must_expand(u) || u->chance * mean_rate(w->eng, u->seq) >= needed)
+            if (must_expand(u) || u->chance * tree_mean_rate(w->eng, u->seq) >= needed)
                 w->unit[kept++] = *u;
             else if (u->node < 0)
                 u->seq->n_undrafted++;
@@ -192,7 +84,7 @@ static void choose(struct wave *w)
         w->n_token += s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s);
         if (w->n == ALLOT_MAX_BID || !wants_model(eng, s))
             continue;
-        settle_last(eng, s);
+        tree_restart(eng, s);
         if (s->draft_kv.n_block == 0)
             seq_match_prefix(&eng->draft, s, &s->draft_kv);
         s->n_draft_ctx = s->draft_kv.n_computed;
@@ -220,7 +112,7 @@ static int open_span(struct lane *lane, struct seq *s, int32_t n_chain, int law)
 
 static int add_candidates(struct step_plan *p, int32_t row, struct unit *u)
 {
-    struct readout top = {.kind = READ_TOPK, .row = row, .n = CANDIDATES, .bank = -1};
+    struct readout top = {.kind = READ_TOPK, .row = row, .n = TREE_CANDIDATES, .bank = -1};
     u->readout = plan_readout(p, &top, NULL);
     return u->readout < 0 ? u->readout : 0;
 }
@@ -248,21 +140,13 @@ static int plan_catch_up(struct lane *lane, struct unit *u, int32_t *budget)
     return 0;
 }
 
-static int32_t held_at(const struct seq *s, int32_t node)
-{
-    int32_t i = 0;
-    while (s->held[i] != node)
-        i++;
-    return i;
-}
-
 /* The tree bits that a row for `node` sees: held rows are bits in order. */
 static uint64_t sees_of(const struct seq *s, int32_t node, int32_t bit, int32_t *depth)
 {
     uint64_t sees = (uint64_t)1 << bit;
     *depth = 0;
     for (int32_t above = s->modelled.parent[node]; above >= 0; above = s->modelled.parent[above]) {
-        sees |= (uint64_t)1 << held_at(s, above);
+        sees |= (uint64_t)1 << tree_held_at(s, above);
         (*depth)++;
     }
     return sees;
@@ -281,14 +165,14 @@ static int plan_layer(struct lane *lane, struct unit *u, int32_t n, int32_t *bud
         return -ERR_NOMEM;
     for (int32_t i = 0; i < s->n_held; i++) {
         int32_t above = d->parent[s->held[i]];
-        if (plan_held(p, d->tok[s->held[i]], above < 0 ? PARENT_CTX : (int16_t)HELD_PARENT(held_at(s, above))) < 0)
+        if (plan_held(p, d->tok[s->held[i]], above < 0 ? PARENT_CTX : (int16_t)HELD_PARENT(tree_held_at(s, above))) < 0)
             return -ERR_NOMEM;
     }
     int32_t row0 = p->n.n_row, pos0 = seq_n_tok(s);
     for (int32_t i = 0; i < n; i++) {
         int32_t node = u[i].node, above = d->parent[node], depth;
         uint64_t sees = sees_of(s, node, s->n_held + i, &depth);
-        int16_t parent = above < 0 ? PARENT_CTX : (int16_t)HELD_PARENT(held_at(s, above));
+        int16_t parent = above < 0 ? PARENT_CTX : (int16_t)HELD_PARENT(tree_held_at(s, above));
         if (plan_row(p, d->tok[node], pos0 + depth, parent, sees) < 0 || add_candidates(p, row0 + i, &u[i]))
             return -ERR_NOMEM;
     }
@@ -336,83 +220,22 @@ static void plan_wave(struct wave *w)
 
 /* ---- A wave's results ---- */
 
-struct candidate {
-    int32_t tok;
-    double p, drawn; /* drawn: the value that the draw would compare */
-};
-
-/* The likeliest tokens in the order in which the draft model, with the target's noise, would draw them. */
-static int32_t rank(const struct lane *lane, const struct seq *s, const struct unit *u, int32_t position,
-                    struct candidate *c)
+/* The first child is what a wave is paid for; its siblings are counted when rows are shared out. */
+static void take_unit(struct wave *w, const struct unit *u)
 {
+    const struct lane *lane = &w->eng->draft;
     const struct readout *r = &lane->plan.readout[u->readout];
-    bool greedy = s->req->p.temperature == 0;
-    int32_t n = 0;
-    for (int32_t i = 0; i < CANDIDATES && lane->result.i[r->i0 + i] >= 0; i++) {
-        struct candidate new = {.tok = lane->result.i[r->i0 + i], .p = exp(lane->result.f[r->f0 + i])};
-        new.drawn = lane->result.f[r->f0 + i];
-        if (!greedy)
-            new.drawn += rng_token_gumbel(s->noise_key, position, NOISE_TARGET, new.tok);
-        int32_t at = n++;
-        for (; at > 0 && c[at - 1].drawn < new.drawn; at--)
-            c[at] = c[at - 1];
-        c[at] = new;
-    }
-    return n;
-}
-
-static void add_node(struct wave *w, struct seq *s, const struct unit *u, const struct candidate *c, bool first,
-                     float chance, uint8_t guess)
-{
-    struct draft *d = &s->modelled;
-    d->tok[d->n] = c->tok;
-    d->parent[d->n] = (int16_t)u->node;
-    d->guess[d->n] = guess;
-    d->chance[d->n] = chance;
-    d->n++;
-    if (first) { /* branches are counted when they are chosen; the trunk is what a wave is paid for */
-        w->n_token += chance;
-        w->n_row++;
-        w->spare--;
-    }
-}
-
-/* The node's children: what the draft model would draw, and what may come true in its stead. */
-static void expand(struct wave *w, const struct unit *u)
-{
-    struct engine *eng = w->eng;
-    struct seq *s = u->seq;
-    struct draft *d = &s->modelled;
-    struct candidate c[CANDIDATES];
-    struct shape shape = shape_of(s);
-    int32_t n = rank(&eng->draft, s, u, seq_n_tok(s) + depth_below(s, u->node), c);
-    for (int32_t i = 0; i < n && i < shape.width && may_expand(s, u->node); i++) {
-        uint8_t g = class_of(c[i].p, i ? later_above : first_above);
-        float rate = i ? accept_rate(&s->later_rates, &eng->later_rates, g, later_prior[g])
-                       : accept_rate(&s->model_rates, &eng->model_rates, g, first_prior[g]),
-              chance = u->chance * rate;
-        if (!shape.named && chance < LEAST_CHANCE)
-            continue;
-        add_node(w, s, u, &c[i], i == 0, chance, (uint8_t)(i ? g | LATER : g));
-    }
-    s->draft = d;
-    d->strong = true;
-    s->n_undrafted = 0;
-}
-
-static bool is_held(const struct seq *s, int32_t node)
-{
-    for (int32_t i = 0; i < s->n_held; i++)
-        if (s->held[i] == node)
-            return true;
-    return false;
+    float chance = tree_grow(w->eng, u->seq, u->node, lane->result.i + r->i0, lane->result.f + r->f0);
+    w->n_token += chance;
+    w->n_row += chance > 0;
+    w->spare -= chance > 0;
 }
 
 /* The nodes that this wave brought become the next one's units. */
 static void next_units(struct wave *w, struct seq *s, int32_t from, struct unit *unit, int32_t *n)
 {
     for (int32_t i = from; i < s->modelled.n && *n < MAX_UNIT; i++)
-        if (!is_held(s, i) && may_expand(s, i) && s->n_held + (i - from) < PLAN_MAX_TREE)
+        if (!tree_has_read(s, i) && tree_may_grow(s, i) && s->n_held + (i - from) < PLAN_MAX_TREE)
             unit[(*n)++] = (struct unit){.seq = s, .node = i, .chance = s->modelled.chance[i], .readout = -1};
 }
 
@@ -428,36 +251,11 @@ static void take_wave(struct wave *w)
             seq_commit(&w->eng->draft, s, &s->draft_kv, 0); /* what was caught up is published */
         for (int32_t k = 0; k < n; k++)
             if (w->unit[i + k].readout >= 0)
-                expand(w, &w->unit[i + k]);
+                take_unit(w, &w->unit[i + k]);
         next_units(w, s, from, next, &n_next);
     }
     memcpy(w->unit, next, sizeof *next * (size_t)n_next);
     w->n = n_next;
-}
-
-/* Nodes in falling order of chance, parents before their children. */
-static void sort_nodes(struct seq *s)
-{
-    struct draft *d = &s->modelled, sorted = *d;
-    int16_t order[DRAFT_MAX], place[DRAFT_MAX];
-    for (int32_t i = 0; i < d->n; i++) {
-        int32_t at = i;
-        for (; at > 0 && d->chance[order[at - 1]] < d->chance[i]; at--)
-            order[at] = order[at - 1];
-        order[at] = (int16_t)i;
-    }
-    for (int32_t i = 0; i < d->n; i++)
-        place[order[i]] = (int16_t)i;
-    for (int32_t i = 0; i < d->n; i++) {
-        int32_t from = order[i];
-        sorted.tok[i] = d->tok[from];
-        sorted.chance[i] = d->chance[from];
-        sorted.guess[i] = d->guess[from];
-        sorted.parent[i] = d->parent[from] < 0 ? -1 : place[d->parent[from]];
-    }
-    for (int32_t i = 0; i < s->n_held; i++)
-        s->held[i] = place[s->held[i]];
-    *d = sorted;
 }
 
 int waves_create(struct engine *eng, struct err *e)
@@ -493,6 +291,6 @@ int waves_run(struct engine *eng, int32_t n_row, int32_t spare, struct err *e)
     }
     for (struct seq *s = eng->running.head; s; s = s->next)
         if (s->draft == &s->modelled)
-            sort_nodes(s);
+            tree_sort(s);
     return 0;
 }

@@ -122,7 +122,8 @@ struct readout {
     int32_t f0, i0; /* where its results begin in step_result.f and .i: set by plan_readout */
 };
 
-/* Draws of one position use disjoint streams of the same key. Counter = {token / 4, position drawn, stream, 0}. */
+/* Draws of one position use disjoint streams of the same key. Counter = {token / 4, position drawn, stream, 0}; for
+ * NOISE_ACCEPT and NOISE_DRAFT, which the engine draws: {questions so far, position of the step's first token, ..}. */
 enum noise_stream { NOISE_TARGET = 0, NOISE_OFF_LIST = 1, NOISE_ACCEPT = 2, NOISE_DRAFT = 3 };
 
 struct plan_limits { /* capacities; a plan never grows */

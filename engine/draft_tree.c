@@ -1,0 +1,195 @@
+#include "draft_tree.h"
+
+#include <math.h>
+
+#include "drafting.h"
+#include "rng.h"
+
+enum {
+    MODEL_DEFAULT_DRAFT = 5, /* tokens a step where the request names the model but no number */
+    TREE_DEFAULT_WIDTH = 2,
+    TREE_DEFAULT_DEPTH = 8,
+    MAX_BRANCH = 4, /* candidates of a node that become its children */
+};
+
+static const float LEAST_CHANCE = .02f; /* of a node: below, it is not worth its bookkeeping */
+
+/* A token that the draft model would draw is classed by the probability it has there; one that would come second or
+ * later likewise, in classes of their own. */
+static const double first_above[N_GUESS_CLASS - 1] = {.15, .3, .45, .6, .75, .88, .96};
+static const double later_above[N_GUESS_CLASS - 1] = {.01, .03, .06, .1, .17, .25, .35};
+static const float first_prior[N_GUESS_CLASS] = {.2f, .3f, .4f, .5f, .6f, .75f, .85f, .95f};
+static const float later_prior[N_GUESS_CLASS] = {.01f, .02f, .04f, .08f, .12f, .18f, .25f, .3f};
+
+enum { LATER = 8 }; /* in a node's guess: not the one that the draft model would draw */
+
+static uint8_t class_of(double p, const double *above)
+{
+    uint8_t c = 0;
+    while (c < N_GUESS_CLASS - 1 && p >= above[c])
+        c++;
+    return c;
+}
+
+/* ---- What came of the last draft ---- */
+
+/* Walks the tree along the text: the child that came true was guessed right, its siblings wrong. */
+static void learn(struct engine *eng, struct seq *s, const struct draft *d)
+{
+    int32_t node = -1, at = d->n_text - s->req->n_prediction; /* the first drafted token's position */
+    for (; at < seq_n_tok(s); at++) {
+        int32_t came = draft_child(d, node, seq_tok(s, at));
+        for (int32_t i = node + 1; i < d->n; i++) {
+            bool later = d->guess[i] & LATER;
+            if (d->parent[i] != node)
+                continue;
+            accept_learn(later ? &s->later_rates : &s->model_rates, d->guess[i] & ~LATER, i == came);
+            accept_learn(later ? &eng->later_rates : &eng->model_rates, d->guess[i] & ~LATER, i == came);
+        }
+        if (came < 0)
+            return;
+        node = came;
+    }
+}
+
+/* What the draft model computed stands as far as its rows lie in order and came true. */
+void tree_restart(struct engine *eng, struct seq *s)
+{
+    const struct draft *d = &s->modelled;
+    learn(eng, s, d);
+    int32_t n_ctx = s->n_draft_ctx, node = -1;
+    for (int32_t i = 0; i < s->n_held && n_ctx < seq_n_tok(s) - 1; i++, n_ctx++) { /* the last is read again */
+        node = draft_child(d, node, seq_tok(s, n_ctx));
+        if (node < 0 || s->held[i] != node)
+            break;
+    }
+    if (s->draft_kv.n_block > 0)
+        s->draft_kv.n_computed = n_ctx;
+    s->n_held = 0;
+    s->modelled = (struct draft){.n_text = s->req->n_prediction + seq_n_tok(s)};
+}
+
+/* ---- How it may grow ---- */
+
+float tree_mean_rate(const struct engine *eng, const struct seq *s)
+{
+    return accept_mean(&s->model_rates, &eng->model_rates, .6f);
+}
+
+struct tree_shape tree_shape(const struct seq *s)
+{
+    const struct decoding_params *d = &s->req->p.decoding;
+    int32_t most = drafts_most(s), named = drafts_named(s, MODEL_DEFAULT_DRAFT);
+    if (d->strategy != DECODE_SPECULATIVE)
+        return (struct tree_shape){.nodes = DRAFT_MAX, .width = MAX_BRANCH, .depth = most};
+    if (d->tree.nodes == 0)
+        return (struct tree_shape){.named = true, .nodes = named, .width = 1, .depth = named};
+    int32_t depth = d->tree.depth ? d->tree.depth : TREE_DEFAULT_DEPTH;
+    return (struct tree_shape){.named = true,
+                               .nodes = d->tree.nodes,
+                               .width = d->tree.width ? d->tree.width : TREE_DEFAULT_WIDTH,
+                               .depth = depth < most ? depth : most};
+}
+
+int32_t tree_depth(const struct seq *s, int32_t node)
+{
+    int32_t depth = 0;
+    for (; node >= 0; node = s->modelled.parent[node])
+        depth++;
+    return depth;
+}
+
+bool tree_may_grow(const struct seq *s, int32_t node)
+{
+    struct tree_shape shape = tree_shape(s);
+    return s->modelled.n < shape.nodes && tree_depth(s, node) < shape.depth;
+}
+
+/* ---- Growing ---- */
+
+struct candidate {
+    int32_t tok;
+    double p, drawn; /* drawn: the value that the draw would compare */
+};
+
+/* The likeliest tokens in the order in which the draft model, with the target's noise, would draw them. */
+static int32_t rank(const struct seq *s, const int32_t *tok, const float *logprob, int32_t position,
+                    struct candidate *c)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < TREE_CANDIDATES && tok[i] >= 0; i++) {
+        struct candidate new = {.tok = tok[i], .p = exp(logprob[i]), .drawn = logprob[i]};
+        if (s->req->p.temperature > 0)
+            new.drawn += rng_token_gumbel(s->noise_key, position, NOISE_TARGET, new.tok);
+        int32_t at = n++;
+        for (; at > 0 && c[at - 1].drawn < new.drawn; at--)
+            c[at] = c[at - 1];
+        c[at] = new;
+    }
+    return n;
+}
+
+float tree_grow(struct engine *eng, struct seq *s, int32_t node, const int32_t *tok, const float *logprob)
+{
+    struct draft *d = &s->modelled;
+    struct candidate c[TREE_CANDIDATES];
+    struct tree_shape shape = tree_shape(s);
+    float above = node < 0 ? 1 : d->chance[node], first = 0;
+    int32_t n = rank(s, tok, logprob, seq_n_tok(s) + tree_depth(s, node), c);
+    for (int32_t i = 0; i < n && i < shape.width && tree_may_grow(s, node); i++) {
+        uint8_t g = class_of(c[i].p, i ? later_above : first_above);
+        float rate = i ? accept_rate(&s->later_rates, &eng->later_rates, g, later_prior[g])
+                       : accept_rate(&s->model_rates, &eng->model_rates, g, first_prior[g]);
+        if (!shape.named && above * rate < LEAST_CHANCE)
+            continue;
+        d->tok[d->n] = c[i].tok;
+        d->parent[d->n] = (int16_t)node;
+        d->guess[d->n] = (uint8_t)(i ? g | LATER : g);
+        d->chance[d->n++] = above * rate;
+        first = i ? first : above * rate;
+    }
+    s->draft = d;
+    d->strong = true;
+    s->n_undrafted = 0;
+    return first;
+}
+
+bool tree_has_read(const struct seq *s, int32_t node)
+{
+    for (int32_t i = 0; i < s->n_held; i++)
+        if (s->held[i] == node)
+            return true;
+    return false;
+}
+
+int32_t tree_held_at(const struct seq *s, int32_t node)
+{
+    int32_t i = 0;
+    while (s->held[i] != node)
+        i++;
+    return i;
+}
+
+void tree_sort(struct seq *s)
+{
+    struct draft *d = &s->modelled, sorted = *d;
+    int16_t order[DRAFT_MAX], place[DRAFT_MAX];
+    for (int32_t i = 0; i < d->n; i++) {
+        int32_t at = i;
+        for (; at > 0 && d->chance[order[at - 1]] < d->chance[i]; at--)
+            order[at] = order[at - 1];
+        order[at] = (int16_t)i;
+    }
+    for (int32_t i = 0; i < d->n; i++)
+        place[order[i]] = (int16_t)i;
+    for (int32_t i = 0; i < d->n; i++) {
+        int32_t from = order[i];
+        sorted.tok[i] = d->tok[from];
+        sorted.chance[i] = d->chance[from];
+        sorted.guess[i] = d->guess[from];
+        sorted.parent[i] = d->parent[from] < 0 ? -1 : place[d->parent[from]];
+    }
+    for (int32_t i = 0; i < s->n_held; i++)
+        s->held[i] = place[s->held[i]];
+    *d = sorted;
+}

@@ -1,0 +1,39 @@
+/* A sequence's draft from the draft model: a tree of nodes, grown a layer at a time. Its branches are the tokens that
+ * the draft model would draw first, second, ... with the target's own noise, because the target will draw with the
+ * same: both mostly draw the same token (the position-keyed coupling, autoregressive.md section 0). Private to waves.c.
+ */
+#ifndef GALLEY_DRAFT_TREE_H
+#define GALLEY_DRAFT_TREE_H
+
+#include "engine_impl.h"
+
+enum { TREE_CANDIDATES = 16 }; /* likeliest tokens of the draft model that are ranked with the noise */
+
+/* Learns what came of the last tree, keeps what the draft model computed for it as far as it came true, and empties it.
+ */
+void tree_restart(struct engine *eng, struct seq *s);
+
+/* The tree that a sequence may grow: of any shape while it pays, or as its request names it. */
+struct tree_shape {
+    bool named;
+    int32_t nodes, width, depth;
+};
+struct tree_shape tree_shape(const struct seq *s);
+bool tree_may_grow(const struct seq *s, int32_t node);
+/* How often the draft model's first choice comes true. */
+float tree_mean_rate(const struct engine *eng, const struct seq *s);
+/* Drafted tokens down to the node; 0 for -1, the sequence's last token. */
+int32_t tree_depth(const struct seq *s, int32_t node);
+
+/* Gives the node children, from the likeliest tokens after it and their log-probabilities [TREE_CANDIDATES, -1 ends].
+ * Returns the chance of the first, 0: there is none. */
+float tree_grow(struct engine *eng, struct seq *s, int32_t node, const int32_t *tok, const float *logprob);
+
+/* The draft model has read the node: its place among the held rows. */
+bool tree_has_read(const struct seq *s, int32_t node);
+int32_t tree_held_at(const struct seq *s, int32_t node);
+
+/* Puts the nodes in falling order of chance, parents before their children. */
+void tree_sort(struct seq *s);
+
+#endif

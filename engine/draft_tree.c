@@ -4,6 +4,7 @@
 
 #include "drafting.h"
 #include "rng.h"
+#include "strategy/verified.h"
 
 enum {
     MODEL_DEFAULT_DRAFT = 5, /* tokens a step where the request names the model but no number */
@@ -66,6 +67,8 @@ void tree_restart(struct engine *eng, struct seq *s)
     if (s->draft_kv.n_block > 0)
         s->draft_kv.n_computed = n_ctx;
     s->n_held = 0;
+    if (s->verified)
+        verified_restart(s);
     s->modelled = (struct draft){.n_text = s->req->n_prediction + seq_n_tok(s)};
 }
 
@@ -129,13 +132,24 @@ static int32_t rank(const struct seq *s, const int32_t *tok, const float *logpro
     return n;
 }
 
+/* Children that are to be verified by a named rule are drawn from the draft model's law. */
+static int32_t draw(struct seq *s, int32_t node, const int32_t *tok, const float *logprob, int32_t width,
+                    struct candidate *c)
+{
+    int32_t drawn[VERIFIED_WIDTH], n = verified_draw(s, node, tok, logprob, width, drawn);
+    for (int32_t i = 0; i < n; i++)
+        c[i] = (struct candidate){.tok = tok[drawn[i]], .p = exp(logprob[drawn[i]])};
+    return n;
+}
+
 float tree_grow(struct engine *eng, struct seq *s, int32_t node, const int32_t *tok, const float *logprob)
 {
     struct draft *d = &s->modelled;
     struct candidate c[TREE_CANDIDATES];
     struct tree_shape shape = tree_shape(s);
     float above = node < 0 ? 1 : d->chance[node], first = 0;
-    int32_t n = rank(s, tok, logprob, seq_n_tok(s) + tree_depth(s, node), c);
+    int32_t n = s->verified ? draw(s, node, tok, logprob, shape.width, c)
+                            : rank(s, tok, logprob, seq_n_tok(s) + tree_depth(s, node), c);
     for (int32_t i = 0; i < n && i < shape.width && tree_may_grow(s, node); i++) {
         uint8_t g = class_of(c[i].p, i ? later_above : first_above);
         float rate = i ? accept_rate(&s->later_rates, &eng->later_rates, g, later_prior[g])
@@ -172,6 +186,8 @@ int32_t tree_held_at(const struct seq *s, int32_t node)
 
 void tree_sort(struct seq *s)
 {
+    if (s->verified)
+        return; /* all of it is verified; nothing is to be chosen */
     struct draft *d = &s->modelled, sorted = *d;
     int16_t order[DRAFT_MAX], place[DRAFT_MAX];
     for (int32_t i = 0; i < d->n; i++) {

@@ -14,6 +14,8 @@ static struct history_text text_of(const struct seq *s)
 
 bool drafts_now(const struct seq *s)
 {
+    if (s->verified && !request_has_room(s->req, DRAFT_MAX + 2))
+        return false; /* what a verifier has decided must be said: it could not decide it again */
     return s->req->p.decoding.strategy != DECODE_OFF && s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s) &&
            s->req->p.max_tokens > 0;
 }

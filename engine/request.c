@@ -8,6 +8,7 @@
 
 #include "mem.h"
 #include "rng.h"
+#include "strategy/verified.h"
 
 enum { MIN_TOKENS_TO_DRAFT = 4 };
 enum {
@@ -71,6 +72,54 @@ static int check_stops(const struct gen_params *p, struct err *e)
     return 0;
 }
 
+/* ---- Verifiers ---- */
+
+static bool names_verifier(const struct gen_params *p)
+{
+    return p->decoding.verify > DECODE_VERIFY_NSS && p->temperature > 0; /* at 0 all are one */
+}
+
+static enum verify_kind kind_of(const struct gen_params *p)
+{
+    return (enum verify_kind)(p->decoding.verify - DECODE_VERIFY_NSS);
+}
+
+/* How drafts are drawn: as asked, or as suits the verifier. */
+static enum draft_law law_of(const struct gen_params *p)
+{
+    static const enum draft_law named[] = {
+        [DECODE_SAMPLING_IID] = DRAFT_IID, [DECODE_SAMPLING_WOR] = DRAFT_WOR, [DECODE_SAMPLING_GREEDY] = DRAFT_GREEDY};
+    if (p->decoding.tree.nodes == 0)
+        return DRAFT_CHAIN;
+    if (p->decoding.tree.sampling != DECODE_SAMPLING_AUTO)
+        return named[p->decoding.tree.sampling];
+    enum verify_kind kind = kind_of(p);
+    return kind == VERIFY_KSEQ ? DRAFT_IID : kind == VERIFY_GREEDY ? DRAFT_GREEDY : DRAFT_WOR;
+}
+
+static int check_verify(const struct gen_params *p, struct err *e)
+{
+    _Static_assert(DECODE_VERIFY_TRAVERSAL - DECODE_VERIFY_NSS == (int)VERIFY_TRAVERSAL, "one order of verifiers");
+    const char *field = "decoding.verify";
+    const struct decoding_params *d = &p->decoding;
+    if (d->verify <= DECODE_VERIFY_NSS) {
+        if (d->tree.sampling != DECODE_SAMPLING_AUTO)
+            return err_set_field(e, ERR_INVALID, field, "decoding.draft.tree.sampling needs a %s other than nss",
+                                 field);
+        return 0;
+    }
+    if (d->strategy != DECODE_SPECULATIVE || d->source != DRAFT_SOURCE_MODEL)
+        return err_set_field(e, ERR_INVALID, field,
+                             "%s: \"%s\" weighs a draft model's probabilities; it needs decoding.strategy \"model\"",
+                             field, verify_name(kind_of(p)));
+    if (p->n_logprobs >= 0)
+        return err_set_field(e, ERR_INVALID, field, "%s: logprobs (and best_of) are known with \"nss\" only", field);
+    if (!verify_valid(kind_of(p), law_of(p)))
+        return err_set_field(e, ERR_INVALID, field, "%s: \"%s\" does not keep the law of drafts drawn as \"%s\"", field,
+                             verify_name(kind_of(p)), draft_law_name(law_of(p)));
+    return 0;
+}
+
 static int check_params(const struct gen_params *p, const struct request_limits *lim, int32_t n_vocab, struct err *e)
 {
     int max_n = lim->max_seqs < MAX_CHOICES ? lim->max_seqs : MAX_CHOICES;
@@ -110,6 +159,8 @@ static int check_params(const struct gen_params *p, const struct request_limits 
             return -ERR_INVALID;
     if (p->cache_salt && (!*p->cache_salt || strlen(p->cache_salt) > MAX_SALT))
         return err_set_field(e, ERR_INVALID, "cache_salt", "cache_salt must have 1 to %d bytes", MAX_SALT);
+    if (check_verify(p, e))
+        return -ERR_INVALID;
     if (p->decoding.source == DRAFT_SOURCE_MODEL && !lim->has_draft)
         return err_set_field(e, ERR_INVALID, "decoding.draft.source",
                              "decoding.draft.source: the server was started without a draft model (--draft-model)");
@@ -281,6 +332,15 @@ static void init_copy(struct request *r, struct seq *s, bool *failed)
         copy_init(&s->copy, mem, n, d->min_match ? d->min_match : COPY_DEFAULT_MIN_MATCH, r->n_prediction > 0);
 }
 
+static void init_verified(struct request *r, struct seq *s, bool *failed)
+{
+    if (!names_verifier(&r->p))
+        return;
+    s->verified = copy(r, NULL, sizeof *s->verified, failed);
+    if (s->verified)
+        *s->verified = (struct verified){.kind = kind_of(&r->p), .law = law_of(&r->p)};
+}
+
 static void init_seq(struct request *r, int32_t choice, const struct request_limits *lim, const struct tokenizer *tok,
                      uint64_t seed, bool *failed)
 {
@@ -297,6 +357,7 @@ static void init_seq(struct request *r, int32_t choice, const struct request_lim
     s->stop.held = r->stop_set.n ? copy(r, NULL, 2 * (size_t)s->stop.cap, failed) : NULL;
     detok_init(&s->detok, tok, !r->p.keep_special);
     init_copy(r, s, failed);
+    init_verified(r, s, failed);
     if (*failed)
         return;
     if (choice == 0) {
@@ -312,11 +373,14 @@ static void init_ring(struct request *r, const struct tokenizer *tok, bool *fail
     int32_t text = stop_scan_cap(&r->stop_set, 2 * (int32_t)detok_bound(tok)),
             n_top = r->p.n_logprobs > 0 ? r->p.n_logprobs : 0;
     r->max_event_bytes = (int32_t)(sizeof(struct gen_event) + sizeof(struct top_logprob) * (size_t)n_top) + text;
-    /* Eight events of any size and, where drafts may come true at once, as many ordinary ones as a draft has tokens. */
+    /* Eight events of any size and, where drafts may come true at once, as many ordinary ones as a draft has tokens. A
+     * named verifier decides only what can be said whatever its size. */
     uint32_t ordinary = (uint32_t)(sizeof(struct gen_event) + sizeof(struct top_logprob) * (size_t)n_top) + 16,
-             n_ordinary = r->p.decoding.strategy == DECODE_OFF ? 0 : DRAFT_MAX, cap = 4096,
-             want = (8 * ring_record_bytes((uint32_t)r->max_event_bytes) + n_ordinary * ring_record_bytes(ordinary)) *
-                    (uint32_t)r->p.n;
+             n_ordinary = r->p.decoding.strategy == DECODE_OFF ? 0 : DRAFT_MAX,
+             n_any = names_verifier(&r->p) ? 2 * (DRAFT_MAX + 4) : 8, cap = 4096,
+             want =
+                 (n_any * ring_record_bytes((uint32_t)r->max_event_bytes) + n_ordinary * ring_record_bytes(ordinary)) *
+                 (uint32_t)r->p.n;
     while (cap < want)
         cap *= 2;
     ring_init(&r->ring, copy(r, NULL, cap, failed), cap);

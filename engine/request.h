@@ -14,6 +14,7 @@
 #include "tokenizer.h"
 
 struct strategy_ops;
+struct verified;
 
 enum { MAX_STOP_BYTES = 4096 }; /* of one stop string */
 
@@ -53,6 +54,7 @@ struct seq { /* owner: the engine thread from submission until its request is do
     struct draft copied, modelled;
     struct copy_drafter copy;
     struct accept_rates model_rates, later_rates; /* the draft model's first choices and its others */
+    struct verified *verified;                    /* when the request names a verifier, else NULL */
     int16_t held[DRAFT_MAX];     /* nodes of `modelled` that it has read, in the order of their slots */
     int32_t n_held, n_draft_ctx; /* slots before them */
     int32_t n_undrafted;         /* steps in a row that the draft model was not asked */

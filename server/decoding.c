@@ -6,7 +6,9 @@ static const char *const strategy_name[] = {
     [DECODE_AUTO] = "auto", [DECODE_OFF] = "off", [DECODE_SPECULATIVE] = "speculative"};
 static const char *const source_name[] = {
     [DRAFT_SOURCE_AUTO] = "auto", [DRAFT_SOURCE_COPY] = "copy", [DRAFT_SOURCE_MODEL] = "model"};
-static const char *const verify_name[] = {"auto", "nss"};
+static const char *const verify_name[] = {"auto", "nss", "naive", "rrs", "kseq", "greedy", "block", "traversal"};
+static const char *const sampling_name[] = {"auto", "iid", "wor", "greedy"};
+enum { N_VERIFY = sizeof verify_name / sizeof *verify_name };
 
 /* ---- Reading ---- */
 
@@ -66,8 +68,9 @@ static bool read_strategy(const char *word, struct decoding_params *d, struct ap
 
 static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_error *e)
 {
-    static const char *const key[] = {"nodes", "width", "depth"};
+    static const char *const key[] = {"nodes", "width", "depth", "sampling"};
     int64_t nodes = 16, width = 2, depth = 8;
+    const char *sampling = "auto";
     if (!tree)
         return true;
     if (!json_is_object(tree)) {
@@ -80,11 +83,15 @@ static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_
                  "\"model\"), and takes the place of decoding.draft.max");
         return false;
     }
-    if (!only_keys(tree, "decoding.draft.tree", key, 3, e) ||
+    if (!only_keys(tree, "decoding.draft.tree", key, 4, e) || !field_string(tree, "sampling", &sampling, e) ||
         !field_int_as(tree, "nodes", "decoding.draft.tree.nodes", 1, 64, &nodes, e) ||
         !field_int_as(tree, "width", "decoding.draft.tree.width", 1, 8, &width, e) ||
         !field_int_as(tree, "depth", "decoding.draft.tree.depth", 1, 64, &depth, e))
         return false;
+    int32_t i = find_name("decoding.draft.tree.sampling", sampling, sampling_name, 4, e);
+    if (i < 0)
+        return false;
+    d->tree.sampling = (enum decode_sampling)i;
     d->tree.nodes = (int32_t)nodes;
     d->tree.width = (int32_t)width;
     d->tree.depth = (int32_t)depth;
@@ -119,6 +126,13 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
     return read_tree(field_get(draft, "tree"), d, e);
 }
 
+static bool read_verify(const char *word, struct decoding_params *d, struct api_error *e)
+{
+    int32_t i = find_name("decoding.verify", word, verify_name, N_VERIFY, e);
+    d->verify = i < 0 ? DECODE_VERIFY_AUTO : (enum decode_verify)i;
+    return i >= 0;
+}
+
 static bool read_decoding(const json_t *v, struct decoding_params *d, struct api_error *e)
 {
     static const char *const key[] = {"strategy", "draft", "verify", "lossless"};
@@ -132,8 +146,7 @@ static bool read_decoding(const json_t *v, struct decoding_params *d, struct api
     bool lossless = true; /* everything there is keeps the text as it is; asking for less changes nothing */
     return only_keys(v, "decoding", key, 4, e) && field_string(v, "strategy", &strategy, e) &&
            field_string(v, "verify", &verify, e) && field_bool(v, "lossless", &lossless, e) &&
-           read_strategy(strategy, d, e) && find_name("decoding.verify", verify, verify_name, 2, e) >= 0 &&
-           read_draft(field_get(v, "draft"), d, e);
+           read_strategy(strategy, d, e) && read_verify(verify, d, e) && read_draft(field_get(v, "draft"), d, e);
 }
 
 static bool bad_prediction(struct api_error *e)
@@ -185,6 +198,7 @@ void decoding_write(const struct job *j, struct text_buf *b)
     const struct decoding_params *d = &j->par.p.decoding;
     struct request_decoding sum = {0};
     int32_t n_position = 0;
+    bool is_exact = d->verify <= DECODE_VERIFY_NSS || j->par.p.temperature == 0;
     if (!j->tells_decoding)
         return;
     for (int32_t i = 0; i < j->n_prompt; i++) {
@@ -200,9 +214,11 @@ void decoding_write(const struct job *j, struct text_buf *b)
     }
     tb_printf(b, ",\"decoding\":{\"strategy\":\"%s\"", strategy_name[d->strategy]);
     if (d->strategy != DECODE_OFF)
-        tb_printf(b, ",\"draft\":{\"source\":\"%s\"},\"verify\":\"nss\"", source_name[d->source]);
-    tb_printf(b, ",\"guarantee\":\"exact\",\"steps\":%lld,\"drafted\":%lld,\"accepted\":%lld,\"acceptance\":[",
-              (long long)sum.n_step, (long long)sum.n_drafted, (long long)sum.n_accepted);
+        tb_printf(b, ",\"draft\":{\"source\":\"%s\"},\"verify\":\"%s\"", source_name[d->source],
+                  verify_name[is_exact ? DECODE_VERIFY_NSS : d->verify]);
+    tb_printf(b, ",\"guarantee\":\"%s\",\"steps\":%lld,\"drafted\":%lld,\"accepted\":%lld,\"acceptance\":[",
+              is_exact ? "exact" : "lossless", (long long)sum.n_step, (long long)sum.n_drafted,
+              (long long)sum.n_accepted);
     for (int32_t k = 0; k < n_position; k++)
         tb_printf(b, "%s%.4g", k ? "," : "", (double)sum.accepted_at[k] / (double)sum.drafted_at[k]);
     tb_str(b, "]}");

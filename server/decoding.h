@@ -3,8 +3,10 @@
  *
  *   "decoding": "auto" | "off" | "speculative" | "copy" | "model"        short for {"strategy": ...}
  *   "decoding": {"strategy": ..., "draft": {"source": "auto" | "copy" | "model", "max": 1..64, "min_match": 1..16,
- *                "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64}},
- *                "verify": "auto" | "nss", "lossless": true | false}
+ *                "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64,
+ *                                   "sampling": "auto" | "iid" | "wor" | "greedy"}},
+ *                "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
+ *                "lossless": true | false}
  *   "prediction": {"type": "content", "content": "..." | [{"type": "text", "text": "..."}]}      as OpenAI has it
  */
 #ifndef GALLEY_DECODING_H

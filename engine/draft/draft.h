@@ -46,6 +46,7 @@ struct draft_rows { /* rows of a step: the likeliest path first, so that accepti
     int16_t parent[DRAFT_MAX]; /* an earlier row; -1: the sequence's last token */
     int16_t depth[DRAFT_MAX];  /* 0 for those after the last token */
     uint64_t sees[DRAFT_MAX];  /* rows above it and itself, one bit each */
+    int16_t node[DRAFT_MAX];   /* of the draft */
 };
 
 /* The best n nodes of the draft as rows. */

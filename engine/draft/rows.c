@@ -6,6 +6,7 @@ static void add_row(const struct draft *d, int32_t node, int16_t *row_of, struct
     int16_t parent = d->parent[node] < 0 ? -1 : row_of[d->parent[node]];
     row_of[node] = (int16_t)r;
     rows->tok[r] = d->tok[node];
+    rows->node[r] = (int16_t)node;
     rows->parent[r] = parent;
     rows->depth[r] = (int16_t)(parent < 0 ? 0 : rows->depth[parent] + 1);
     rows->sees[r] = (parent < 0 ? 0 : rows->sees[parent]) | (uint64_t)1 << r;

@@ -95,16 +95,40 @@ enum decode_strategy {                    /* how a request is decoded */
 
 enum draft_source { DRAFT_SOURCE_AUTO, DRAFT_SOURCE_COPY, DRAFT_SOURCE_MODEL };
 
-/* None of it changes the text: what is drafted is verified. */
+enum decode_verify {                     /* autoregressive.md, section 17 */
+                     DECODE_VERIFY_AUTO, /* as NSS */
+                     DECODE_VERIFY_NSS,  /* draws by position and compares: the text does not depend on what was drafted
+                                          */
+                     DECODE_VERIFY_NAIVE, /* from here on only the law is kept, not a seed's text; drafts of the model,
+                                             no logprobs */
+                     DECODE_VERIFY_RRS,
+                     DECODE_VERIFY_KSEQ,
+                     DECODE_VERIFY_GREEDY,
+                     DECODE_VERIFY_BLOCK,
+                     DECODE_VERIFY_TRAVERSAL
+};
+
+enum decode_sampling {                       /* how the children of a tree's node are drawn for a named verifier */
+                       DECODE_SAMPLING_AUTO, /* what suits the verifier */
+                       DECODE_SAMPLING_IID,
+                       DECODE_SAMPLING_WOR,
+                       DECODE_SAMPLING_GREEDY
+};
+
+/* What is drafted is verified: none of it changes the law of the text, and only a verifier asked for by name the text
+ * of a seed. */
 struct decoding_params {
     enum decode_strategy strategy;
     enum draft_source source;
-    int32_t max_draft; /* [0] auto's choice, the paper's 10 (copy) or 5 (model) when speculative; 1..64 drafted tokens a step */
+    int32_t max_draft; /* [0] auto's choice, the paper's 10 (copy) or 5 (model) when speculative; 1..64 drafted tokens a
+                          step */
     struct {           /* speculative from the model: a tree instead of a chain */
         int32_t nodes; /* [0] a chain; 1..64 */
         int32_t width; /* [0] 2; 1..8 children of a node */
         int32_t depth; /* [0] 8; 1..64 */
+        enum decode_sampling sampling;
     } tree;
+    enum decode_verify verify;
     int32_t min_match; /* [0] 3; 1..16 tokens that must agree before copying starts */
 };
 
@@ -241,7 +265,7 @@ struct engine_metrics { /* a snapshot; counters since start */
     uint64_t n_output_tokens, n_steps, n_preempted;
     uint64_t n_drafts, n_draft_tokens, n_accepted_tokens; /* drafts verified, their tokens, those that came true */
     uint64_t n_moved;                           /* slots copied because a branch came true and not the likeliest path */
-    uint64_t n_accepted_at[DECODING_POSITIONS];           /* by place in the draft */
+    uint64_t n_accepted_at[DECODING_POSITIONS]; /* by place in the draft */
     uint64_t n_cache_query_tokens, n_cache_hit_tokens;
     uint64_t n_finished[FINISH_ERROR + 1]; /* choices, by enum finish_reason */
     uint64_t n_rejected;                   /* refused by engine_submit: queue full or draining */

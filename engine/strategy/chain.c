@@ -2,6 +2,7 @@
  * tokens may stand behind that, a chain or a tree, with a draw each. A draw depends on key and position alone, so where
  * it is a drafted token, that token's row was computed on the right text: the tokens are those of plain decoding. */
 #include "strategy.h"
+#include "verified.h"
 
 static int32_t chain_want(const struct seq *s)
 {
@@ -58,6 +59,12 @@ static int add_drafted(struct seq *s, struct step_plan *p)
     return 0;
 }
 
+/* By a verifier of its request's choice; a step without drafts needs none. */
+static bool is_verified(const struct seq *s)
+{
+    return s->verified && s->rows.n > 0;
+}
+
 static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
 {
     int law = reaches_end(s) ? seq_plan_law(s, p) : -1;
@@ -81,6 +88,8 @@ static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
     if (add_drafted(s, p) || plan_blocks(p, s->kv.block, s->kv.n_block) < 0)
         return -ERR_NOMEM;
     int rc = add_prompt_scores(s, p, row0);
+    if (!rc && is_verified(s))
+        return verified_plan(s, p, row0 + s->n_want - 1);
     for (int32_t i = s->n_want - 1; !rc && reaches_end(s) && i < s->n_want + s->rows.n; i++)
         rc = add_draw(s, p, row0 + i);
     return rc;
@@ -143,7 +152,9 @@ static void chain_settle(struct engine *eng, struct seq *s, const struct step_pl
     bool draws = reaches_end(s),
          scored_only = s->req->p.max_tokens == 0 && s->kv.n_computed + s->n_want == s->req->n_prompt;
     seq_commit(&eng->target, s, &s->kv, s->n_want);
-    if (draws)
+    if (draws && is_verified(s))
+        verified_settle(eng, s, p, r, at);
+    else if (draws)
         take_draws(eng, s, p, r, at);
     else if (scored_only)
         seq_finish(eng, s, FINISH_LENGTH, -1, NULL);

@@ -108,6 +108,25 @@ class Decoding(unittest.TestCase):
         self.refused({"prediction": {"type": "content", "content": [{"type": "image"}]}}, "prediction")
         self.refused({"prediction": {"type": "content", "content": "x"}, "decoding": "off"}, "prediction")
 
+    def test_verifiers_by_name(self):
+        body = tell("Tell me a story about a fox.", temperature=0.8, seed=3)
+        for verify, tree in (("block", None), ("naive", None), ("traversal", {"nodes": 16, "width": 3}),
+                             ("rrs", {"nodes": 16, "sampling": "wor"}), ("rrs", {"sampling": "iid"}),
+                             ("kseq", {"width": 4}), ("greedy", {"nodes": 8})):
+            way = {"strategy": "model", "verify": verify, **({"draft": {"tree": tree}} if tree else {})}
+            a = self.s.ok(CHAT, {**body, "decoding": way})["decoding"]
+            self.assertEqual((a["verify"], a["guarantee"]), (verify, "lossless"))
+            self.assertGreater(a["accepted"], 0)
+        a = self.s.ok(CHAT, tell("Tell me a story about a fox.", decoding={"strategy": "model", "verify": "block"}))
+        self.assertEqual(a["decoding"]["guarantee"], "exact")  # at temperature 0 all verifiers are one
+        self.assertEqual(content(a), content(self.s.ok(CHAT, tell("Tell me a story about a fox.", decoding="off"))))
+        self.refused({"decoding": {"verify": "block"}}, "decoding.verify", '"model"')
+        self.refused({"decoding": {"strategy": "model", "verify": "block", "draft": {"tree": {}}}}, "decoding.verify", "wor")
+        self.refused({"decoding": {"strategy": "model", "verify": "kseq", "draft": {"tree": {"sampling": "wor"}}}},
+                     "decoding.verify")
+        self.refused({"decoding": {"strategy": "model", "verify": "block"}, "logprobs": True}, "decoding.verify")
+        self.refused({"decoding": {"strategy": "model", "draft": {"tree": {"sampling": "iid"}}}}, "decoding.verify")
+
     def test_metrics(self):
         before = self.s.metric("vllm:spec_decode_num_draft_tokens_total")
         self.s.ok(CHAT, tell("Tell me a story about an owl.", decoding="model"))

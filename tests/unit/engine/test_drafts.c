@@ -353,6 +353,105 @@ START_TEST(a_perfect_draft_model_saves_steps)
 }
 END_TEST
 
+/* ---- Verifiers by name keep the law ---- */
+
+enum { N_DRAW = 2000, N_FIRST = 3, SUPPORT = 3 };
+
+/* How often each text of three tokens comes, over N_DRAW seeds; a token is known by its place among `support`. */
+static void count_texts(const int32_t *prompt, struct gen_params p, uint64_t seed0, int32_t *support, int32_t *count)
+{
+    memset(count, 0, sizeof *count * SUPPORT * SUPPORT * SUPPORT);
+    for (int i = 0; i < N_DRAW; i++) {
+        p.seed = seed0 + (uint64_t)i;
+        struct heard *h = ask(prompt, N_PROMPT, &p);
+        finish(h);
+        int32_t cell = 0;
+        for (int k = 0; k < N_FIRST; k++) {
+            int32_t c = 0, *known = support + cell * SUPPORT + k * SUPPORT * SUPPORT * SUPPORT;
+            while (c < SUPPORT - 1 && known[c] >= 0 && known[c] != h->tok[0][k])
+                c++;
+            known[c] = h->tok[0][k];
+            cell = cell * SUPPORT + c;
+        }
+        count[cell]++;
+        forget(h);
+    }
+}
+
+/* Two samples of one law: sum of (a - b)^2 / (a + b) is chi-square with a degree of freedom less than there are cells.
+ */
+static double chi_square(const int32_t *a, const int32_t *b, int32_t n, int32_t *n_cell)
+{
+    double sum = 0;
+    *n_cell = 0;
+    for (int32_t i = 0; i < n; i++)
+        if (a[i] + b[i] > 0) {
+            sum += (double)(a[i] - b[i]) * (a[i] - b[i]) / (a[i] + b[i]);
+            (*n_cell)++;
+        }
+    return sum;
+}
+
+/* Above this with probability 1e-4 at most, for 8 to 26 degrees of freedom (Wilson and Hilferty). */
+static double limit(int32_t df)
+{
+    double t = 2.0 / (9.0 * df);
+    return df * pow(1 - t + 3.719 * sqrt(t), 3);
+}
+
+static const struct {
+    enum decode_verify verify;
+    int32_t nodes, width;
+    enum decode_sampling sampling;
+} verified[] = {{DECODE_VERIFY_NAIVE, 0, 0, 0},
+                {DECODE_VERIFY_BLOCK, 0, 0, 0},
+                {DECODE_VERIFY_RRS, 12, 3, DECODE_SAMPLING_WOR},
+                {DECODE_VERIFY_RRS, 12, 3, DECODE_SAMPLING_IID},
+                {DECODE_VERIFY_KSEQ, 12, 3, DECODE_SAMPLING_IID},
+                {DECODE_VERIFY_GREEDY, 12, 2, DECODE_SAMPLING_GREEDY},
+                {DECODE_VERIFY_TRAVERSAL, 12, 3, DECODE_SAMPLING_AUTO}};
+
+START_TEST(named_verifiers_keep_the_law)
+{
+    struct rnd r = rnd_begin("named_verifiers_keep_the_law", 36);
+    static int32_t support[N_FIRST * SUPPORT * SUPPORT * SUPPORT], plain[SUPPORT * SUPPORT * SUPPORT],
+        got[SUPPORT * SUPPORT * SUPPORT];
+    int32_t prompt[N_PROMPT], n_cell;
+    for (int k = 0; k < N_PROMPT; k++)
+        prompt[k] = rnd_int(&r, 0, 255);
+    rig_ops = backend_find("cpu", NULL);
+    rig_add_draft(1, .3f);
+    open_engine(512, 64, 512, 8);
+    memset(support, 0xff, sizeof support);
+    struct gen_params p = params(N_FIRST);
+    p.temperature = 1.5f;
+    p.top_k = SUPPORT;
+    p.has_seed = true;
+    p.decoding.strategy = DECODE_OFF;
+    count_texts(prompt, p, 0, support, plain);
+    count_texts(prompt, p, N_DRAW, support, got);
+    ck_assert_double_lt(chi_square(plain, got, SUPPORT * SUPPORT * SUPPORT, &n_cell), limit(n_cell - 1));
+    ck_assert_int_ge(n_cell, 9);
+
+    p.decoding = (struct decoding_params){.strategy = DECODE_SPECULATIVE, .source = DRAFT_SOURCE_MODEL};
+    p.decoding.verify = verified[_i].verify;
+    p.decoding.tree.nodes = verified[_i].nodes;
+    p.decoding.tree.width = verified[_i].width;
+    p.decoding.tree.sampling = verified[_i].sampling;
+    count_texts(prompt, p, 2 * N_DRAW, support, got);
+    double chi = chi_square(plain, got, SUPPORT * SUPPORT * SUPPORT, &n_cell);
+    ck_assert_msg(chi < limit(n_cell - 1), "chi-square %g over %d cells, limit %g", chi, n_cell, limit(n_cell - 1));
+    ck_assert_uint_gt(eng->metrics.now.n_accepted_tokens, N_DRAW / 8);
+
+    p.temperature = 1; /* a law that is a little different is told apart */
+    p.decoding.verify = DECODE_VERIFY_AUTO;
+    p.decoding.tree.sampling = DECODE_SAMPLING_AUTO;
+    count_texts(prompt, p, 3 * N_DRAW, support, got);
+    ck_assert_double_gt(chi_square(plain, got, SUPPORT * SUPPORT * SUPPORT, &n_cell), limit(n_cell - 1));
+    close_engine();
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("drafts");
@@ -364,6 +463,7 @@ int main(void)
     tcase_add_test(tc, the_cost_curve_follows_what_is_measured);
     tcase_add_loop_test(tc, no_draft_changes_the_text, 0, 8);
     tcase_add_test(tc, a_right_prediction_saves_steps);
+    tcase_add_loop_test(tc, named_verifiers_keep_the_law, 0, (int)(sizeof verified / sizeof *verified));
     tcase_add_test(tc, a_perfect_draft_model_saves_steps);
     return suite_run(tc);
 }

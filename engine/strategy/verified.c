@@ -1,0 +1,125 @@
+#include "verified.h"
+
+#include <math.h>
+
+#include "strategy.h"
+#include "verify/draft_law.h"
+
+/* ---- Drafting ---- */
+
+void verified_restart(struct seq *s)
+{
+    struct verified *v = s->verified;
+    chance_philox(&v->chance, s->noise_key, seq_n_tok(s), NOISE_DRAFT);
+    for (int32_t i = 0; i <= DRAFT_MAX; i++)
+        v->node[i].n = v->node[i].n_drawn = 0;
+}
+
+static int32_t draw_children(struct verified *v, struct drawn_node *d, int32_t width)
+{
+    const struct chance *c = &v->chance.chance;
+    switch (v->law) {
+    case DRAFT_IID:
+        return draft_iid(d->q, d->n, width, c, d->drawn);
+    case DRAFT_GREEDY:
+        return draft_greedy(d->q, d->n, width, c, d->drawn);
+    case DRAFT_CHAIN:
+        return draft_iid(d->q, d->n, 1, c, d->drawn);
+    default:
+        return draft_wor(d->q, d->n, width, c, d->drawn);
+    }
+}
+
+int32_t verified_draw(struct seq *s, int32_t node, const int32_t *tok, const float *logprob, int32_t width,
+                      int32_t *drawn)
+{
+    struct drawn_node *d = &s->verified->node[node + 1];
+    double sum = 0;
+    for (d->n = 0; d->n < VERIFIED_LIST && tok[d->n] >= 0; d->n++) {
+        d->tok[d->n] = tok[d->n];
+        sum += d->q[d->n] = exp(logprob[d->n]);
+    }
+    for (int32_t i = 0; i < d->n; i++)
+        d->q[i] /= sum;
+    d->n_drawn = draw_children(s->verified, d, width < VERIFIED_WIDTH ? width : VERIFIED_WIDTH);
+    int32_t n = 0;
+    for (int32_t i = 0; i < d->n_drawn; i++) {
+        bool again = false;
+        for (int32_t k = 0; k < i; k++)
+            again |= d->drawn[k] == d->drawn[i];
+        if (!again)
+            drawn[n++] = d->drawn[i];
+    }
+    return n;
+}
+
+/* ---- Verifying ---- */
+
+/* The root and the drafted rows are nodes 0, 1, ... of the verifier's tree. */
+static const struct drawn_node *drawn_at(const struct seq *s, int32_t i)
+{
+    return &s->verified->node[i == 0 ? 0 : s->rows.node[i - 1] + 1];
+}
+
+int verified_plan(struct seq *s, struct step_plan *p, int32_t row0)
+{
+    for (int32_t i = 0; i <= s->rows.n; i++) {
+        const struct drawn_node *d = drawn_at(s, i);
+        struct readout probe = {.kind = READ_PROBE, .row = row0 + i, .n = d->n, .bank = -1};
+        struct readout draw = {.kind = READ_SAMPLE, .row = row0 + i, .bank = -1};
+        if (plan_readout(p, d->n ? &probe : &draw, d->n ? d->tok : NULL) < 0)
+            return -ERR_NOMEM;
+    }
+    return 0;
+}
+
+static int32_t edge_of(const struct drawn_node *d, int32_t tok)
+{
+    int32_t i = 0;
+    while (d->tok[i] != tok)
+        i++;
+    return i;
+}
+
+static void fill_node(const struct seq *s, const struct step_plan *p, const struct step_result *r, int32_t at0,
+                      int32_t i, struct verify_node *n)
+{
+    const struct drawn_node *d = drawn_at(s, i);
+    const struct readout *o = &p->readout[at0 + i];
+    *n = (struct verify_node){.parent = i == 0 ? -1 : s->rows.parent[i - 1] + 1,
+                              .n_list = d->n,
+                              .list = d->tok,
+                              .p = r->f + o->f0,
+                              .p_off = d->n ? r->f[o->f0 + d->n] : 1,
+                              .draw = r->i[o->i0],
+                              .draw_off = d->n ? r->i[o->i0 + 1] : r->i[o->i0],
+                              .q = d->q,
+                              .n_drawn = d->n_drawn,
+                              .drawn = d->drawn};
+    if (i > 0)
+        n->edge = edge_of(drawn_at(s, n->parent), s->rows.tok[i - 1]);
+}
+
+void verified_settle(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r,
+                     int32_t at0)
+{
+    struct verify_node node[VERIFY_MAX_NODE];
+    struct verify_result out;
+    struct chance_philox chance;
+    struct verify_tree tree = {.node = node, .n_node = s->rows.n + 1, .law = s->verified->law};
+    for (int32_t i = 0; i < tree.n_node; i++)
+        fill_node(s, p, r, at0, i, &node[i]);
+    verify_tree(s->verified->kind, &tree, chance_philox(&chance, s->noise_key, seq_n_tok(s), NOISE_ACCEPT), &out);
+
+    int32_t slot0 = s->kv.n_computed;
+    drafting_count_step(s);
+    for (int32_t i = 0; i < out.n_path; i++)
+        drafting_count_true(eng, s, i);
+    for (int32_t i = 0; i < out.n_path; i++) {
+        int32_t row = out.path[i] - 1;
+        if (!seq_accept(eng, s, &(struct sampled){.tok = s->rows.tok[row]}))
+            return;
+        BUG_ON(!seq_commit_row(&eng->target, s, &s->kv, slot0 + row));
+    }
+    seq_accept(eng, s, &(struct sampled){.tok = out.token});
+}

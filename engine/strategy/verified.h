@@ -1,0 +1,46 @@
+/* Speculation with a verifier asked for by name: drafts are drawn from the draft model's law and settled against the
+ * target's. The law is kept, the seed's text is not: it depends on what was drafted. Private to engine/. */
+#ifndef GALLEY_VERIFIED_H
+#define GALLEY_VERIFIED_H
+
+#include "draft/draft.h"
+#include "plan.h"
+#include "verify/chance.h"
+#include "verify/verify.h"
+
+struct engine;
+struct seq;
+
+enum {
+    VERIFIED_LIST = 16,
+    VERIFIED_WIDTH = 8
+}; /* the support of q: the draft model's likeliest tokens, renormalised */
+
+struct drawn_node { /* what the draft model says after a node, and what was drawn from it */
+    int32_t n, tok[VERIFIED_LIST];
+    double q[VERIFIED_LIST];
+    int32_t n_drawn;
+    int16_t drawn[VERIFIED_WIDTH];
+};
+
+struct verified { /* owner: its sequence, when the request names a verifier */
+    enum verify_kind kind;
+    enum draft_law law;
+    struct chance_philox chance;           /* of this step's drafts */
+    struct drawn_node node[DRAFT_MAX + 1]; /* the root, then the nodes of the sequence's tree */
+};
+
+/* A new tree begins. */
+void verified_restart(struct seq *s);
+/* Draws the children of a node (-1: the root) of seq->modelled, at most `width`, from its likeliest tokens. drawn[]
+ * receives the distinct ones, in order; returns how many. */
+int32_t verified_draw(struct seq *s, int32_t node, const int32_t *tok, const float *logprob, int32_t width,
+                      int32_t *drawn);
+
+/* Readouts for the last decided token and every drafted row, which are plan rows row0, row0 + 1, ... */
+int verified_plan(struct seq *s, struct step_plan *p, int32_t row0);
+/* Settles the step from those readouts, at0 and on; accepts tokens, may finish the sequence. */
+void verified_settle(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r,
+                     int32_t at0);
+
+#endif

@@ -84,7 +84,7 @@ struct tree_shape tree_shape(const struct seq *s)
     const struct decoding_params *d = &s->req->p.decoding;
     int32_t most = drafts_most(s), named = drafts_named(s, MODEL_DEFAULT_DRAFT);
     if (d->strategy != DECODE_SPECULATIVE)
-        return (struct tree_shape){.nodes = DRAFT_MAX, .width = MAX_BRANCH, .depth = most};
+        return (struct tree_shape){.nodes = s->req->eng->opt.max_draft, .width = MAX_BRANCH, .depth = most};
     if (d->tree.nodes == 0)
         return (struct tree_shape){.named = true, .nodes = named, .width = 1, .depth = named};
     int32_t depth = d->tree.depth ? d->tree.depth : TREE_DEFAULT_DEPTH;

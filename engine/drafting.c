@@ -30,7 +30,7 @@ int32_t drafts_most(const struct seq *s)
         max = until_min;
     if (p->decoding.max_draft && p->decoding.max_draft < max)
         max = p->decoding.max_draft;
-    return max < DRAFT_MAX ? max : DRAFT_MAX;
+    return max < s->req->eng->opt.max_draft ? max : s->req->eng->opt.max_draft;
 }
 
 int32_t drafts_named(const struct seq *s, int32_t by_default)
@@ -75,8 +75,9 @@ static int32_t collect_bids(struct engine *eng, struct bid *bid, struct seq **bi
         *n_token += s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s);
         if (n == ALLOT_MAX_BID || !drafts_now(s) || s->draft->n == 0)
             continue;
-        int32_t most = drafts_most(s), n_node = s->draft->n,
-                max = s->draft == &s->modelled || n_node < most ? n_node : most;
+        /* A copy is as long as its rows; of a tree the draft model has bounded the depth, and rows are bounded here. */
+        int32_t most = s->draft == &s->copied ? drafts_most(s) : eng->opt.max_draft,
+                max = most < s->draft->n ? most : s->draft->n;
         bid[n] = (struct bid){.draft = s->draft, .max = max, .must = sure_rows(s, max)};
         bidder[n] = s;
         n += max > 0;

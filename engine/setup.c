@@ -31,6 +31,7 @@ static void fill_defaults(struct engine_options *o)
     o->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : 512;
     o->max_seqs = o->max_seqs ? o->max_seqs : 64;
     o->max_queue = o->max_queue ? o->max_queue : 1024;
+    o->max_draft = o->no_drafts ? 0 : o->max_draft ? o->max_draft : DRAFT_MAX;
 }
 
 /* The largest plan the engine will ever make for sequences of n_ctx. */
@@ -218,6 +219,8 @@ static int check_options(const struct engine_options *o, struct err *e)
         return err_set(e, ERR_INVALID, "--max-seqs %d: 1 to 4096", o->max_seqs);
     if (o->n_ctx < 0 || o->n_ctx > 1 << 24)
         return err_set(e, ERR_INVALID, "--ctx %d: 1 to %d", o->n_ctx, 1 << 24);
+    if (o->max_draft < 0 || o->max_draft > DRAFT_MAX)
+        return err_set(e, ERR_INVALID, "--max-draft %d: 0 to %d", o->max_draft, DRAFT_MAX);
     int kv_type = dtype_by_name(o->kv_type);
     if (kv_type != DT_F32 && kv_type != DT_F16 && kv_type != DT_BF16 && kv_type != DT_Q8_0)
         return err_set(e, ERR_INVALID, "--kv-type %s: f32, f16, bf16 or q8_0", o->kv_type);

@@ -85,6 +85,11 @@ static void write_engine(struct text_buf *b, const char *labels, const struct en
         tb_printf(b, "vllm:spec_decode_num_accepted_tokens_per_pos_total{%s,position=\"%d\"} %llu\n", labels, i,
                   (unsigned long long)m->n_accepted_at[i]);
 
+    one(b, "galley_spec_optimum_count", "counter", "Steps of named verifiers compared with the best possible.", labels,
+        (double)m->n_optimum);
+    one(b, "galley_spec_optimum_sum", "counter", "Best possible chance of keeping the first draft, summed.", labels,
+        m->optimum);
+    one(b, "galley_spec_accepted_sum", "counter", "First drafts kept in those steps.", labels, m->optimum_accepted);
     one(b, "galley_kv_slots_moved_total", "counter", "KV slots copied because a draft's branch came true.", labels,
         (double)m->n_moved);
     one(b, "galley_steps_total", "counter", "Steps run.", labels, (double)m->n_steps);

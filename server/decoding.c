@@ -182,9 +182,9 @@ bool decoding_read(struct job *j, struct api_error *e)
     const json_t *decoding = field_get(j->body, "decoding"), *prediction = field_get(j->body, "prediction");
     struct decoding_params *d = &j->par.p.decoding;
     j->tells_decoding = decoding != NULL;
-    if (decoding && !read_decoding(decoding, d, e))
+    if (!(decoding ? read_decoding(decoding, d, e) : read_strategy(j->loop->srv->opt->decoding, d, e)))
         return false;
-    if (prediction && d->strategy == DECODE_OFF) {
+    if (prediction && decoding && d->strategy == DECODE_OFF) {
         api_fail(e, 400, "prediction", "prediction: nothing is drafted when decoding.strategy is \"off\"");
         return false;
     }

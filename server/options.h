@@ -12,9 +12,9 @@
 
 struct options { /* strings are owned; free with options_free */
     char *model, *draft_model, *served_model_name, *chat_template, *config;
-    char *host, *backend, *kv_type, *cors_origin, *log_level;
+    char *host, *backend, *decoding, *kv_type, *cors_origin, *log_level;
     char *api_key; /* comma-separated list */
-    int64_t port, ctx, kv_mem, max_batch_tokens, max_seqs, max_queue, threads, loops;
+    int64_t port, ctx, kv_mem, max_batch_tokens, max_seqs, max_queue, max_draft, threads, loops;
     int64_t max_body, max_connections, idle_timeout, request_timeout, drain_timeout, ping_interval;
     bool no_prefix_cache, strict, check_config;
 };

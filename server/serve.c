@@ -150,6 +150,8 @@ static int compile_template(struct server *srv, struct err *e)
 static int open_engine(struct server *srv, const struct backend_ops *ops, struct err *e)
 {
     const struct options *o = srv->opt;
+    if (!strcmp(o->decoding, "model") && !o->draft_model)
+        return err_set(e, ERR_INVALID, "--decoding model needs --draft-model");
     struct progress progress = {.last_percent = -1, .start_ns = clock_ns()};
     struct engine_options eo = {.model_path = o->model,
                                 .draft_path = o->draft_model,
@@ -162,6 +164,8 @@ static int open_engine(struct server *srv, const struct backend_ops *ops, struct
                                 .max_batch_tokens = (int32_t)o->max_batch_tokens,
                                 .max_seqs = (int32_t)o->max_seqs,
                                 .max_queue = (int32_t)o->max_queue,
+                                .no_drafts = o->max_draft == 0,
+                                .max_draft = (int32_t)o->max_draft,
                                 .no_prefix_cache = o->no_prefix_cache};
     if (isatty(STDERR_FILENO)) {
         eo.progress = show_progress;

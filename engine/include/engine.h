@@ -43,6 +43,8 @@ struct engine_options {
     int32_t max_batch_tokens; /* rows of a step; 0: 512 */
     int32_t max_seqs;         /* sequences that run at once; 0: 64 */
     int32_t max_queue;        /* requests that may wait; 0: 1024 */
+    int32_t max_draft;        /* drafted tokens of a sequence in a step, whatever a request asks; 0: 64 */
+    bool no_drafts;           /* never draft */
     bool no_prefix_cache;
     int (*progress)(void *arg, size_t done, size_t total); /* while loading; nonzero stops it */
     void *progress_arg;
@@ -264,6 +266,8 @@ struct histogram {
 struct engine_metrics { /* a snapshot; counters since start */
     uint64_t n_output_tokens, n_steps, n_preempted;
     uint64_t n_drafts, n_draft_tokens, n_accepted_tokens; /* drafts verified, their tokens, those that came true */
+    uint64_t n_verified, n_optimum;                       /* steps of named verifiers; of them sampled: */
+    double optimum, optimum_accepted;           /* sums: best possible chance of keeping the first draft; kept */
     uint64_t n_moved;                           /* slots copied because a branch came true and not the likeliest path */
     uint64_t n_accepted_at[DECODING_POSITIONS]; /* by place in the draft */
     uint64_t n_cache_query_tokens, n_cache_hit_tokens;

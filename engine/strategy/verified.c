@@ -5,6 +5,8 @@
 #include "strategy.h"
 #include "verify/draft_law.h"
 
+enum { OPTIMUM_EVERY = 64 }; /* steps: it is not cheap */
+
 /* ---- Drafting ---- */
 
 void verified_restart(struct seq *s)
@@ -100,6 +102,16 @@ static void fill_node(const struct seq *s, const struct step_plan *p, const stru
         n->edge = edge_of(drawn_at(s, n->parent), s->rows.tok[i - 1]);
 }
 
+/* How often the first drafted token is kept, beside how often the best verifier would keep it (section 5). */
+static void sample_optimum(struct engine_metrics *m, const struct verify_tree *t, bool accepted)
+{
+    if (m->n_verified++ % OPTIMUM_EVERY)
+        return;
+    m->n_optimum++;
+    m->optimum += verify_optimum(&t->node[0], t->law);
+    m->optimum_accepted += accepted;
+}
+
 void verified_settle(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r,
                      int32_t at0)
 {
@@ -111,6 +123,7 @@ void verified_settle(struct engine *eng, struct seq *s, const struct step_plan *
         fill_node(s, p, r, at0, i, &node[i]);
     verify_tree(s->verified->kind, &tree, chance_philox(&chance, s->noise_key, seq_n_tok(s), NOISE_ACCEPT), &out);
 
+    sample_optimum(&eng->metrics.now, &tree, out.n_path > 0);
     int32_t slot0 = s->kv.n_computed;
     drafting_count_step(s);
     for (int32_t i = 0; i < out.n_path; i++)

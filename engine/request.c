@@ -376,7 +376,9 @@ static void init_ring(struct request *r, const struct tokenizer *tok, bool *fail
     /* Eight events of any size and, where drafts may come true at once, as many ordinary ones as a draft has tokens. A
      * named verifier decides only what can be said whatever its size. */
     uint32_t ordinary = (uint32_t)(sizeof(struct gen_event) + sizeof(struct top_logprob) * (size_t)n_top) + 16,
-             n_ordinary = r->p.decoding.strategy == DECODE_OFF ? 0 : DRAFT_MAX,
+             n_ordinary = (uint32_t)(r->p.decoding.strategy == DECODE_OFF ? 0
+                                     : r->p.max_tokens < DRAFT_MAX        ? r->p.max_tokens
+                                                                          : DRAFT_MAX),
              n_any = names_verifier(&r->p) ? 2 * (DRAFT_MAX + 4) : 8, cap = 4096,
              want =
                  (n_any * ring_record_bytes((uint32_t)r->max_event_bytes) + n_ordinary * ring_record_bytes(ordinary)) *

@@ -27,7 +27,7 @@ void draft_allot(struct bid *bid, int32_t n, int32_t budget, int32_t n_row, doub
         for (int32_t i = 1; i < n; i++)
             if (next[i] > next[top])
                 top = i;
-        if (n == 0 || next[top] <= 0)
+        if (n == 0 || next[top] < ALLOT_LEAST)
             break;
         n_token += next[top];
         order[n_order++] = top;

@@ -155,7 +155,8 @@ START_TEST(rows_go_where_they_are_worth_most)
             for (int32_t j = 0; j <= draft[1].n; j++)
                 for (int32_t k = 0; k <= draft[2].n; k++)
                     if (i + j + k <= budget)
-                        ck_assert_double_ge(best + 1e-9, rate_of(bid, (int32_t[]){i, j, k}, 3, n_row, 3, &cost));
+                        ck_assert_double_ge(best + 12 * ALLOT_LEAST,
+                                            rate_of(bid, (int32_t[]){i, j, k}, 3, n_row, 3, &cost));
     }
 }
 END_TEST

@@ -2,13 +2,13 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "params.h"
+#include "decoding.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    static const struct options opt = {.request_timeout = 600, .strict = true};
+    static const struct options opt = {.request_timeout = 600, .strict = true, .decoding = "auto"};
     static struct server srv = {.opt = &opt, .model_name = "m"};
     static const char *const own[] = {"prompt", "messages", NULL};
     struct call c = {.body = {.p = (char *)data, .n = n}};
@@ -25,6 +25,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (json_is_array(ids) && token_ids_read(ids, "prompt", &id, &n_id, &e))
         par.p.n = n_id;
     free(id);
+    static struct loop loop = {.srv = &srv};
+    struct job j = {.loop = &loop, .body = body, .par = par};
+    decoding_read(&j, &e);
+    tb_free(&j.prediction.text);
     params_free(&par);
     json_decref(body);
     return 0;

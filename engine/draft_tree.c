@@ -37,6 +37,8 @@ static uint8_t class_of(double p, const double *above)
 /* Walks the tree along the text: the child that came true was guessed right, its siblings wrong. */
 static void learn(struct engine *eng, struct seq *s, const struct draft *d)
 {
+    if (d->n == 0)
+        return;
     int32_t node = -1, at = d->n_text - s->req->n_prediction; /* the first drafted token's position */
     for (; at < seq_n_tok(s); at++) {
         int32_t came = draft_child(d, node, seq_tok(s, at));
@@ -45,7 +47,8 @@ static void learn(struct engine *eng, struct seq *s, const struct draft *d)
             if (d->parent[i] != node)
                 continue;
             accept_learn(later ? &s->later_rates : &s->model_rates, d->guess[i] & ~LATER, i == came);
-            accept_learn(later ? &eng->later_rates : &eng->model_rates, d->guess[i] & ~LATER, i == came);
+            if (!s->verified) /* its drafts were drawn by another law */
+                accept_learn(later ? &eng->later_rates : &eng->model_rates, d->guess[i] & ~LATER, i == came);
         }
         if (came < 0)
             return;
@@ -87,9 +90,9 @@ struct tree_shape tree_shape(const struct seq *s)
         return (struct tree_shape){.nodes = s->req->eng->opt.max_draft, .width = MAX_BRANCH, .depth = most};
     if (d->tree.nodes == 0)
         return (struct tree_shape){.named = true, .nodes = named, .width = 1, .depth = named};
-    int32_t depth = d->tree.depth ? d->tree.depth : TREE_DEFAULT_DEPTH;
+    int32_t depth = d->tree.depth ? d->tree.depth : TREE_DEFAULT_DEPTH, cap = s->req->eng->opt.max_draft;
     return (struct tree_shape){.named = true,
-                               .nodes = d->tree.nodes,
+                               .nodes = d->tree.nodes < cap ? d->tree.nodes : cap,
                                .width = d->tree.width ? d->tree.width : TREE_DEFAULT_WIDTH,
                                .depth = depth < most ? depth : most};
 }
@@ -132,6 +135,8 @@ static int32_t rank(const struct seq *s, const int32_t *tok, const float *logpro
     return n;
 }
 
+_Static_assert((int)VERIFIED_LIST == (int)TREE_CANDIDATES, "one list of the draft model's likeliest tokens");
+
 /* Children that are to be verified by a named rule are drawn from the draft model's law. */
 static int32_t draw(struct seq *s, int32_t node, const int32_t *tok, const float *logprob, int32_t width,
                     struct candidate *c)
@@ -166,14 +171,6 @@ float tree_grow(struct engine *eng, struct seq *s, int32_t node, const int32_t *
     d->strong = true;
     s->n_undrafted = 0;
     return first;
-}
-
-bool tree_has_read(const struct seq *s, int32_t node)
-{
-    for (int32_t i = 0; i < s->n_held; i++)
-        if (s->held[i] == node)
-            return true;
-    return false;
 }
 
 int32_t tree_held_at(const struct seq *s, int32_t node)

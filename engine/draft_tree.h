@@ -29,11 +29,11 @@ int32_t tree_depth(const struct seq *s, int32_t node);
  * Returns the chance of the first, 0: there is none. */
 float tree_grow(struct engine *eng, struct seq *s, int32_t node, const int32_t *tok, const float *logprob);
 
-/* The draft model has read the node: its place among the held rows. */
-bool tree_has_read(const struct seq *s, int32_t node);
+/* The place among the held rows of a node that the draft model has read. */
 int32_t tree_held_at(const struct seq *s, int32_t node);
 
-/* Puts the nodes in falling order of chance, parents before their children. */
+/* Puts the nodes in falling order of chance, parents before their children; not those of a named verifier, of which
+ * none may be chosen by chance. */
 void tree_sort(struct seq *s);
 
 #endif

@@ -14,7 +14,7 @@ static struct history_text text_of(const struct seq *s)
 
 bool drafts_now(const struct seq *s)
 {
-    if (s->verified && !request_has_room(s->req, DRAFT_MAX + 2))
+    if (s->verified && !request_has_room(s->req, verified_room(s->req)))
         return false; /* what a verifier has decided must be said: it could not decide it again */
     return s->req->p.decoding.strategy != DECODE_OFF && s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s) &&
            s->req->p.max_tokens > 0;
@@ -63,6 +63,8 @@ static void propose_copies(struct engine *eng)
 
 static int32_t sure_rows(const struct seq *s, int32_t most)
 {
+    if (s->verified) /* which rows are left out must not depend on what was drawn */
+        return most;
     int32_t n = drafts_named(s, s->draft == &s->copied ? COPY_DEFAULT_DRAFT : DRAFT_MAX);
     return !s->draft->strong ? 0 : n < most ? n : most;
 }
@@ -98,19 +100,19 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t *budget, struct err
     draft_allot(bid, n, *budget, n_row, n_token, &eng->target.cost);
     for (int32_t i = 0; i < n; i++) {
         struct seq *s = bidder[i];
-        if (!bid[i].n || !seq_reserve(&eng->target, &s->kv, s->n_want + bid[i].n))
-            continue; /* a draft never takes another's blocks */
+        if (!bid[i].n || !seq_reserve(&eng->target, &s->kv, s->n_want + bid[i].n)) {
+            seq_trim(&eng->target, &s->kv, s->n_want); /* a draft never takes another's blocks */
+            continue;
+        }
         draft_lay_out(s->draft, bid[i].n, &s->rows);
         *budget -= bid[i].n;
-        eng->metrics.now.n_drafts++;
-        eng->metrics.now.n_draft_tokens += (uint64_t)bid[i].n;
     }
     return 0;
 }
 
 /* ---- What came of it ---- */
 
-void drafting_count_step(struct seq *s)
+void drafting_count_step(struct engine *eng, struct seq *s)
 {
     struct request_decoding *d = &s->req->decoding;
     const struct draft_rows *rows = &s->rows;
@@ -119,6 +121,8 @@ void drafting_count_step(struct seq *s)
         n_depth = rows->depth[i] >= n_depth ? rows->depth[i] + 1 : n_depth;
     d->n_step++;
     d->n_drafted += rows->n;
+    eng->metrics.now.n_drafts += rows->n > 0;
+    eng->metrics.now.n_draft_tokens += (uint64_t)rows->n;
     for (int32_t i = 0; i < n_depth; i++)
         d->drafted_at[i]++;
     if (rows->n && s->draft->predicted)

@@ -72,6 +72,8 @@ void seq_match_prefix(struct lane *lane, const struct seq *s, struct seq_kv *kv)
 /* Blocks for n_slot slots after n_computed, none of them shared: copies are queued as moves. False: not enough blocks;
  * what was taken stays the sequence's. */
 bool seq_reserve(struct lane *lane, struct seq_kv *kv, int32_t n_slot);
+/* Gives back what is reserved beyond n_slot slots after n_computed. */
+void seq_trim(struct lane *lane, struct seq_kv *kv, int32_t n_slot);
 /* n more tokens are computed: full blocks are published. */
 void seq_commit(struct lane *lane, const struct seq *s, struct seq_kv *kv, int32_t n);
 /* The token of a drafted row is decided: what stands at the row's slot becomes the next computed token's. False: no
@@ -109,7 +111,7 @@ int32_t sched_pick(struct engine *eng);
  * the draft model failed. */
 int drafting_pick(struct engine *eng, int32_t n_row, int32_t *budget, struct err *e);
 /* A step of the sequence was settled; and a drafted token came true, i others before it. */
-void drafting_count_step(struct seq *s);
+void drafting_count_step(struct engine *eng, struct seq *s);
 void drafting_count_true(struct engine *eng, struct seq *s, int32_t i);
 
 /* ---- step.c ---- */

@@ -58,7 +58,8 @@ int lane_run(struct lane *lane, struct err *e)
 
 /* ---- What they cost ---- */
 
-enum { TIME_NS = 100 * 1000 * 1000, MAX_ROW = 1024 };
+enum { TIME_NS = 100 * 1000 * 1000, DRAFT_ROWS = 32, MAX_ROW = 1024 };
+static const double LONG_S = 0.2;
 
 /* Times a step of n rows of one sequence, each with a draw, as verifying needs it. */
 static int time_step(struct lane *lane, int32_t n, double *seconds, struct err *e)
@@ -81,19 +82,34 @@ static int time_step(struct lane *lane, int32_t n, double *seconds, struct err *
     return submit_and_wait(lane, seconds, e);
 }
 
+/* The better of two runs, or one where even that is long. */
+static int time_steps(struct lane *lane, int32_t n, double *seconds, struct err *e)
+{
+    double again;
+    int rc = time_step(lane, n, seconds, e);
+    if (!rc && *seconds < LONG_S)
+        rc = time_step(lane, n, &again, e);
+    if (!rc && *seconds < LONG_S && again < *seconds)
+        *seconds = again;
+    return rc;
+}
+
+/* Without a second point nothing could be said of drafts, so two are always taken; then, while there is time or a step
+ * is short, up to where drafts end. */
 int lane_calibrate(struct lane *lane, int32_t max_row, struct err *e)
 {
     int32_t slots = lane->env.n_block * lane->env.block_len, most = max_row < slots ? max_row : slots;
-    int64_t from = clock_ns();
-    double warm_up, a = 0, b = 0;
+    double s = 0;
     cost_init(&lane->cost);
-    int rc = time_step(lane, 1, &warm_up, e);
-    for (int32_t n = 1; !rc && n <= most && n <= MAX_ROW && clock_ns() - from < TIME_NS; n *= 2) {
-        rc = time_step(lane, n, &a, e);
+    int rc = time_step(lane, 1, &s, e); /* warms up */
+    int64_t from = clock_ns();
+    for (int32_t n = 1; !rc && n <= most && n <= MAX_ROW; n *= 2) {
+        bool late = clock_ns() - from > TIME_NS;
+        if (n > 2 && late && (n > DRAFT_ROWS || s > LONG_S))
+            break;
+        rc = time_steps(lane, n, &s, e);
         if (!rc)
-            rc = time_step(lane, n, &b, e);
-        if (!rc)
-            cost_set(&lane->cost, n, a < b ? a : b);
+            cost_set(&lane->cost, n, s);
     }
     return rc;
 }

@@ -10,7 +10,7 @@
 #include "rng.h"
 #include "strategy/verified.h"
 
-enum { MIN_TOKENS_TO_DRAFT = 4 };
+enum { MIN_TOKENS_TO_DRAFT = 4, MAX_COPYING = 8 }; /* choices that get an index of their own to copy from */
 enum {
     MAX_CHOICES = 128,
     MAX_LOGPROBS = 20,
@@ -323,7 +323,7 @@ static uint64_t random_u64(void)
 static void init_copy(struct request *r, struct seq *s, bool *failed)
 {
     const struct decoding_params *d = &r->p.decoding;
-    if (d->strategy == DECODE_OFF || d->source == DRAFT_SOURCE_MODEL ||
+    if (s->choice >= MAX_COPYING || d->strategy == DECODE_OFF || d->source == DRAFT_SOURCE_MODEL ||
         (r->p.max_tokens < MIN_TOKENS_TO_DRAFT && !r->n_prediction))
         return;
     int32_t n = r->n_prediction + r->n_prompt + r->p.max_tokens;
@@ -375,14 +375,15 @@ static void init_ring(struct request *r, const struct tokenizer *tok, bool *fail
     r->max_event_bytes = (int32_t)(sizeof(struct gen_event) + sizeof(struct top_logprob) * (size_t)n_top) + text;
     /* Eight events of any size and, where drafts may come true at once, as many ordinary ones as a draft has tokens. A
      * named verifier decides only what can be said whatever its size. */
+    bool drafts = r->p.decoding.strategy != DECODE_OFF;
     uint32_t ordinary = (uint32_t)(sizeof(struct gen_event) + sizeof(struct top_logprob) * (size_t)n_top) + 16,
-             n_ordinary = (uint32_t)(r->p.decoding.strategy == DECODE_OFF ? 0
-                                     : r->p.max_tokens < DRAFT_MAX        ? r->p.max_tokens
-                                                                          : DRAFT_MAX),
-             n_any = names_verifier(&r->p) ? 2 * (DRAFT_MAX + 4) : 8, cap = 4096,
-             want =
-                 (n_any * ring_record_bytes((uint32_t)r->max_event_bytes) + n_ordinary * ring_record_bytes(ordinary)) *
-                 (uint32_t)r->p.n;
+             n_ordinary = (uint32_t)(!drafts                       ? 0
+                                     : r->p.max_tokens < DRAFT_MAX ? r->p.max_tokens
+                                                                   : DRAFT_MAX),
+             largest = ring_record_bytes((uint32_t)r->max_event_bytes), cap = 4096,
+             want = (8 * largest + n_ordinary * ring_record_bytes(ordinary)) * (uint32_t)r->p.n;
+    if (names_verifier(&r->p) && want < 2 * largest * (uint32_t)(verified_room(r) + 2))
+        want = 2 * largest * (uint32_t)(verified_room(r) + 2);
     while (cap < want)
         cap *= 2;
     ring_init(&r->ring, copy(r, NULL, cap, failed), cap);
@@ -424,8 +425,8 @@ int request_build(const struct request_limits *lim, const struct tokenizer *tok,
     r->news = (struct news){.req = r};
     r->done = (struct news){.req = r, .done = true};
     r->prompt = copy(r, prompt, sizeof *prompt * (size_t)n_prompt, &failed);
-    r->n_prediction = p->n_prediction;
-    r->prediction = copy(r, p->prediction, sizeof *p->prediction * (size_t)p->n_prediction, &failed);
+    r->n_prediction = p->n_prediction < lim->n_ctx ? p->n_prediction : lim->n_ctx; /* no answer is longer */
+    r->p.prediction = r->prediction = copy(r, p->prediction, sizeof *p->prediction * (size_t)r->n_prediction, &failed);
     r->p.stop_ids = copy(r, p->stop_ids, sizeof *p->stop_ids * (size_t)p->n_stop_ids, &failed);
     r->p.cache_salt = p->cache_salt ? copy(r, p->cache_salt, strlen(p->cache_salt) + 1, &failed) : NULL;
     copy_stops(r, p, &failed);

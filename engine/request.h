@@ -130,6 +130,11 @@ void seq_count_token(struct seq *s, int32_t tok);
 
 /* An event for the loop. Room for max_event_bytes was ensured before the step. */
 void request_emit(struct request *r, const struct gen_event *ev);
+/* Events that a step of a named verifier may say, all choices together. */
+static inline int32_t verified_room(const struct request *r)
+{
+    return r->p.n * ((r->p.max_tokens < DRAFT_MAX ? r->p.max_tokens : DRAFT_MAX) + 2);
+}
 /* Free room for `n` more events of the largest size. */
 bool request_has_room(const struct request *r, int32_t n);
 

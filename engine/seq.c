@@ -51,6 +51,7 @@ static bool make_private(struct lane *lane, struct seq_kv *kv, int32_t i, int32_
         return false;
     lane->move[lane->n_move++] =
         (struct kvop){.src = shared * pool->block_len, .dst = own * pool->block_len, .n = n_slot};
+    kv->moved_in = lane->n_plan + 1;
     kv->block[i] = own;
     kv_unref(pool, shared);
     return true;
@@ -125,6 +126,13 @@ static void forget_moves(struct lane *lane, const struct seq_kv *kv)
             lane->move[kept++] = lane->move[i];
     }
     lane->n_move = kept;
+}
+
+void seq_trim(struct lane *lane, struct seq_kv *kv, int32_t n_slot)
+{
+    int32_t len = lane->pool.block_len, need = (kv->n_computed + n_slot + len - 1) / len;
+    while (kv->n_block > need)
+        kv_unref(&lane->pool, kv->block[--kv->n_block]);
 }
 
 static void give_back(struct lane *lane, struct seq_kv *kv)

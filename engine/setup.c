@@ -8,6 +8,7 @@
 #include "drafting.h"
 #include "lane.h"
 #include "mem.h"
+#include "strategy/verified.h"
 
 enum { BLOCK_LEN = 16, MIB = 1 << 20 };
 
@@ -50,8 +51,8 @@ static struct plan_limits plan_limits(const struct engine_options *o, int32_t n_
         .n_ban = 2048 + 64 * seqs,
         .n_mask = 4,
         .n_readout = 2 * rows + 4 * seqs,
-        .n_list = rows + PLAN_MAX_LIST * seqs,
-        .n_bt = seqs * (n_ctx / BLOCK_LEN + 2),
+        .n_list = VERIFIED_LIST * rows + PLAN_MAX_LIST * seqs,
+        .n_bt = seqs * ((n_ctx + DRAFT_MAX) / BLOCK_LEN + 2),
         .n_out_f = rows * (top + 1) + seqs * (2 + PLAN_MAX_TOPK),
         .n_out_i = rows * (top + 1) + seqs * (2 + PLAN_MAX_TOPK),
         .n_vocab = n_vocab,

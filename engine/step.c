@@ -38,17 +38,26 @@ static void sweep(struct engine *eng)
     }
 }
 
-/* What does not fit this plan waits for the next. */
-static void plan_sequences(struct engine *eng)
+static bool plan_sequence(struct engine *eng, struct seq *s)
 {
     struct step_plan *p = &eng->target.plan;
+    struct plan_limits before = p->n;
+    if (!s->strategy->plan(eng, s, p))
+        return true;
+    p->n = before;
+    s->span = -1;
+    return false;
+}
+
+/* What does not fit this plan, not even without its drafts, waits for the next. */
+static void plan_sequences(struct engine *eng)
+{
     for (struct seq *s = eng->running.head; s; s = s->next) {
-        struct plan_limits before = p->n;
         s->span = -1;
-        if (s->n_want > 0 && s->strategy->plan(eng, s, p)) {
-            p->n = before;
-            s->span = -1;
-        }
+        if (s->n_want == 0 || plan_sequence(eng, s) || s->rows.n == 0)
+            continue;
+        s->rows.n = 0;
+        plan_sequence(eng, s);
     }
 }
 

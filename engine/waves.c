@@ -13,6 +13,7 @@
 enum {
     TRY_AGAIN = 128,     /* steps after which a model that did not pay is asked once more */
     CATCH_UP_SHARE = 32, /* steps that share the cost of what the draft model has missed */
+    LEAST_WAVE = 64,     /* rows of a wave that are always granted */
     MAX_UNIT = 1024,
 };
 
@@ -39,6 +40,12 @@ static bool copy_suffices(const struct engine *eng, const struct seq *s)
 {
     double r = tree_mean_rate(eng, s), model = r / (1.0 - r + 1e-6);
     return s->copied.n > 0 && s->copied.chance[0] >= r && drafts_worth(&s->copied, drafts_most(s)) >= model;
+}
+
+/* What a named verifier is to settle must find its place whatever is drawn. */
+static bool has_place(struct engine *eng, struct seq *s)
+{
+    return !s->verified || seq_reserve(&eng->target, &s->kv, s->n_want + tree_shape(s).nodes);
 }
 
 static bool wants_model(const struct engine *eng, const struct seq *s)
@@ -82,7 +89,7 @@ static void choose(struct wave *w)
     double n_row_draft = 0;
     for (struct seq *s = eng->running.head; s; s = s->next) {
         w->n_token += s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s);
-        if (w->n == ALLOT_MAX_BID || !wants_model(eng, s))
+        if (w->n == ALLOT_MAX_BID || !wants_model(eng, s) || !has_place(eng, s))
             continue;
         tree_restart(eng, s);
         if (s->draft_kv.n_block == 0)
@@ -110,6 +117,15 @@ static int open_span(struct lane *lane, struct seq *s, int32_t n_chain, int law)
     return plan_span(&lane->plan, &span);
 }
 
+/* The draft model's own order of tokens matters even where the target only takes the first. */
+static int plan_draft_law(struct seq *s, struct step_plan *p)
+{
+    int law = seq_plan_law(s, p);
+    if (law >= 0 && p->law[law].temperature == 0)
+        p->law[law].temperature = 1;
+    return law;
+}
+
 static int add_candidates(struct step_plan *p, int32_t row, struct unit *u)
 {
     struct readout top = {.kind = READ_TOPK, .row = row, .n = TREE_CANDIDATES, .bank = -1};
@@ -127,7 +143,7 @@ static int plan_catch_up(struct lane *lane, struct unit *u, int32_t *budget)
     n = ends ? n : *budget;
     if (n <= 0 || !seq_reserve(lane, &s->draft_kv, n))
         return -ERR_NOMEM;
-    int law = ends ? seq_plan_law(s, p) : -1;
+    int law = ends ? plan_draft_law(s, p) : -1;
     if ((ends && law < 0) || open_span(lane, s, n, law) < 0)
         return -ERR_NOMEM;
     int32_t row0 = p->n.n_row;
@@ -160,7 +176,7 @@ static int plan_layer(struct lane *lane, struct unit *u, int32_t n, int32_t *bud
     struct step_plan *p = &lane->plan;
     if (n > *budget || !seq_reserve(lane, &s->draft_kv, s->n_held + n))
         return -ERR_NOMEM;
-    int law = seq_plan_law(s, p);
+    int law = plan_draft_law(s, p);
     if (law < 0 || open_span(lane, s, 0, law) < 0)
         return -ERR_NOMEM;
     for (int32_t i = 0; i < s->n_held; i++) {
@@ -193,11 +209,20 @@ static int32_t run_length(const struct wave *w, int32_t i)
     return n;
 }
 
+/* A draft model that is far behind catches up little by little: a wave takes half a step of the target at most. */
+static int32_t wave_rows(const struct wave *w)
+{
+    int32_t n = w->eng->opt.max_batch_tokens;
+    while (n > LEAST_WAVE && n / 2 >= w->n && cost_step(&w->eng->draft.cost, n) > w->seconds / 2)
+        n /= 2;
+    return n;
+}
+
 /* Plans all that fit; those that find no place keep no readout. */
 static void plan_wave(struct wave *w)
 {
     struct lane *lane = &w->eng->draft;
-    int32_t budget = w->eng->opt.max_batch_tokens;
+    int32_t budget = wave_rows(w);
     plan_reset(&lane->plan);
     for (int32_t i = 0, n; i < w->n; i += n) {
         struct seq *s = w->unit[i].seq;
@@ -215,7 +240,6 @@ static void plan_wave(struct wave *w)
             s->n_draft_ctx = s->draft_kv.n_computed;
         }
     }
-    lane_plan_moves(lane);
 }
 
 /* ---- A wave's results ---- */
@@ -235,7 +259,7 @@ static void take_unit(struct wave *w, const struct unit *u)
 static void next_units(struct wave *w, struct seq *s, int32_t from, struct unit *unit, int32_t *n)
 {
     for (int32_t i = from; i < s->modelled.n && *n < MAX_UNIT; i++)
-        if (!tree_has_read(s, i) && tree_may_grow(s, i) && s->n_held + (i - from) < PLAN_MAX_TREE)
+        if (tree_may_grow(s, i) && s->n_held + (i - from) < PLAN_MAX_TREE)
             unit[(*n)++] = (struct unit){.seq = s, .node = i, .chance = s->modelled.chance[i], .readout = -1};
 }
 
@@ -281,6 +305,7 @@ int waves_run(struct engine *eng, int32_t n_row, int32_t spare, struct err *e)
         plan_wave(w);
         if (eng->draft.plan.n.n_row == 0)
             break;
+        lane_plan_moves(&eng->draft);
         int rc = lane_run(&eng->draft, e);
         if (rc)
             return rc;

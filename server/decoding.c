@@ -83,7 +83,8 @@ static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_
                  "\"model\"), and takes the place of decoding.draft.max");
         return false;
     }
-    if (!only_keys(tree, "decoding.draft.tree", key, 4, e) || !field_string(tree, "sampling", &sampling, e) ||
+    if (!only_keys(tree, "decoding.draft.tree", key, 4, e) ||
+        !field_string_as(tree, "sampling", "decoding.draft.tree.sampling", &sampling, e) ||
         !field_int_as(tree, "nodes", "decoding.draft.tree.nodes", 1, 64, &nodes, e) ||
         !field_int_as(tree, "width", "decoding.draft.tree.width", 1, 8, &width, e) ||
         !field_int_as(tree, "depth", "decoding.draft.tree.depth", 1, 64, &depth, e))
@@ -109,7 +110,8 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
         api_fail(e, 400, "decoding.draft", "decoding.draft must be an object");
         return false;
     }
-    if (!only_keys(draft, "decoding.draft", key, 4, e) || !field_string(draft, "source", &source, e) ||
+    if (!only_keys(draft, "decoding.draft", key, 4, e) ||
+        !field_string_as(draft, "source", "decoding.draft.source", &source, e) ||
         !field_int_as(draft, "max", "decoding.draft.max", 1, 64, &max, e) ||
         !field_int_as(draft, "min_match", "decoding.draft.min_match", 1, 16, &min_match, e))
         return false;
@@ -120,6 +122,11 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
     int32_t i = source ? find_name("decoding.draft.source", source, source_name, 3, e) : (int32_t)d->source;
     if (i < 0)
         return false;
+    if (d->source != DRAFT_SOURCE_AUTO && i != (int32_t)d->source) {
+        api_fail(e, 400, "decoding.draft.source", "decoding.draft.source is \"%s\", but decoding.strategy \"%s\"",
+                 source, source_name[d->source]);
+        return false;
+    }
     d->source = (enum draft_source)i;
     d->max_draft = (int32_t)max;
     d->min_match = (int32_t)min_match;
@@ -133,7 +140,8 @@ static bool read_verify(const char *word, struct decoding_params *d, struct api_
     return i >= 0;
 }
 
-static bool read_decoding(const json_t *v, struct decoding_params *d, struct api_error *e)
+/* What the object leaves open is as the server has it by default. */
+static bool read_decoding(const json_t *v, const char *by_default, struct decoding_params *d, struct api_error *e)
 {
     static const char *const key[] = {"strategy", "draft", "verify", "lossless"};
     if (json_is_string(v))
@@ -142,11 +150,12 @@ static bool read_decoding(const json_t *v, struct decoding_params *d, struct api
         api_fail(e, 400, "decoding", "decoding must be a string or an object");
         return false;
     }
-    const char *strategy = "auto", *verify = "auto";
-    bool lossless = true; /* everything there is keeps the text as it is; asking for less changes nothing */
-    return only_keys(v, "decoding", key, 4, e) && field_string(v, "strategy", &strategy, e) &&
-           field_string(v, "verify", &verify, e) && field_bool(v, "lossless", &lossless, e) &&
-           read_strategy(strategy, d, e) && read_verify(verify, d, e) && read_draft(field_get(v, "draft"), d, e);
+    const char *strategy = by_default, *verify = "auto";
+    bool lossless = true; /* everything there is keeps at least the law; asking for less changes nothing */
+    return only_keys(v, "decoding", key, 4, e) && field_string_as(v, "strategy", "decoding.strategy", &strategy, e) &&
+           field_string_as(v, "verify", "decoding.verify", &verify, e) &&
+           field_bool_as(v, "lossless", "decoding.lossless", &lossless, e) && read_strategy(strategy, d, e) &&
+           read_verify(verify, d, e) && read_draft(field_get(v, "draft"), d, e);
 }
 
 static bool bad_prediction(struct api_error *e)
@@ -182,10 +191,13 @@ bool decoding_read(struct job *j, struct api_error *e)
     const json_t *decoding = field_get(j->body, "decoding"), *prediction = field_get(j->body, "prediction");
     struct decoding_params *d = &j->par.p.decoding;
     j->tells_decoding = decoding != NULL;
-    if (!(decoding ? read_decoding(decoding, d, e) : read_strategy(j->loop->srv->opt->decoding, d, e)))
+    const char *by_default = j->loop->srv->opt->decoding;
+    if (!(decoding ? read_decoding(decoding, by_default, d, e) : read_strategy(by_default, d, e)))
         return false;
-    if (prediction && decoding && d->strategy == DECODE_OFF) {
-        api_fail(e, 400, "prediction", "prediction: nothing is drafted when decoding.strategy is \"off\"");
+    bool copies = d->strategy != DECODE_OFF && d->source != DRAFT_SOURCE_MODEL;
+    if (prediction && decoding && !copies) {
+        api_fail(e, 400, "prediction",
+                 "prediction: nothing is copied when decoding is \"off\" or drafts are the model's");
         return false;
     }
     return !prediction || read_prediction(j, prediction, e);

@@ -139,13 +139,16 @@ void write_usage(struct job *j, struct text_buf *b)
         n_predicted += u.n_predicted;
         n_predicted_true += u.n_predicted_true;
     }
+    /* Tokens of the prediction, each once: what was drafted again after a mismatch is not counted again. */
+    int64_t rejected = n_predicted - n_predicted_true, unseen = j->prediction.n_tok - n_predicted_true;
+    rejected = rejected < unseen ? rejected : unseen > 0 ? unseen : 0;
     tb_printf(b,
               "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,\"prompt_tokens_details\":{"
               "\"cached_tokens\":%lld},"
               "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":%lld,"
               "\"rejected_prediction_tokens\":%lld}}",
               (long long)n_prompt, (long long)n_output, (long long)(n_prompt + n_output), (long long)n_cached,
-              (long long)n_predicted_true, (long long)(n_predicted - n_predicted_true));
+              (long long)n_predicted_true, (long long)rejected);
 }
 
 static void write_head(struct job *j, struct text_buf *b, const char *object)

@@ -74,7 +74,12 @@ bool field_float(const json_t *o, const char *name, float *out, struct api_error
 
 bool field_bool(const json_t *o, const char *name, bool *out, struct api_error *e)
 {
-    const json_t *v = field_get(o, name);
+    return field_bool_as(o, name, name, out, e);
+}
+
+bool field_bool_as(const json_t *o, const char *key, const char *name, bool *out, struct api_error *e)
+{
+    const json_t *v = field_get(o, key);
     if (!v)
         return true;
     if (!json_is_boolean(v))
@@ -85,7 +90,12 @@ bool field_bool(const json_t *o, const char *name, bool *out, struct api_error *
 
 bool field_string(const json_t *o, const char *name, const char **out, struct api_error *e)
 {
-    const json_t *v = field_get(o, name);
+    return field_string_as(o, name, name, out, e);
+}
+
+bool field_string_as(const json_t *o, const char *key, const char *name, const char **out, struct api_error *e)
+{
+    const json_t *v = field_get(o, key);
     if (!v)
         return true;
     if (!json_is_string(v))

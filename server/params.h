@@ -9,13 +9,15 @@
 
 /* Each leaves *out as it is when the field is absent or null; false: e is filled. */
 bool field_int(const json_t *o, const char *name, int64_t lo, int64_t hi, int64_t *out, struct api_error *e);
-/* Of an object inside the body; `name` is what errors call it, a static string. */
-bool field_int_as(const json_t *o, const char *key, const char *name, int64_t lo, int64_t hi, int64_t *out,
-                  struct api_error *e);
 bool field_float(const json_t *o, const char *name, float *out, struct api_error *e);
 bool field_bool(const json_t *o, const char *name, bool *out, struct api_error *e);
 /* Borrowed from the JSON. */
 bool field_string(const json_t *o, const char *name, const char **out, struct api_error *e);
+/* Of an object inside the body; `name` is what errors call it, a static string. */
+bool field_int_as(const json_t *o, const char *key, const char *name, int64_t lo, int64_t hi, int64_t *out,
+                  struct api_error *e);
+bool field_bool_as(const json_t *o, const char *key, const char *name, bool *out, struct api_error *e);
+bool field_string_as(const json_t *o, const char *key, const char *name, const char **out, struct api_error *e);
 /* The value when it is there and not null. */
 const json_t *field_get(const json_t *o, const char *name);
 

@@ -4,7 +4,7 @@ static void take_musts(struct bid *bid, int32_t n, int32_t *budget, int32_t *n_r
 {
     for (int32_t i = 0; i < n; i++) {
         bid[i].n = 0;
-        while (bid[i].n<bid[i].must && * budget> 0) {
+        while (bid[i].n < bid[i].must && (*budget) > 0) {
             *n_token += bid[i].draft->chance[bid[i].n++];
             (*budget)--;
             (*n_row)++;

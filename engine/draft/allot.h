@@ -6,7 +6,7 @@
 #include "cost.h"
 #include "draft/draft.h"
 
-#define ALLOT_LEAST 1e-3 /* chance below which a row is not looked at */
+#define ALLOT_LEAST 1e-3                            /* chance below which a row is not looked at */
 enum { ALLOT_MAX_BID = 256, ALLOT_MAX_ROW = 1024 }; /* beyond, nothing is drafted */
 
 struct bid { /* one sequence's draft */

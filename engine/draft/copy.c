@@ -58,7 +58,10 @@ static struct history_match find_source(struct copy_drafter *c, const struct his
     struct history_match found = history_find(&c->history, t);
     if (!found.len)
         found.at = -1;
-    if (c->follow < 0 || c->follow >= t->n)
+    if (found.at == t->n_part[0] &&
+        t->n_part[0] > 0) /* a prediction ends here, and the prompt is not what follows it */
+        found = (struct history_match){.at = -1};
+    if (c->follow < 0 || c->follow >= t->n || (c->follow == t->n_part[0] && c->follow > 0))
         return found;
     struct history_match goes_on = {.at = c->follow, .len = history_common(t, c->follow, t->n, HISTORY_MAX_MATCH)};
     if (c->begins)

@@ -5,7 +5,7 @@
 static int32_t table_bits(int32_t cap)
 {
     int32_t bits = 4;
-    while (bits < 20 && 1 << bits < cap)
+    while (bits < 20 && 2 << bits < cap)
         bits++;
     return bits;
 }
@@ -35,7 +35,8 @@ static uint32_t gram_hash(const struct history *h, const struct history_text *t,
 
 static void take_in(struct history *h, const struct history_text *t)
 {
-    for (; h->n_indexed < t->n; h->n_indexed++) {
+    int32_t to = t->n - h->n_indexed > HISTORY_MAX_TAKE ? h->n_indexed + HISTORY_MAX_TAKE : t->n;
+    for (; h->n_indexed < to; h->n_indexed++) {
         uint32_t slot = gram_hash(h, t, h->n_indexed);
         h->prev[h->n_indexed] = h->head[slot];
         h->head[slot] = h->n_indexed;

@@ -8,7 +8,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { HISTORY_MAX_CHAIN = 128, HISTORY_MAX_MATCH = 64, HISTORY_MAX_GRAM = 16 };
+enum {
+    HISTORY_MAX_TAKE = 1 << 14, /* tokens a search takes in: long prompts are taken in over several steps */
+    HISTORY_MAX_CHAIN = 128,
+    HISTORY_MAX_MATCH = 64,
+    HISTORY_MAX_GRAM = 16
+};
 
 struct history_text { /* three stretches of tokens read as one; borrowed */
     const int32_t *part[3];

@@ -133,7 +133,7 @@ static void take_draws(struct engine *eng, struct seq *s, const struct step_plan
                        int32_t at0)
 {
     int32_t per_draw = s->req->p.n_logprobs > 0 ? 2 : 1, slot0 = s->kv.n_computed, n_true = 0;
-    drafting_count_step(s);
+    drafting_count_step(eng, s);
     for (int32_t row = -1;;) {
         int32_t at = at0 + (row + 1) * per_draw, next = draft_next_row(&s->rows, row, r->i[p->readout[at].i0]);
         if (next >= 0)

@@ -125,11 +125,11 @@ void verified_settle(struct engine *eng, struct seq *s, const struct step_plan *
 
     sample_optimum(&eng->metrics.now, &tree, out.n_path > 0);
     int32_t slot0 = s->kv.n_computed;
-    drafting_count_step(s);
-    for (int32_t i = 0; i < out.n_path; i++)
-        drafting_count_true(eng, s, i);
+    drafting_count_step(eng, s);
     for (int32_t i = 0; i < out.n_path; i++) {
         int32_t row = out.path[i] - 1;
+        drafting_count_true(eng, s, i); /* first: a sequence that ends is gone */
+        eng->metrics.now.n_moved += row != i;
         if (!seq_accept(eng, s, &(struct sampled){.tok = s->rows.tok[row]}))
             return;
         BUG_ON(!seq_commit_row(&eng->target, s, &s->kv, slot0 + row));

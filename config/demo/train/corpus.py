@@ -15,6 +15,7 @@ import snippets
 import stories
 import sums
 import turns
+import words
 
 SEED = 20
 VOCABULARY_START = 262  # the first id that is neither special nor a bare byte
@@ -52,30 +53,32 @@ def code(rng):
     return turns.raw(rng, snippets.code_file(rng))
 
 
-# Kind of document, and how often it is drawn at first and at the end: copying
-# is drilled early, because everything else that edits is built on it. Answers
-# to questions and sums are short, so they are drawn often.
+# Kind of document, and how often it is drawn at first, later, and in the last part of the training: copying is drilled
+# early, because everything else that edits is built on it. Answers to questions and sums are short, so they are drawn
+# often.
 MIXTURE = (
-    (raw_story, 0.08, 0.05),
-    (single(lambda rng: chat.tell(rng)[:2]), 0.12, 0.12),
-    (single(chat.continue_story), 0.03, 0.03),
-    (single(editing.rename), 0.20, 0.15),
-    (single(editing.swap_drill), 0.10, 0.04),
-    (single(editing.repeat), 0.08, 0.05),
-    (single(editing.mend), 0.10, 0.14),
-    (single(chat.extract), 0.15, 0.20),
-    (single(sums.sum_exchange), 0.25, 0.28),
-    (chatter, 0.03, 0.04),
-    (code, 0.05, 0.08),
-    (dialogue, 0.03, 0.10),
+    (raw_story, 0.08, 0.05, 0.02),
+    (single(lambda rng: chat.tell(rng)[:2]), 0.12, 0.12, 0.12),
+    (single(chat.continue_story), 0.03, 0.03, 0.02),
+    (single(editing.rename), 0.20, 0.15, 0.20),
+    (single(editing.swap_drill), 0.10, 0.04, 0.06),
+    (single(editing.repeat), 0.08, 0.05, 0.06),
+    (single(editing.mend), 0.10, 0.14, 0.14),
+    (single(chat.extract), 0.15, 0.20, 0.30),
+    (single(sums.sum_exchange), 0.25, 0.28, 0.28),
+    (chatter, 0.03, 0.04, 0.03),
+    (code, 0.05, 0.08, 0.06),
+    (dialogue, 0.03, 0.10, 0.12),
 )
-KINDS = [kind for kind, _, _ in MIXTURE]
+KINDS = [row[0] for row in MIXTURE]
+STRANGE = (0.0, 0.5, 0.9)  # shares of invented words in documents of the last part
 
 
-def document(rng, progress):
-    """One document; `progress` moves from 0 to 1 over the training."""
+def document(rng, progress, last=False):
+    """One document; `progress` moves from 0 to 1 over the training, `last` is its last part."""
     late = min(1.0, 4 * progress)
-    weights = [first + late * (last - first) for _, first, last in MIXTURE]
+    weights = [row[3] if last else row[1] + late * (row[2] - row[1]) for row in MIXTURE]
+    words.strange = rng.choice(STRANGE) if last else 0.0
     return rng.choices(KINDS, weights)[0](rng)
 
 
@@ -98,18 +101,18 @@ def encode(tokenizer, document):
     return ids, learnt
 
 
-def encoded(rng, tokenizer, progress):
+def encoded(rng, tokenizer, progress, last):
     if rng.random() < (DRILL_EARLY if progress < DRILL_UNTIL else DRILL_LATE):
         return token_drill(rng, tokenizer)
-    return encode(tokenizer, document(rng, progress))
+    return encode(tokenizer, document(rng, progress, last))
 
 
-def fill_rows(rng, tokenizer, progress, rows, length):
+def fill_rows(rng, tokenizer, progress, rows, length, last):
     """Put whole documents side by side; only the last of a row may be cut."""
     filled = [([], []) for _ in range(rows)]
     misses = 0
     while misses < 2 * rows:
-        ids, learnt = encoded(rng, tokenizer, progress)
+        ids, learnt = encoded(rng, tokenizer, progress, last)
         fits = [row for row in filled if len(row[0]) + len(ids) <= length]
         if not fits:
             misses += 1
@@ -125,10 +128,10 @@ def fill_rows(rng, tokenizer, progress, rows, length):
     return [(ids[:length], learnt[:length]) for ids, learnt in filled]
 
 
-def batch(tokenizer, step, progress, rows, length, part="train"):
+def batch(tokenizer, step, progress, rows, length, part="train", last=False):
     """Ids [rows, length] and targets, with -100 where nothing is learnt."""
     rng = generator(part, step)
-    filled = fill_rows(rng, tokenizer, progress, rows, length + 1)
+    filled = fill_rows(rng, tokenizer, progress, rows, length + 1, last)
     ids = torch.tensor([ids for ids, _ in filled])
     learnt = torch.tensor([learnt for _, learnt in filled])
     targets = ids[:, 1:].masked_fill(~learnt[:, 1:], -100)

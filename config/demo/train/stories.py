@@ -93,12 +93,11 @@ def draw_cast(rng, held=False, invent=0.2):
     noun_invent = 0.25 * invent
     animal = words.thing(rng, words.ANIMALS, words.HELD_ANIMALS, held, noun_invent)
     thing = words.thing(rng, words.OBJECTS, words.HELD_OBJECTS, held, noun_invent)
-    places = words.HELD_PLACES if held else words.PLACES
-    place = rng.choice(list(places))
+    place, preposition = words.place(rng, held)
     kinds = {hero: "characters", friend: "characters", animal: "animals",
              thing: "objects", place: "places"}
     return Cast(hero, hero_pronoun, friend, friend_pronoun, animal, thing,
-                place, places[place], kinds)
+                place, preposition, kinds)
 
 
 def expand(rng, sentence, slots):

@@ -80,7 +80,7 @@ def tell(rng, name, pronoun, friend, item, total, drawn):
 def word_sum(rng, held=False):
     name, pronoun = words.person(rng, held)
     friend = words.person(rng, held)[0]
-    item = rng.choice(words.HELD_COUNTED if held else words.COUNTED)
+    item = words.thing(rng, words.COUNTED, words.HELD_COUNTED, held, 0)
     total = number(rng)
     drawn = changes(rng, total, rng.choice((1, 1, 1, 2)))
     question = tell(rng, name, pronoun, friend, item, total, drawn)

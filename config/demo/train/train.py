@@ -1,9 +1,10 @@
 """Train the target or the draft; stops and resumes at any step.
 
-    python3 train.py target --work build-demo --steps 1200
+    python3 train.py target --work build-demo --steps 4000 --polish 1100
 
-The learning rate stays flat and then falls to nothing over the last part, so
-`--steps` may be lowered on resuming to finish sooner, or raised to go on.
+The learning rate stays flat and then falls to nothing over --steps, so that
+they may be lowered on resuming to finish sooner, or raised to go on. Then come
+--polish steps at a lower rate, in which most names and nouns are invented.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from muon import optimizers
 
 WARM_UP = 40
 DECAY_FROM = 0.6
+POLISH_RATE, POLISH_PACKING = 0.5, (5, 768)
 EXIT_WEIGHT = 0.3
 FIRST_TOKENS, FIRST_WEIGHT = 6, 4.0
 SAVE_EVERY = 25
@@ -34,15 +36,18 @@ def arguments():
     parser.add_argument("role", choices=("target", "draft"))
     parser.add_argument("--work", type=Path, default=Path("build-demo"))
     parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--polish", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--matrix-rate", type=float, default=0.01)
     parser.add_argument("--other-rate", type=float, default=0.001)
     return parser.parse_args()
 
 
-def rate(step, steps):
+def rate(step, args):
     """The share of the full learning rate at this step."""
-    remaining = (1 - step / steps) / (1 - DECAY_FROM)
+    if step >= args.steps:
+        return POLISH_RATE * max(1 - (step - args.steps) / args.polish, 0.01)
+    remaining = (1 - step / args.steps) / (1 - DECAY_FROM)
     return min(1.0, (step + 1) / WARM_UP, max(remaining, 0.01))
 
 
@@ -113,17 +118,17 @@ def start(args, path):
 
 def train_step(model, opts, tokenizer, step, args):
     """One batch, one update; returns both losses and the batch's tokens."""
-    progress = step / args.steps
-    rows, length = packing(progress)
-    ids, targets = corpus.batch(tokenizer, step, progress, rows, length)
-    last, early = losses(model, ids, targets, step)
-    (last if early is None else last + EXIT_WEIGHT * early).backward()
+    last, progress = step >= args.steps, min(1.0, step / max(args.steps, 1))
+    rows, length = POLISH_PACKING if last else packing(progress)
+    ids, targets = corpus.batch(tokenizer, step, progress, rows, length, last=last)
+    loss, early = losses(model, ids, targets, step)
+    (loss if early is None else loss + EXIT_WEIGHT * early).backward()
     for optimizer in opts:
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * rate(step, args.steps)
+            group["lr"] = group["peak"] * rate(step, args)
         optimizer.step()
         optimizer.zero_grad()
-    return last.item(), 0.0 if early is None else early.item(), ids.numel()
+    return loss.item(), 0.0 if early is None else early.item(), ids.numel()
 
 
 def main():
@@ -133,7 +138,8 @@ def main():
     tokenizer = Tokenizer.from_file(str(args.work / "tokenizer.json"))
     model, opts, step, tokens, seconds = start(args, path)
     smooth, smooth_early = 0.0, 0.0
-    while step < args.steps:
+    end = args.steps + args.polish
+    while step < end:
         began = time.monotonic()
         last, early, seen = train_step(model, opts, tokenizer, step, args)
         step, tokens = step + 1, tokens + seen
@@ -142,10 +148,10 @@ def main():
         smooth = 0.95 * smooth + 0.05 * last if smooth else last
         smooth_early = 0.95 * smooth_early + 0.05 * early if smooth_early else early
         if step % 10 == 0:
-            print(f"{args.role} step {step}/{args.steps} loss {smooth:.3f} "
+            print(f"{args.role} step {step}/{end} loss {smooth:.3f} "
                   f"exit {smooth_early:.3f} tokens {tokens / 1e6:.2f}M "
                   f"{seen / took:.0f}/s {seconds / 60:.1f} min", flush=True)
-        if step % SAVE_EVERY == 0 or step == args.steps:
+        if step % SAVE_EVERY == 0 or step == end:
             save(path, model, opts, step, tokens, seconds)
 
 

@@ -83,10 +83,20 @@ def invented(rng, held=False):
             return word
 
 
+# At least this share of names and nouns is invented, whatever is asked for: training's last part raises it, so that
+# nothing but copying can say them.
+strange = 0.0
+
+
+def is_made_up(rng, share):
+    share = max(share, strange)
+    return share > 0 and rng.random() < share
+
+
 def person(rng, held=False, made_up=0.35):
     """A name and whether it is a girl's ("she") or a boy's ("he")."""
     girl = rng.random() < 0.5
-    if rng.random() < made_up:
+    if is_made_up(rng, made_up):
         name = invented(rng, held).capitalize()
     elif held:
         name = rng.choice(HELD_GIRLS if girl else HELD_BOYS)
@@ -97,9 +107,18 @@ def person(rng, held=False, made_up=0.35):
 
 def thing(rng, listed, unseen, held=False, made_up=0.1):
     """A noun from `listed` (`unseen` when held), now and then an invented one."""
-    if rng.random() < made_up:
+    if is_made_up(rng, made_up):
         return invented(rng, held)
     return rng.choice(unseen if held else listed)
+
+
+def place(rng, held=False):
+    """A place and the preposition that goes with it."""
+    places = HELD_PLACES if held else PLACES
+    if is_made_up(rng, 0):
+        return invented(rng, held), rng.choice(("in", "at", "on", "by"))
+    name = rng.choice(list(places))
+    return name, places[name]
 
 
 def with_article(noun):

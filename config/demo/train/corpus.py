@@ -53,24 +53,23 @@ def code(rng):
     return turns.raw(rng, snippets.code_file(rng))
 
 
-# Kind of document, and how often it is drawn at first, later, and in the last part of the training: copying is drilled
-# early, because everything else that edits is built on it. Answers to questions and sums are short, so they are drawn
-# often.
+# Kind of document, how often it is drawn at first, later, and in the last part of the training, and whether all its words
+# are given in the question, so that they may be invented there. Copying is drilled early, because everything else that
+# edits is built on it. Answers to questions and sums are short, so they are drawn often.
 MIXTURE = (
-    (raw_story, 0.08, 0.05, 0.02),
-    (single(lambda rng: chat.tell(rng)[:2]), 0.12, 0.12, 0.12),
-    (single(chat.continue_story), 0.03, 0.03, 0.02),
-    (single(editing.rename), 0.20, 0.15, 0.20),
-    (single(editing.swap_drill), 0.10, 0.04, 0.06),
-    (single(editing.repeat), 0.08, 0.05, 0.06),
-    (single(editing.mend), 0.10, 0.14, 0.14),
-    (single(chat.extract), 0.15, 0.20, 0.30),
-    (single(sums.sum_exchange), 0.25, 0.28, 0.28),
-    (chatter, 0.03, 0.04, 0.03),
-    (code, 0.05, 0.08, 0.06),
-    (dialogue, 0.03, 0.10, 0.12),
+    (raw_story, 0.08, 0.05, 0.03, False),
+    (single(lambda rng: chat.tell(rng)[:2]), 0.12, 0.12, 0.12, False),
+    (single(chat.continue_story), 0.03, 0.03, 0.02, False),
+    (single(editing.rename), 0.20, 0.15, 0.24, True),
+    (single(editing.swap_drill), 0.10, 0.04, 0.04, True),
+    (single(editing.repeat), 0.08, 0.05, 0.06, True),
+    (single(editing.mend), 0.10, 0.14, 0.14, True),
+    (single(chat.extract), 0.15, 0.20, 0.30, True),
+    (single(sums.sum_exchange), 0.25, 0.28, 0.28, True),
+    (chatter, 0.03, 0.04, 0.03, False),
+    (code, 0.05, 0.08, 0.06, False),
+    (dialogue, 0.03, 0.10, 0.12, False),
 )
-KINDS = [row[0] for row in MIXTURE]
 STRANGE = (0.0, 0.5, 0.9)  # shares of invented words in documents of the last part
 
 
@@ -78,8 +77,14 @@ def document(rng, progress, last=False):
     """One document; `progress` moves from 0 to 1 over the training, `last` is its last part."""
     late = min(1.0, 4 * progress)
     weights = [row[3] if last else row[1] + late * (row[2] - row[1]) for row in MIXTURE]
-    words.strange = rng.choice(STRANGE) if last else 0.0
-    return rng.choices(KINDS, weights)[0](rng)
+    words.strange = 0.0
+    kind, given = rng.choices([(row[0], row[4]) for row in MIXTURE], weights)[0]
+    if last and given:
+        words.strange = rng.choice(STRANGE)
+    try:
+        return kind(rng)
+    finally:
+        words.strange = 0.0
 
 
 def token_drill(rng, tokenizer):

@@ -19,7 +19,7 @@ mkdir -p "$work"
 [ -f "$work/tokenizer.json" ] || "$python" "$here/bpe.py" "$work/tokenizer.json"
 for role in target draft; do
     steps=4000 polish=1800
-    [ "$role" = target ] || steps=500 polish=500
+    [ "$role" = target ] || steps=300 polish=400
     "$python" "$here/train.py" "$role" --work "$work" --steps "$steps" --polish "$polish"
     "$python" "$here/export.py" "$work/$role.pt" "$work/tokenizer.json" "$work/$role.gguf"
 done

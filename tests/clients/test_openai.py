@@ -4,6 +4,7 @@
 """
 import asyncio
 import pathlib
+import signal
 import sys
 import time
 import unittest
@@ -247,7 +248,8 @@ class Lives(unittest.TestCase):
         s.stop()
 
     def test_error_in_a_stream(self):
-        s = Server(FAKE, "--model", MODEL, "--served-model-name", NAME, env={"GALLEY_FAKE_FAIL_STEP": "5"})
+        s = Server(FAKE, "--model", MODEL, "--served-model-name", NAME)
+        s.process.send_signal(signal.SIGUSR1)
         with openai.OpenAI(**options(s)) as client:
             with self.assertRaises(openai.APIError) as caught:
                 for _ in client.completions.create(model=NAME, prompt="x", max_tokens=100, stream=True, extra_body={"ignore_eos": True}):

@@ -435,13 +435,15 @@ class Lives(unittest.TestCase):
         self.assertEqual(result[0][0], 503)
 
     def test_broken_device(self):
-        s = fake(env={"GALLEY_FAKE_FAIL_STEP": "5"})
+        s = fake()
+        s.process.send_signal(signal.SIGUSR1)
         status, a = s.post(TEXT, {"prompt": "x", "max_tokens": 100, "ignore_eos": True})
         self.assertEqual((status, a["error"]["type"]), (500, "server_error"))
         self.assertEqual(s.process.wait(20), 1)
 
     def test_stream_that_breaks_says_so(self):
-        s = fake(env={"GALLEY_FAKE_FAIL_STEP": "5"})
+        s = fake()
+        s.process.send_signal(signal.SIGUSR1)
         _, _, data = s.request("POST", TEXT, {"prompt": "x", "max_tokens": 100, "ignore_eos": True, "stream": True})
         last = data.decode().rstrip("\n").split("\n\n")[-1]
         self.assertIn("error", json.loads(last[6:]))

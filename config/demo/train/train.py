@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 import corpus
+import gguf_model
 import induction
 from model import DRAFT, TARGET, Llama, Shape
 from muon import optimizers
@@ -37,6 +38,7 @@ def arguments():
     parser.add_argument("--work", type=Path, default=Path("build-demo"))
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--polish", type=int, default=0)
+    parser.add_argument("--weights", help="GGUF to go on from where there is no checkpoint: only --polish is run")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--matrix-rate", type=float, default=0.01)
     parser.add_argument("--other-rate", type=float, default=0.001)
@@ -107,6 +109,8 @@ def start(args, path):
     state = {"step": 0, "tokens": 0, "seconds": 0.0}
     if path.exists():
         model, state = load(path)
+    elif args.weights:
+        model, state["step"] = gguf_model.read(args.weights)[0], args.steps
     else:
         model = Llama(TARGET if args.role == "target" else DRAFT)
         induction.install(model)

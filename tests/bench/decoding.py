@@ -115,7 +115,8 @@ def measure(task, args, ways, round_number):
     step = args.concurrency
     for at in range(0, len(cases), step):
         some = cases[at:at + step]
-        post(args.url, request(some[0], "off", args, 0) | {"max_tokens": 1})  # everyone finds the prompt alike: cached
+        for case in some:  # every way finds its prompts alike: cached
+            post(args.url, request(case, "off", args, 0) | {"max_tokens": 1})
         order = list(ways)
         random.Random(f"{round_number}/{at}").shuffle(order)
         done = {way: run_batch(some, way, args) for way in order}

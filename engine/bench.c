@@ -210,6 +210,7 @@ int engine_bench(const struct engine_options *opt, int32_t n_prefill, const int3
                  int32_t n_repeat, void (*tell)(const struct bench_row *row), struct bench_report *out, struct err *e)
 {
     struct engine_options o = *opt;
+    o.no_drafts = true; /* nothing to time at start: it makes its own plans */
     struct bench b = {0};
     int32_t deepest = n_prefill, widest = 1;
     *out = (struct bench_report){0};

@@ -16,8 +16,7 @@ bool drafts_now(const struct seq *s)
 {
     if (s->verified && !request_has_room(s->req, verified_room(s->req)))
         return false; /* what a verifier has decided must be said: it could not decide it again */
-    return s->req->p.decoding.strategy != DECODE_OFF && s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s) &&
-           s->req->p.max_tokens > 0;
+    return s->req->p.decoding.strategy != DECODE_OFF && s->req->eng->opt.max_draft > 0 && seq_draws(s);
 }
 
 /* The last token of max_tokens needs no row of its own, and a span has one law, so a draft must not reach over the
@@ -69,12 +68,10 @@ static int32_t sure_rows(const struct seq *s, int32_t most)
     return !s->draft->strong ? 0 : n < most ? n : most;
 }
 
-static int32_t collect_bids(struct engine *eng, struct bid *bid, struct seq **bidder, double *n_token)
+static int32_t collect_bids(struct engine *eng, struct bid *bid, struct seq **bidder)
 {
     int32_t n = 0;
-    *n_token = 0;
     for (struct seq *s = eng->running.head; s; s = s->next) {
-        *n_token += s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s);
         if (n == ALLOT_MAX_BID || !drafts_now(s) || s->draft->n == 0)
             continue;
         /* A copy is as long as its rows; of a tree the draft model has bounded the depth, and rows are bounded here. */
@@ -87,25 +84,32 @@ static int32_t collect_bids(struct engine *eng, struct bid *bid, struct seq **bi
     return n;
 }
 
-int drafting_pick(struct engine *eng, int32_t n_row, int32_t *budget, struct err *e)
+/* Tokens that the step yields without any draft. */
+static double tokens_for_certain(const struct engine *eng)
+{
+    double n = 0;
+    for (const struct seq *s = eng->running.head; s; s = s->next)
+        n += seq_draws(s);
+    return n;
+}
+
+int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *e)
 {
     struct bid bid[ALLOT_MAX_BID];
     struct seq *bidder[ALLOT_MAX_BID];
-    double n_token;
+    double n_token = tokens_for_certain(eng);
     propose_copies(eng);
-    int rc = eng->draft.model && *budget > 0 ? waves_run(eng, n_row, *budget, e) : 0;
-    int32_t n = collect_bids(eng, bid, bidder, &n_token);
-    if (rc || n == 0 || *budget <= 0)
+    int rc = eng->draft.model && spare > 0 ? waves_run(eng, n_row, spare, n_token, e) : 0;
+    int32_t n = collect_bids(eng, bid, bidder);
+    if (rc || n == 0 || spare <= 0)
         return rc;
-    draft_allot(bid, n, *budget, n_row, n_token, &eng->target.cost);
+    draft_allot(bid, n, spare, n_row, n_token, &eng->target.cost);
     for (int32_t i = 0; i < n; i++) {
         struct seq *s = bidder[i];
-        if (!bid[i].n || !seq_reserve(&eng->target, &s->kv, s->n_want + bid[i].n)) {
+        if (bid[i].n && seq_reserve(&eng->target, &s->kv, s->n_want + bid[i].n))
+            draft_lay_out(s->draft, bid[i].n, &s->rows);
+        else
             seq_trim(&eng->target, &s->kv, s->n_want); /* a draft never takes another's blocks */
-            continue;
-        }
-        draft_lay_out(s->draft, bid[i].n, &s->rows);
-        *budget -= bid[i].n;
     }
     return 0;
 }

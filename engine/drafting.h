@@ -16,6 +16,6 @@ double drafts_worth(const struct draft *d, int32_t most);
 int waves_create(struct engine *eng, struct err *e);
 /* Asks the draft model for trees, a layer of all of them a wave, as long as a further wave is expected to pay, in a
  * step of the target that has n_row rows already and room for `spare` more. */
-int waves_run(struct engine *eng, int32_t n_row, int32_t spare, struct err *e);
+int waves_run(struct engine *eng, int32_t n_row, int32_t spare, double n_token, struct err *e);
 
 #endif

@@ -107,9 +107,9 @@ int32_t sched_pick(struct engine *eng);
 
 /* ---- drafting.c: drafts beside the tokens that must be computed ---- */
 
-/* Decides the drafted rows of every running sequence, in a step that has n_row rows; takes them off the budget. -ERR_*:
+/* Decides the drafted rows of every running sequence, in a step that has n_row rows and room for `spare` more. -ERR_*:
  * the draft model failed. */
-int drafting_pick(struct engine *eng, int32_t n_row, int32_t *budget, struct err *e);
+int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *e);
 /* A step of the sequence was settled; and a drafted token came true, i others before it. */
 void drafting_count_step(struct engine *eng, struct seq *s);
 void drafting_count_true(struct engine *eng, struct seq *s, int32_t i);

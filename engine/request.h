@@ -114,6 +114,12 @@ static inline int32_t seq_tok(const struct seq *s, int32_t i)
     return i < s->req->n_prompt ? s->req->prompt[i] : s->out[i - s->req->n_prompt];
 }
 
+/* The step's rows reach the sequence's last token, and its logits decide the next one. */
+static inline bool seq_draws(const struct seq *s)
+{
+    return s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s) && s->req->p.max_tokens > 0;
+}
+
 /* What request_create must know of the engine. */
 struct request_limits {
     int32_t n_ctx, block_len, n_block, max_seqs;

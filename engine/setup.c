@@ -239,10 +239,10 @@ int engine_setup(struct engine *eng, struct err *e)
     if (!rc)
         rc = load_lanes(eng, e);
     if (!rc)
-        rc = lane_calibrate(&eng->target, eng->opt.max_batch_tokens, e);
+        rc = eng->opt.max_draft ? lane_calibrate(&eng->target, eng->opt.max_batch_tokens, e) : 0;
     if (!rc && eng->draft.model)
         rc = waves_create(eng, e);
-    if (!rc && eng->draft.model)
+    if (!rc && eng->draft.model && eng->opt.max_draft)
         rc = lane_calibrate(&eng->draft, eng->opt.max_batch_tokens, e);
     if (rc)
         return rc;

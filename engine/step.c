@@ -103,8 +103,8 @@ static void publish_metrics(struct engine *eng)
 static bool compute(struct engine *eng, struct err *e)
 {
     struct lane *lane = &eng->target;
-    int32_t n_row = sched_pick(eng), spare = eng->opt.max_batch_tokens - n_row;
-    if (drafting_pick(eng, n_row, &spare, e))
+    int32_t n_row = sched_pick(eng);
+    if (drafting_pick(eng, n_row, eng->opt.max_batch_tokens - n_row, e))
         return false;
     plan_reset(&lane->plan);
     lane_plan_moves(lane);

@@ -20,9 +20,14 @@ enum {
 struct unit { /* a node to be expanded: the draft model reads its token and says what may follow */
     struct seq *seq;
     int32_t node;    /* of seq->modelled; -1: the sequence's last token */
-    float chance;    /* that the node comes true */
     int32_t readout; /* in the wave's plan; -1: none */
 };
+
+/* That the node comes true. */
+static float chance_of(const struct unit *u)
+{
+    return u->node < 0 ? 1 : u->seq->modelled.chance[u->node];
+}
 
 struct wave { /* one step's drafting; owner: the engine thread */
     struct engine *eng;
@@ -74,7 +79,7 @@ static void drop_unworthy(struct wave *w, double n_row_draft)
         before = w->n;
         for (int32_t i = 0; i < w->n; i++) {
             struct unit *u = &w->unit[i];
-            if (must_expand(u) || u->chance * tree_mean_rate(w->eng, u->seq) >= needed)
+            if (must_expand(u) || chance_of(u) * tree_mean_rate(w->eng, u->seq) >= needed)
                 w->unit[kept++] = *u;
             else if (u->node < 0)
                 u->seq->n_undrafted++;
@@ -88,7 +93,6 @@ static void choose(struct wave *w)
     struct engine *eng = w->eng;
     double n_row_draft = 0;
     for (struct seq *s = eng->running.head; s; s = s->next) {
-        w->n_token += s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s);
         if (w->n == ALLOT_MAX_BID || !wants_model(eng, s) || !has_place(eng, s))
             continue;
         tree_restart(eng, s);
@@ -96,7 +100,7 @@ static void choose(struct wave *w)
             seq_match_prefix(&eng->draft, s, &s->draft_kv);
         s->n_draft_ctx = s->draft_kv.n_computed;
         n_row_draft += 1 + (double)(seq_n_tok(s) - s->draft_kv.n_computed - 1) / CATCH_UP_SHARE;
-        w->unit[w->n++] = (struct unit){.seq = s, .node = -1, .chance = 1, .readout = -1};
+        w->unit[w->n++] = (struct unit){.seq = s, .node = -1, .readout = -1};
     }
     drop_unworthy(w, n_row_draft);
 }
@@ -157,14 +161,11 @@ static int plan_catch_up(struct lane *lane, struct unit *u, int32_t *budget)
 }
 
 /* The tree bits that a row for `node` sees: held rows are bits in order. */
-static uint64_t sees_of(const struct seq *s, int32_t node, int32_t bit, int32_t *depth)
+static uint64_t sees_of(const struct seq *s, int32_t node, int32_t bit)
 {
     uint64_t sees = (uint64_t)1 << bit;
-    *depth = 0;
-    for (int32_t above = s->modelled.parent[node]; above >= 0; above = s->modelled.parent[above]) {
+    for (int32_t above = s->modelled.parent[node]; above >= 0; above = s->modelled.parent[above])
         sees |= (uint64_t)1 << tree_held_at(s, above);
-        (*depth)++;
-    }
     return sees;
 }
 
@@ -186,10 +187,11 @@ static int plan_layer(struct lane *lane, struct unit *u, int32_t n, int32_t *bud
     }
     int32_t row0 = p->n.n_row, pos0 = seq_n_tok(s);
     for (int32_t i = 0; i < n; i++) {
-        int32_t node = u[i].node, above = d->parent[node], depth;
-        uint64_t sees = sees_of(s, node, s->n_held + i, &depth);
+        int32_t node = u[i].node, above = d->parent[node];
+        uint64_t sees = sees_of(s, node, s->n_held + i);
         int16_t parent = above < 0 ? PARENT_CTX : (int16_t)HELD_PARENT(tree_held_at(s, above));
-        if (plan_row(p, d->tok[node], pos0 + depth, parent, sees) < 0 || add_candidates(p, row0 + i, &u[i]))
+        if (plan_row(p, d->tok[node], pos0 + tree_depth(s, above), parent, sees) < 0 ||
+            add_candidates(p, row0 + i, &u[i]))
             return -ERR_NOMEM;
     }
     if (plan_blocks(p, s->draft_kv.block, s->draft_kv.n_block) < 0)
@@ -260,7 +262,7 @@ static void next_units(struct wave *w, struct seq *s, int32_t from, struct unit 
 {
     for (int32_t i = from; i < s->modelled.n && *n < MAX_UNIT; i++)
         if (tree_may_grow(s, i) && s->n_held + (i - from) < PLAN_MAX_TREE)
-            unit[(*n)++] = (struct unit){.seq = s, .node = i, .chance = s->modelled.chance[i], .readout = -1};
+            unit[(*n)++] = (struct unit){.seq = s, .node = i, .readout = -1};
 }
 
 static void take_wave(struct wave *w)
@@ -291,14 +293,14 @@ int waves_create(struct engine *eng, struct err *e)
     return 0;
 }
 
-int waves_run(struct engine *eng, int32_t n_row, int32_t spare, struct err *e)
+int waves_run(struct engine *eng, int32_t n_row, int32_t spare, double n_token, struct err *e)
 {
     struct wave *w = eng->wave;
     w->n = 0;
     w->n_row = n_row;
     w->spare = spare;
     w->seconds = cost_step(&eng->target.cost, n_row);
-    w->n_token = 0;
+    w->n_token = n_token;
     choose(w);
     while (w->n > 0 && w->spare > 0) {
         double before = cost_step(&eng->target.cost, w->n_row);

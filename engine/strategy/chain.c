@@ -9,12 +9,6 @@ static int32_t chain_want(const struct seq *s)
     return seq_n_tok(s) - s->kv.n_computed;
 }
 
-/* The chunk's last row is the sequence's last token: its logits decide the next one. */
-static bool reaches_end(const struct seq *s)
-{
-    return s->kv.n_computed + s->n_want == seq_n_tok(s) && s->req->p.max_tokens > 0;
-}
-
 /* Rows whose next token is a prompt token that has to be scored: prompt positions 1.., each once. */
 static bool scores_prompt(const struct seq *s, int32_t position)
 {
@@ -67,8 +61,8 @@ static bool is_verified(const struct seq *s)
 
 static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
 {
-    int law = reaches_end(s) ? seq_plan_law(s, p) : -1;
-    if (reaches_end(s) && law < 0)
+    int law = seq_draws(s) ? seq_plan_law(s, p) : -1;
+    if (seq_draws(s) && law < 0)
         return law;
     struct span span = {.seq = (int32_t)s->req->order,
                         .ctx_len = s->kv.n_computed,
@@ -90,7 +84,7 @@ static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
     int rc = add_prompt_scores(s, p, row0);
     if (!rc && is_verified(s))
         return verified_plan(s, p, row0 + s->n_want - 1);
-    for (int32_t i = s->n_want - 1; !rc && reaches_end(s) && i < s->n_want + s->rows.n; i++)
+    for (int32_t i = s->n_want - 1; !rc && seq_draws(s) && i < s->n_want + s->rows.n; i++)
         rc = add_draw(s, p, row0 + i);
     return rc;
 }
@@ -149,7 +143,7 @@ static void take_draws(struct engine *eng, struct seq *s, const struct step_plan
 static void chain_settle(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r)
 {
     int32_t at = take_prompt_scores(s, p, r);
-    bool draws = reaches_end(s),
+    bool draws = seq_draws(s),
          scored_only = s->req->p.max_tokens == 0 && s->kv.n_computed + s->n_want == s->req->n_prompt;
     seq_commit(&eng->target, s, &s->kv, s->n_want);
     if (draws && is_verified(s))

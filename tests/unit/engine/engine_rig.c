@@ -142,6 +142,12 @@ void expect_same(const struct heard *a, const struct heard *b)
     }
 }
 
+void random_prompt(struct rnd *r, int32_t *tok, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        tok[i] = rnd_int(r, 0, 255);
+}
+
 struct gen_params params(int32_t max_tokens)
 {
     struct gen_params p;

@@ -3,6 +3,7 @@
 #define GALLEY_TEST_ENGINE_RIG_H
 
 #include "engine_impl.h"
+#include "random_plan.h"
 
 enum { MAX_OUT = 1600, MAX_CHOICE = 8 };
 
@@ -31,6 +32,7 @@ void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs
 /* Every block must be back, and the pool consistent. */
 void close_engine(void);
 
+void random_prompt(struct rnd *r, int32_t *tok, int32_t n);
 struct heard *ask(const int32_t *prompt, int32_t n, const struct gen_params *p);
 void hear(struct heard *h); /* takes the events that are there */
 void listen_all(void);      /* of every request with news */

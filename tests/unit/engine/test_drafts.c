@@ -250,8 +250,7 @@ START_TEST(no_draft_changes_the_text)
         rig_add_draft(on[_i].draft_seed, on[_i].flaw);
     for (int i = 0; i < N_ROUND; i++) {
         all[i] = some_params(&r, i);
-        for (int k = 0; k < N_PROMPT; k++)
-            prompt[i][k] = rnd_int(&r, 0, 255);
+        random_prompt(&r, prompt[i], N_PROMPT);
     }
     ask_plain(prompt, all, plain);
     uint64_t n_moved = 0;
@@ -301,8 +300,7 @@ START_TEST(a_right_prediction_saves_steps)
 {
     struct rnd r = rnd_begin("a_right_prediction_saves_steps", 34);
     int32_t prompt[N_PROMPT];
-    for (int k = 0; k < N_PROMPT; k++)
-        prompt[k] = rnd_int(&r, 0, 255);
+    random_prompt(&r, prompt, N_PROMPT);
     open_engine(512, 64, 512, 8);
     struct gen_params p = params(N_OUT);
     p.decoding.strategy = DECODE_OFF;
@@ -330,8 +328,7 @@ START_TEST(a_perfect_draft_model_saves_steps)
 {
     struct rnd r = rnd_begin("a_perfect_draft_model_saves_steps", 35);
     int32_t prompt[N_PROMPT];
-    for (int k = 0; k < N_PROMPT; k++)
-        prompt[k] = rnd_int(&r, 0, 255);
+    random_prompt(&r, prompt, N_PROMPT);
     rig_add_draft(1, 0);
     open_engine(512, 64, 512, 8);
     for (int sampled = 0; sampled < 2; sampled++) {
@@ -418,8 +415,7 @@ START_TEST(named_verifiers_keep_the_law)
     static int32_t support[N_FIRST * SUPPORT * SUPPORT * SUPPORT], plain[SUPPORT * SUPPORT * SUPPORT],
         got[SUPPORT * SUPPORT * SUPPORT];
     int32_t prompt[N_PROMPT], n_cell;
-    for (int k = 0; k < N_PROMPT; k++)
-        prompt[k] = rnd_int(&r, 0, 255);
+    random_prompt(&r, prompt, N_PROMPT);
     rig_ops = backend_find("cpu", NULL);
     rig_add_draft(1, .3f);
     open_engine(512, 64, 512, 8);

@@ -14,12 +14,6 @@
 #include "tiny_gguf.h"
 #include "../suite.h"
 
-static void random_prompt(struct rnd *r, int32_t *tok, int32_t n)
-{
-    for (int32_t i = 0; i < n; i++)
-        tok[i] = rnd_int(r, 0, 255);
-}
-
 /* The answer computed without the engine: each token from a fresh plan over everything before it. */
 static void oracle(const int32_t *prompt, int32_t n_prompt, const struct law *law, int32_t n_out, int32_t *out)
 {

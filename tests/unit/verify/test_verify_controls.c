@@ -50,17 +50,6 @@ static void leave_out_draws(struct rig_tree *tree)
     }
 }
 
-/* The control: q at another temperature than was drawn from. */
-static void wrong_q(struct rig_tree *tree)
-{
-    static double q[VERIFY_MAX_NODE][RIG_MAX_V];
-    for (int i = 0; i < tree->t.n_node; i++) {
-        for (int x = 0; x < tree->node[i].n_list; x++)
-            q[i][x] = sqrt(tree->node[i].q[x]);
-        tree->node[i].q = q[i];
-    }
-}
-
 /* Independent draws without their duplicates are draws without replacement: what comes next, if anything does, is drawn
  * from q less what came before. */
 static void drop_duplicates(struct rig_tree *tree)
@@ -123,13 +112,13 @@ START_TEST(controls_are_rejected)
         enum verify_kind kind;
         enum draft_law law;
     } control[] = {
-        {"wrong q", wrong_q, VERIFY_NAIVE, DRAFT_IID},
-        {"wrong q", wrong_q, VERIFY_RRS, DRAFT_IID},
-        {"wrong q", wrong_q, VERIFY_KSEQ, DRAFT_IID},
-        {"wrong q", wrong_q, VERIFY_RRS, DRAFT_WOR},
-        {"wrong q", wrong_q, VERIFY_TRAVERSAL, DRAFT_WOR},
-        {"wrong q", wrong_q, VERIFY_BLOCK, DRAFT_CHAIN},
-        {"wrong q", wrong_q, VERIFY_GREEDY, DRAFT_GREEDY},
+        {"wrong q", rig_wrong_q, VERIFY_NAIVE, DRAFT_IID},
+        {"wrong q", rig_wrong_q, VERIFY_RRS, DRAFT_IID},
+        {"wrong q", rig_wrong_q, VERIFY_KSEQ, DRAFT_IID},
+        {"wrong q", rig_wrong_q, VERIFY_RRS, DRAFT_WOR},
+        {"wrong q", rig_wrong_q, VERIFY_TRAVERSAL, DRAFT_WOR},
+        {"wrong q", rig_wrong_q, VERIFY_BLOCK, DRAFT_CHAIN},
+        {"wrong q", rig_wrong_q, VERIFY_GREEDY, DRAFT_GREEDY},
         {"draws left out", leave_out_draws, VERIFY_NAIVE, DRAFT_WOR},
         {"draws left out", leave_out_draws, VERIFY_RRS, DRAFT_IID},
         {"draws left out", leave_out_draws, VERIFY_KSEQ, DRAFT_IID},

@@ -239,16 +239,6 @@ END_TEST
 
 /* ---- Controls ---- */
 
-static void wrong_q(struct rig_tree *tree)
-{
-    static double q[VERIFY_MAX_NODE][RIG_MAX_V];
-    for (int i = 0; i < tree->t.n_node; i++) {
-        for (int x = 0; x < tree->node[i].n_list; x++)
-            q[i][x] = sqrt(tree->node[i].q[x]);
-        tree->node[i].q = q[i];
-    }
-}
-
 /* Drafted, looked at, and left out as too unlikely. Only at a root whose children are leaves, whose rows go as well. */
 static void prune(struct rig_tree *tree)
 {
@@ -267,7 +257,7 @@ START_TEST(controls_are_rejected)
     static const struct trial rrs = {VERIFY_RRS, {.law = DRAFT_WOR, .n_level = 1, .branch = {K}}, NULL};
     collect(&rrs, 50000, NULL, &h);
     double right = excess(h.first, 0);
-    collect(&rrs, 50000, wrong_q, &h);
+    collect(&rrs, 50000, rig_wrong_q, &h);
     double wrong = excess(h.first, 0);
     collect(&rrs, 50000, prune, &h);
     double pruned = excess(h.first, 0);

@@ -470,6 +470,16 @@ static bool kept_one(const struct rig_tree *tree, const struct verify_result *r)
     return r->n_path > 0;
 }
 
+void rig_wrong_q(struct rig_tree *tree)
+{
+    static double q[VERIFY_MAX_NODE][RIG_MAX_V];
+    for (int i = 0; i < tree->t.n_node; i++) {
+        for (int x = 0; x < tree->node[i].n_list; x++)
+            q[i][x] = sqrt(tree->node[i].q[x]);
+        tree->node[i].q = q[i];
+    }
+}
+
 struct rig_sum rig_enumerate(const struct rig_model *m, enum verify_kind kind, const struct rig_growth *growth,
                              int n_token, void (*bend)(struct rig_tree *tree))
 {

@@ -115,4 +115,7 @@ struct rig_sum rig_enumerate_steps(const struct rig_model *m, enum verify_kind k
 /* The whole probability is there, and the law is off by no more than 1e-12. */
 void rig_expect(const struct rig_sum *s, enum verify_kind kind, enum draft_law law, const char *what);
 
+/* A control: q at another temperature than was drawn from. */
+void rig_wrong_q(struct rig_tree *tree);
+
 #endif

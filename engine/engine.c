@@ -3,7 +3,6 @@
 
 #include "log.h"
 #include "mem.h"
-#include "strategy/strategy.h"
 
 enum { IDLE_MS = 500, PAUSED_MS = 2 };
 
@@ -89,8 +88,6 @@ int request_create(struct engine *eng, const int32_t *prompt, int32_t n_prompt, 
     if (rc)
         return rc;
     (*out)->eng = eng;
-    for (int32_t i = 0; i < (*out)->p.n; i++)
-        (*out)->seq[i].strategy = &strategy_chain;
     return 0;
 }
 

@@ -46,6 +46,7 @@ struct engine {
     /* the engine thread's */
     struct request *requests; /* all it has, newest first */
     struct seq_list waiting, running;
+    int32_t n_place; /* of limits.max_seqs that running sequences take; a gang takes all it may need */
     uint64_t next_order;
     int64_t now_ns;                /* at the start of the step */
     struct sink *woken[MAX_WOKEN]; /* to wake at the end of the step */
@@ -81,7 +82,8 @@ void seq_commit(struct lane *lane, const struct seq *s, struct seq_kv *kv, int32
 bool seq_commit_row(struct lane *lane, const struct seq *s, struct seq_kv *kv, int32_t slot);
 /* `to` becomes a copy of what `from` has computed; both share all blocks. No moves into its blocks may be pending. */
 void seq_fork(struct lane *lane, const struct seq_kv *from, struct seq_kv *to);
-void seq_release(struct engine *eng, struct seq *s); /* gives all blocks back, in both pools; n_computed = 0 */
+void seq_give_back(struct lane *lane, struct seq_kv *kv); /* all blocks; n_computed = 0 */
+void seq_release(struct engine *eng, struct seq *s);      /* in both pools */
 
 /* ---- output.c: what a sequence says ---- */
 
@@ -95,6 +97,12 @@ struct sampled { /* a token that was decided, and what goes with it to the clien
 bool seq_accept(struct engine *eng, struct seq *s, const struct sampled *t);
 /* Ends a sequence that is waiting or running; the last one of a request hands the request back. */
 void seq_finish(struct engine *eng, struct seq *s, enum finish_reason why, int32_t stop_id, const char *stop_text);
+/* The text state of a sequence that goes on from another's tokens. */
+void seq_copy_text(struct seq *to, const struct seq *from);
+/* For texts that are only tried: takes the token, and says whether it completes a stop string. */
+bool seq_try_text(struct engine *eng, struct seq *s, int32_t tok);
+/* The token ends an answer of this request. */
+bool seq_ends_at(const struct engine *eng, const struct seq *s, int32_t tok);
 /* Ends all sequences of a request, wherever they are. */
 void request_finish(struct engine *eng, struct request *r, enum finish_reason why);
 
@@ -102,6 +110,7 @@ void request_finish(struct engine *eng, struct request *r, enum finish_reason wh
 
 void sched_add(struct engine *eng, struct seq *s);    /* to the waiting list */
 void sched_remove(struct engine *eng, struct seq *s); /* from whichever list it is in */
+void sched_run(struct engine *eng, struct seq *s);    /* to the running list */
 /* Decides n_want of every running sequence, admits, preempts. Returns the rows of the step. */
 int32_t sched_pick(struct engine *eng);
 

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine_impl.h"
+#include "gang.h"
 
 /* ---- To the loop ---- */
 
@@ -59,6 +59,8 @@ void seq_finish(struct engine *eng, struct seq *s, enum finish_reason why, int32
         ev.n_text = n_held + n_tail;
     }
     request_emit(r, &ev);
+    if (s->gang)
+        gang_disband(eng, s->gang);
     sched_remove(eng, s);
     seq_release(eng, s);
     s->state = SEQ_DONE;
@@ -104,6 +106,19 @@ static void record_times(struct engine *eng, struct seq *s)
     s->last_token_ns = now;
 }
 
+bool seq_ends_at(const struct engine *eng, const struct seq *s, int32_t tok)
+{
+    return (!s->req->p.ignore_eos && tok_is_eog(eng->model.tok, tok)) || is_stop_id(s->req, tok);
+}
+
+void seq_copy_text(struct seq *to, const struct seq *from)
+{
+    to->detok = from->detok;
+    to->stop.n_held = from->stop.n_held;
+    if (from->stop.n_held)
+        memcpy(to->stop.held, from->stop.held, (size_t)from->stop.n_held);
+}
+
 /* The token's text, as far as it may go out. Returns the stop string that was found, or -1. */
 static int32_t token_text(struct engine *eng, struct seq *s, int32_t tok, struct gen_event *ev)
 {
@@ -114,6 +129,12 @@ static int32_t token_text(struct engine *eng, struct seq *s, int32_t tok, struct
     if (r->stop_set.n == 0 || s->n_out < r->p.min_tokens) /* stop strings count from min_tokens on */
         return -1;
     return stop_push(&s->stop, &r->stop_set, eng->text, n, r->p.include_stop, &ev->text, &ev->n_text);
+}
+
+bool seq_try_text(struct engine *eng, struct seq *s, int32_t tok)
+{
+    struct gen_event ev;
+    return s->req->stop_set.n > 0 && !tok_is_control(eng->model.tok, tok) && token_text(eng, s, tok, &ev) >= 0;
 }
 
 bool seq_accept(struct engine *eng, struct seq *s, const struct sampled *t)
@@ -133,7 +154,7 @@ bool seq_accept(struct engine *eng, struct seq *s, const struct sampled *t)
 
     struct gen_event ev = {
         .choice = s->choice, .tok = t->tok, .logprob = t->logprob, .rank = t->rank, .n_top = t->n_top, .top = t->top};
-    bool ends = (!r->p.ignore_eos && tok_is_eog(eng->model.tok, t->tok)) || is_stop_id(r, t->tok);
+    bool ends = seq_ends_at(eng, s, t->tok);
     int32_t stop = -1;
     if (!ends || !tok_is_control(eng->model.tok, t->tok)) /* an end token's name is not text */
         stop = token_text(eng, s, t->tok, &ev);

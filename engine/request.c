@@ -9,6 +9,7 @@
 #include "mem.h"
 #include "rng.h"
 #include "strategy/verified.h"
+#include "ways.h"
 
 enum { MIN_TOKENS_TO_DRAFT = 4, MAX_COPYING = 8 }; /* choices that get an index of their own to copy from */
 enum {
@@ -31,23 +32,28 @@ void gen_params_init(struct gen_params *p)
                              .max_tokens = 16,
                              .n = 1,
                              .n_logprobs = -1,
-                             .n_prompt_logprobs = -1};
+                             .n_prompt_logprobs = -1,
+                             .decoding = {.cautious = {.h_min = 0.01F, .h_max = 1.5F, .max_trials = 10, .max_segment = 64},
+                                          .contrastive = {.alpha = 0.6F, .k = 4},
+                                          .beam = {.width = 4, .n_group = 1, .diversity = 0.5F, .length_penalty = 1}}};
 }
 
 /* ---- Ranges ---- */
 
-struct range {
-    const char *field;
-    double value, lo, hi;
-    bool open_lo; /* lo itself is excluded */
-};
-
-static int check_range(const struct range *r, struct err *e)
+static int check_range(const struct param_range *r, struct err *e)
 {
     if (r->value <= r->hi && (r->open_lo ? r->value > r->lo : r->value >= r->lo)) /* NaN fails both */
         return 0;
     return err_set_field(e, ERR_INVALID, r->field, "%s must be %s %g and at most %g, not %g", r->field,
                          r->open_lo ? "above" : "at least", r->lo, r->hi, r->value);
+}
+
+int check_ranges(const struct param_range *range, size_t n, struct err *e)
+{
+    for (size_t i = 0; i < n; i++)
+        if (check_range(&range[i], e))
+            return -ERR_INVALID;
+    return 0;
 }
 
 static int check_ids(const char *field, const int32_t *id, int32_t n, int32_t n_vocab, struct err *e)
@@ -120,10 +126,10 @@ static int check_verify(const struct gen_params *p, struct err *e)
     return 0;
 }
 
-static int check_params(const struct gen_params *p, const struct request_limits *lim, int32_t n_vocab, struct err *e)
+static int check_params(struct gen_params *p, const struct request_limits *lim, int32_t n_vocab, struct err *e)
 {
     int max_n = lim->max_seqs < MAX_CHOICES ? lim->max_seqs : MAX_CHOICES;
-    const struct range range[] = {
+    const struct param_range range[] = {
         {"temperature", p->temperature, 0, 100, false},
         {"top_p", p->top_p, 0, 1, true},
         {"min_p", p->min_p, 0, 1, false},
@@ -150,16 +156,15 @@ static int check_params(const struct gen_params *p, const struct request_limits 
         {"decoding.draft.min_match", p->decoding.min_match, 0, HISTORY_MAX_GRAM, false},
         {"timeout", (double)p->timeout_ns, 0, 1e18, false},
     };
-    for (size_t i = 0; i < sizeof range / sizeof *range; i++)
-        if (check_range(&range[i], e))
-            return -ERR_INVALID;
+    if (check_ranges(range, sizeof range / sizeof *range, e))
+        return -ERR_INVALID;
     for (int32_t i = 0; i < p->n_bias; i++)
         if (check_ids("logit_bias", &p->bias[i].tok, 1, n_vocab, e) ||
-            check_range(&(struct range){"logit_bias", p->bias[i].bias, -100, 100, false}, e))
+            check_range(&(struct param_range){"logit_bias", p->bias[i].bias, -100, 100, false}, e))
             return -ERR_INVALID;
     if (p->cache_salt && (!*p->cache_salt || strlen(p->cache_salt) > MAX_SALT))
         return err_set_field(e, ERR_INVALID, "cache_salt", "cache_salt must have 1 to %d bytes", MAX_SALT);
-    if (check_verify(p, e))
+    if (check_verify(p, e) || way_check(p, lim, e))
         return -ERR_INVALID;
     if (p->decoding.source == DRAFT_SOURCE_MODEL && !lim->has_draft)
         return err_set_field(e, ERR_INVALID, "decoding.draft.source",
@@ -185,7 +190,10 @@ static int check_length(struct gen_params *p, int32_t n_prompt, const struct req
                              "This model's maximum context length is %d tokens, but %d were asked for: %d in the "
                              "prompt and %d to generate (max_tokens).",
                              lim->n_ctx, n_prompt + p->max_tokens, n_prompt, p->max_tokens);
-    int32_t need = (n_prompt + p->max_tokens + lim->block_len - 1) / lim->block_len;
+    int rc = way_check_length(p, e);
+    if (rc)
+        return rc;
+    int32_t need = way_n_block(p, n_prompt, lim->block_len);
     if (need > lim->n_block)
         return err_set_field(
             e, ERR_TOOLONG, "max_tokens",
@@ -323,7 +331,7 @@ static uint64_t random_u64(void)
 static void init_copy(struct request *r, struct seq *s, bool *failed)
 {
     const struct decoding_params *d = &r->p.decoding;
-    if (s->choice >= MAX_COPYING || d->strategy == DECODE_OFF || d->source == DRAFT_SOURCE_MODEL ||
+    if (s->choice >= MAX_COPYING || d->strategy == DECODE_OFF || !decodes_exactly(d->strategy) || d->source == DRAFT_SOURCE_MODEL ||
         (r->p.max_tokens < MIN_TOKENS_TO_DRAFT && !r->n_prediction))
         return;
     int32_t n = r->n_prediction + r->n_prompt + r->p.max_tokens;
@@ -334,7 +342,7 @@ static void init_copy(struct request *r, struct seq *s, bool *failed)
 
 static void init_verified(struct request *r, struct seq *s, bool *failed)
 {
-    if (!names_verifier(&r->p))
+    if (!names_verifier(&r->p) || s->choice >= r->p.n)
         return;
     s->verified = copy(r, NULL, sizeof *s->verified, failed);
     if (s->verified)
@@ -351,7 +359,7 @@ static void init_seq(struct request *r, int32_t choice, const struct request_lim
     s->out = copy(r, NULL, sizeof *s->out * (size_t)r->p.max_tokens, failed);
     size_t table_bytes = sizeof *s->kv.block * (size_t)((n_tok + DRAFT_MAX) / lim->block_len + 2);
     s->kv.block = copy(r, NULL, table_bytes, failed);
-    s->draft_kv.block = lim->has_draft ? copy(r, NULL, table_bytes, failed) : NULL;
+    s->draft_kv.block = lim->has_draft && choice < r->p.n ? copy(r, NULL, table_bytes, failed) : NULL;
     s->law_tok = copy(r, NULL, sizeof *s->law_tok * (size_t)n_law_tok, failed);
     s->stop.cap = stop_scan_cap(&r->stop_set, max_text);
     s->stop.held = r->stop_set.n ? copy(r, NULL, 2 * (size_t)s->stop.cap, failed) : NULL;
@@ -375,7 +383,7 @@ static void init_ring(struct request *r, const struct tokenizer *tok, bool *fail
     r->max_event_bytes = (int32_t)(sizeof(struct gen_event) + sizeof(struct top_logprob) * (size_t)n_top) + text;
     /* Eight events of any size and, where drafts may come true at once, as many ordinary ones as a draft has tokens. A
      * named verifier decides only what can be said whatever its size. */
-    bool drafts = r->p.decoding.strategy != DECODE_OFF;
+    bool drafts = r->p.decoding.strategy != DECODE_OFF && decodes_exactly(r->p.decoding.strategy);
     uint32_t ordinary = (uint32_t)(sizeof(struct gen_event) + sizeof(struct top_logprob) * (size_t)n_top) + 16,
              n_ordinary = (uint32_t)(!drafts                       ? 0
                                      : r->p.max_tokens < DRAFT_MAX ? r->p.max_tokens
@@ -434,11 +442,12 @@ int request_build(const struct request_limits *lim, const struct tokenizer *tok,
     collect_bans(r, tok, &failed);
     init_ring(r, tok, &failed);
     init_prompt_logprobs(r, &failed);
-    r->seq = copy(r, NULL, sizeof *r->seq * (size_t)r->p.n, &failed);
+    r->n_seq = way_n_seq(&r->p);
+    r->seq = copy(r, NULL, sizeof *r->seq * (size_t)r->n_seq, &failed);
     uint64_t seed = r->p.has_seed ? r->p.seed : random_u64();
-    for (int32_t i = 0; !failed && i < r->p.n; i++)
+    for (int32_t i = 0; !failed && i < r->n_seq; i++)
         init_seq(r, i, lim, tok, rng_mix(seed), &failed);
-    if (failed) {
+    if (failed || !way_init(r)) {
         request_free(r);
         return err_set(e, ERR_NOMEM, "out of memory for a request of %d tokens", n_prompt + checked.max_tokens);
     }

@@ -13,6 +13,8 @@
 #include "text/stop.h"
 #include "tokenizer.h"
 
+struct contrastive;
+struct gang;
 struct strategy_ops;
 struct verified;
 
@@ -55,6 +57,9 @@ struct seq { /* owner: the engine thread from submission until its request is do
     struct copy_drafter copy;
     struct accept_rates model_rates, later_rates; /* the draft model's first choices and its others */
     struct verified *verified;                    /* when the request names a verifier, else NULL */
+    struct contrastive *contrastive;              /* with DECODE_CONTRASTIVE, else NULL */
+    struct gang *gang;                            /* that it leads or is a member of, else NULL */
+    bool live;                                    /* a member that has work */
     int16_t held[DRAFT_MAX];     /* nodes of `modelled` that it has read, in the order of their slots */
     int32_t n_held, n_draft_ctx; /* slots before them */
     int32_t n_undrafted;         /* steps in a row that the draft model was not asked */
@@ -64,6 +69,10 @@ struct seq { /* owner: the engine thread from submission until its request is do
 struct prompt_logprob {
     float logprob;
     int32_t rank, n_top;
+};
+
+struct choice_score {
+    double score, logprob;
 };
 
 struct request {
@@ -86,8 +95,12 @@ struct request {
     struct stop_set stop_set;
     int32_t *ban, n_ban;              /* end tokens, banned before min_tokens */
     int32_t *user_ban, n_user_ban;    /* logit_bias -100 */
-    struct seq *seq;                  /* [p.n] */
-    int32_t n_active;                 /* sequences not done */
+    struct seq *seq;                  /* [n_seq] the choices, then the members of gangs */
+    int32_t n_seq, n_run;             /* choices 0..n_run-1 run; a beam search runs one for all choices */
+    struct gang **gang;               /* [n_gang] */
+    int32_t n_gang;
+    struct choice_score *score;       /* [p.n] beam search's, else NULL */
+    int32_t n_active;                 /* choices not done */
     struct prompt_logprob *prompt_lp; /* [n_prompt] or NULL */
     struct top_logprob *prompt_top;   /* [n_prompt][n_prompt_logprobs] */
     int32_t n_prompt_lp;              /* positions filled so far */
@@ -123,13 +136,22 @@ static inline bool seq_draws(const struct seq *s)
 /* What request_create must know of the engine. */
 struct request_limits {
     int32_t n_ctx, block_len, n_block, max_seqs;
-    bool has_draft; /* there is a draft model */
+    bool has_draft;    /* there is a draft model */
+    bool has_contrast; /* the back end keeps hidden states */
 };
 
 /* request_create without the engine; *out is NULL on error. */
 int request_build(const struct request_limits *lim, const struct tokenizer *tok, const int32_t *prompt,
                   int32_t n_prompt, const struct gen_params *p, struct sink *sink, void *user, struct request **out,
                   struct err *e);
+
+struct param_range {
+    const char *field;
+    double value, lo, hi;
+    bool open_lo; /* lo itself is excluded */
+};
+/* -ERR_INVALID names the first field that is out of its range; NaN always is. */
+int check_ranges(const struct param_range *range, size_t n, struct err *e);
 
 /* Appends to the law's counts; engine thread. Only sequences with penalties keep counts. */
 void seq_count_token(struct seq *s, int32_t tok);

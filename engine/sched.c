@@ -2,7 +2,7 @@
  * tokens not yet computed and a budget. Sequences stand in rank order (priority, arrival, choice); decoding ones are
  * served first, so that a long prompt delays nobody; when blocks run out the lowest rank is preempted and recomputes.
  */
-#include "engine_impl.h"
+#include "gang.h"
 #include "strategy/strategy.h"
 
 /* ---- Lists in rank order ---- */
@@ -46,25 +46,41 @@ void sched_remove(struct engine *eng, struct seq *s)
 {
     if (s->state == SEQ_WAITING)
         list_remove(&eng->waiting, s);
-    else if (s->state == SEQ_RUNNING)
+    else if (s->state == SEQ_RUNNING) {
         list_remove(&eng->running, s);
+        eng->n_place -= gang_places(s);
+    }
     s->n_want = s->rows.n = 0;
 }
 
-static void start_running(struct engine *eng, struct seq *s)
+void sched_run(struct engine *eng, struct seq *s)
 {
     s->state = SEQ_RUNNING;
     s->n_want = 0;
     list_insert(&eng->running, s);
+    eng->n_place += gang_places(s);
 }
 
-static void preempt(struct engine *eng, struct seq *s)
+static bool has_places(const struct engine *eng, const struct seq *s)
 {
+    return eng->n_place + gang_places(s) <= eng->limits.max_seqs;
+}
+
+/* A gang goes as a whole: what is left of it could not go on. Returns the rows that its step had been granted. */
+static int32_t preempt(struct engine *eng, struct seq *s)
+{
+    int32_t n = 0;
+    if (s->gang) {
+        n = gang_suspend(eng, s->gang);
+        s = s->gang->leader;
+    }
+    n += s->n_want;
     sched_remove(eng, s);
     seq_release(eng, s);
     sched_add(eng, s);
     eng->metrics.now.n_preempted++;
     atomic_fetch_add_explicit(&s->req->n_preempted, 1, memory_order_relaxed);
+    return n;
 }
 
 /* ---- Forks of one prompt ---- */
@@ -78,18 +94,18 @@ static int32_t fork_point(const struct seq *s)
 
 static bool leads_forks(const struct seq *s)
 {
-    return s->choice == 0 && s->req->p.n > 1 && s->req->seq[1].state == SEQ_IDLE;
+    return s->choice == 0 && s->req->n_run > 1 && s->req->seq[1].state == SEQ_IDLE;
 }
 
 static void fork_choices(struct engine *eng, struct seq *leader)
 {
-    for (int32_t i = 1; i < leader->req->p.n; i++) {
+    for (int32_t i = 1; i < leader->req->n_run; i++) {
         struct seq *s = &leader->req->seq[i];
         if (s->state != SEQ_IDLE)
             continue;
-        if (eng->running.n < eng->limits.max_seqs) {
+        if (has_places(eng, s)) {
             seq_fork(&eng->target, &leader->kv, &s->kv);
-            start_running(eng, s);
+            sched_run(eng, s);
         } else {
             sched_add(eng, s);
         }
@@ -119,12 +135,10 @@ static int32_t rows_wanted(const struct seq *s)
 /* Gives `s` up to `want` rows, preempting lower ranks for blocks. False: `s` itself had to be preempted. */
 static bool grant(struct engine *eng, struct seq *s, int32_t want, int32_t *budget)
 {
-    int32_t n = want < *budget ? want : *budget;
+    int32_t n = want <= *budget ? want : s->strategy->whole && s->strategy->whole(s) ? 0 : *budget;
     while (!seq_reserve(&eng->target, &s->kv, n)) {
-        struct seq *victim = eng->running.tail;
-        *budget += victim->n_want;
-        preempt(eng, victim);
-        if (victim == s)
+        *budget += preempt(eng, eng->running.tail);
+        if (s->state != SEQ_RUNNING)
             return false;
     }
     s->n_want = n;
@@ -138,7 +152,7 @@ static void grant_running(struct engine *eng, bool decoding, int32_t *budget)
         int32_t want = s->n_want ? 0 : rows_wanted(s);
         bool is_decoding = s->kv.n_computed >= s->req->n_prompt;
         if (want > 0 && is_decoding == decoding && !grant(eng, s, want, budget))
-            return;     /* it was the last in rank */
+            return;     /* it or its gang was the last in rank */
         next = s->next; /* read after granting: a preempted one is no longer in the list */
     }
 }
@@ -158,7 +172,7 @@ static bool admit(struct engine *eng, struct seq *s, int32_t *budget)
         return false;
     }
     list_remove(&eng->waiting, s);
-    start_running(eng, s);
+    sched_run(eng, s);
     s->n_want = want;
     *budget -= want;
     struct request *r = s->req;
@@ -176,8 +190,7 @@ static bool admit(struct engine *eng, struct seq *s, int32_t *budget)
 
 static void admit_waiting(struct engine *eng, int32_t *budget)
 {
-    for (struct seq *s = eng->waiting.head, *next; s && *budget > 0 && eng->running.n < eng->limits.max_seqs;
-         s = next) {
+    for (struct seq *s = eng->waiting.head, *next; s && *budget > 0 && has_places(eng, s); s = next) {
         next = s->next;
         if (request_has_room(s->req, 2 * s->req->p.n) && !admit(eng, s, budget))
             return; /* in order: a small request behind must not starve a large one */
@@ -191,6 +204,9 @@ int32_t sched_pick(struct engine *eng)
     for (struct seq *s = eng->running.head; s; s = s->next)
         s->n_want = 0;
     fork_ready(eng);
+    for (struct seq *s = eng->running.head; s; s = s->next)
+        if (s->gang && s->gang->leader == s)
+            gang_join(eng, s->gang);
     grant_running(eng, true, &budget);
     grant_running(eng, false, &budget);
     if (n_preempted == eng->metrics.now.n_preempted) /* what was just preempted must not come straight back */

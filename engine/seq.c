@@ -135,7 +135,7 @@ void seq_trim(struct lane *lane, struct seq_kv *kv, int32_t n_slot)
         kv_unref(&lane->pool, kv->block[--kv->n_block]);
 }
 
-static void give_back(struct lane *lane, struct seq_kv *kv)
+void seq_give_back(struct lane *lane, struct seq_kv *kv)
 {
     if (kv->moved_in > lane->n_plan)
         forget_moves(lane, kv);
@@ -148,6 +148,6 @@ static void give_back(struct lane *lane, struct seq_kv *kv)
 
 void seq_release(struct engine *eng, struct seq *s)
 {
-    give_back(&eng->target, &s->kv);
-    give_back(&eng->draft, &s->draft_kv);
+    seq_give_back(&eng->target, &s->kv);
+    seq_give_back(&eng->draft, &s->draft_kv);
 }

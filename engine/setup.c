@@ -59,12 +59,12 @@ static struct plan_limits plan_limits(const struct engine_options *o, int32_t n_
     };
 }
 
-/* Bytes of a block and of what does not grow with blocks, both models together. */
+/* Bytes of a block and of what does not grow with blocks, both models together. Hidden states are the target's. */
 static void kv_costs(const struct engine *eng, struct kv_config kv, size_t *block, size_t *fixed)
 {
     const struct lane *lane[] = {&eng->target, &eng->draft};
     *block = *fixed = 0;
-    for (int i = 0; i < 2 && lane[i]->model; i++) {
+    for (int i = 0; i < 2 && lane[i]->model; i++, kv.hidden_plane = 0) {
         kv.n_block = 1;
         size_t one = lane[i]->ops->kv_bytes(lane[i]->model, &kv);
         kv.n_block = 2;
@@ -122,7 +122,8 @@ static int equip_lane(struct engine *eng, struct lane *lane, const struct model_
                                   .n_layer = d->n_layer,
                                   .n_embd = d->n_embd,
                                   .n_block = kv->n_block,
-                                  .block_len = BLOCK_LEN};
+                                  .block_len = BLOCK_LEN,
+                                  .hidden_plane = kv->hidden_plane};
     lane->move = mem_alloc(sizeof *lane->move * (size_t)limits->n_kvop);
     lane->result.f = mem_alloc(sizeof *lane->result.f * (size_t)limits->n_out_f);
     lane->result.i = mem_alloc(sizeof *lane->result.i * (size_t)limits->n_out_i);
@@ -151,18 +152,21 @@ static int load_lanes(struct engine *eng, struct err *e)
     if (!rc && o->draft_path)
         rc = load_model(eng, draft, &eng->draft_model, e);
     int kv_type = dtype_by_name(o->kv_type);
-    struct kv_config kv = {.block_len = BLOCK_LEN, .k_type = kv_type, .v_type = kv_type};
+    struct kv_config kv = {
+        .block_len = BLOCK_LEN, .k_type = kv_type, .v_type = kv_type, .hidden_plane = !o->no_contrastive};
     if (!rc)
         rc = size_pool(eng, &kv, &ctx, e);
     if (!rc)
         rc = equip_lane(eng, lane, &eng->model.desc, &kv, &bo.limits, e);
+    kv.hidden_plane = 0;
     if (!rc && draft->model)
         rc = equip_lane(eng, draft, &eng->draft_model.desc, &kv, &bo.limits, e);
     eng->limits = (struct request_limits){.n_ctx = ctx,
                                           .block_len = BLOCK_LEN,
                                           .n_block = kv.n_block,
                                           .max_seqs = o->max_seqs,
-                                          .has_draft = draft->model != NULL};
+                                          .has_draft = draft->model != NULL,
+                                          .has_contrast = !o->no_contrastive};
     return rc;
 }
 

@@ -1,6 +1,7 @@
 /* A step: take what came in, pick, plan, run, settle, tell. */
 #include <stdio.h>
 
+#include "gang.h"
 #include "lane.h"
 #include "log.h"
 #include "strategy/strategy.h"
@@ -81,6 +82,22 @@ static void settle(struct engine *eng)
     }
 }
 
+/* What gangs make of the step, or still have to say. */
+static bool gather(struct engine *eng)
+{
+    bool any = false;
+    for (struct request *r = eng->requests, *next; r; r = next) {
+        next = r->next; /* read now: the request may be handed back */
+        for (int32_t i = 0, n = r->n_gang; i < n; i++) {
+            enum gang_news news = r->gang[i]->gather(eng, r->gang[i]);
+            any |= news != GANG_IDLE;
+            if (news == GANG_GONE)
+                break;
+        }
+    }
+    return any;
+}
+
 static void wake_sinks(struct engine *eng)
 {
     for (int32_t i = 0; i < eng->n_woken; i++)
@@ -110,15 +127,15 @@ static bool compute(struct engine *eng, struct err *e)
     lane_plan_moves(lane);
     plan_sequences(eng);
     bool busy = lane->plan.n.n_row > 0;
-    if (!busy && lane->plan.n.n_kvop == 0)
-        return false;
-    if (lane_run(lane, e))
-        return false;
-    eng->metrics.now.n_steps++;
-    hist_add(&eng->metrics.now.step_rows, lane->plan.n.n_row);
-    eng->now_ns = clock_ns();
-    settle(eng);
-    return busy;
+    if (busy || lane->plan.n.n_kvop > 0) {
+        if (lane_run(lane, e))
+            return false;
+        eng->metrics.now.n_steps++;
+        hist_add(&eng->metrics.now.step_rows, lane->plan.n.n_row);
+        eng->now_ns = clock_ns();
+        settle(eng);
+    }
+    return gather(eng) || busy;
 }
 
 bool engine_step(struct engine *eng)

@@ -124,7 +124,7 @@ static int open_span(struct lane *lane, struct seq *s, int32_t n_chain, int law)
 /* The draft model's own order of tokens matters even where the target only takes the first. */
 static int plan_draft_law(struct seq *s, struct step_plan *p)
 {
-    int law = seq_plan_law(s, p);
+    int law = seq_plan_law(s, p, 0);
     if (law >= 0 && p->law[law].temperature == 0)
         p->law[law].temperature = 1;
     return law;

@@ -1,9 +1,12 @@
 #include "decoding.h"
 
+#include "ways.h"
+
 #include <string.h>
 
 static const char *const strategy_name[] = {
-    [DECODE_AUTO] = "auto", [DECODE_OFF] = "off", [DECODE_SPECULATIVE] = "speculative"};
+    [DECODE_AUTO] = "auto", [DECODE_OFF] = "off", [DECODE_SPECULATIVE] = "speculative", [DECODE_CAUTIOUS] = "cautious",
+    [DECODE_CONTRASTIVE] = "contrastive", [DECODE_BEAM] = "beam"};
 static const char *const source_name[] = {
     [DRAFT_SOURCE_AUTO] = "auto", [DRAFT_SOURCE_COPY] = "copy", [DRAFT_SOURCE_MODEL] = "model"};
 static const char *const verify_name[] = {"auto", "nss", "naive", "rrs", "kseq", "greedy", "block", "traversal"};
@@ -23,8 +26,7 @@ static void list_names(char *out, size_t size, const char *const *name, int32_t 
     }
 }
 
-/* The number of `word` among the names; -1 and an error that lists them. */
-static int32_t find_name(const char *field, const char *word, const char *const *name, int32_t n, struct api_error *e)
+int32_t find_name(const char *field, const char *word, const char *const *name, int32_t n, struct api_error *e)
 {
     char names[256];
     for (int32_t i = 0; i < n; i++)
@@ -35,7 +37,7 @@ static int32_t find_name(const char *field, const char *word, const char *const 
     return -1;
 }
 
-static bool only_keys(const json_t *o, const char *field, const char *const *key, int32_t n, struct api_error *e)
+bool only_keys(const json_t *o, const char *field, const char *const *key, int32_t n, struct api_error *e)
 {
     const char *given;
     json_t *value;
@@ -54,15 +56,27 @@ static bool only_keys(const json_t *o, const char *field, const char *const *key
     return true;
 }
 
-/* A strategy's name, or a draft source's, which means speculation from it. */
+/* A strategy's name, or a draft source's, which means speculation from it; diverse_beam is beam in groups. */
 static bool read_strategy(const char *word, struct decoding_params *d, struct api_error *e)
 {
-    static const char *const both[] = {"auto", "off", "speculative", "copy", "model"};
-    int32_t i = find_name("decoding.strategy", word, both, 5, e), n_strategy = DECODE_SPECULATIVE + 1;
+    static const struct {
+        enum decode_strategy strategy;
+        enum draft_source source;
+        int32_t width, n_group;
+    } meaning[] = {{DECODE_AUTO, DRAFT_SOURCE_AUTO, 0, 0},        {DECODE_OFF, DRAFT_SOURCE_AUTO, 0, 0},
+                   {DECODE_SPECULATIVE, DRAFT_SOURCE_AUTO, 0, 0}, {DECODE_SPECULATIVE, DRAFT_SOURCE_COPY, 0, 0},
+                   {DECODE_SPECULATIVE, DRAFT_SOURCE_MODEL, 0, 0}, {DECODE_CAUTIOUS, DRAFT_SOURCE_AUTO, 0, 0},
+                   {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0}, {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},
+                   {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4}};
+    static const char *const word_of[] = {"auto",     "off",         "speculative", "copy",        "model",
+                                          "cautious", "contrastive", "beam",        "diverse_beam"};
+    int32_t i = find_name("decoding.strategy", word, word_of, sizeof word_of / sizeof *word_of, e);
     if (i < 0)
         return false;
-    d->strategy = i < n_strategy ? (enum decode_strategy)i : DECODE_SPECULATIVE;
-    d->source = i < n_strategy ? DRAFT_SOURCE_AUTO : (enum draft_source)(i - n_strategy + DRAFT_SOURCE_COPY);
+    d->strategy = meaning[i].strategy;
+    d->source = meaning[i].source;
+    d->beam.width = meaning[i].width;
+    d->beam.n_group = meaning[i].n_group;
     return true;
 }
 
@@ -151,11 +165,14 @@ static bool read_decoding(const json_t *v, const char *by_default, struct decodi
         return false;
     }
     const char *strategy = by_default, *verify = "auto";
-    bool lossless = true; /* everything there is keeps at least the law; asking for less changes nothing */
-    return only_keys(v, "decoding", key, 4, e) && field_string_as(v, "strategy", "decoding.strategy", &strategy, e) &&
-           field_string_as(v, "verify", "decoding.verify", &verify, e) &&
-           field_bool_as(v, "lossless", "decoding.lossless", &lossless, e) && read_strategy(strategy, d, e) &&
-           read_verify(verify, d, e) && read_draft(field_get(v, "draft"), d, e);
+    bool lossless = true; /* what is drafted keeps at least the law; asking for less changes nothing */
+    if (!field_string_as(v, "strategy", "decoding.strategy", &strategy, e) || !read_strategy(strategy, d, e))
+        return false;
+    if (!decodes_exactly(d->strategy))
+        return way_read(v, d, e);
+    return only_keys(v, "decoding", key, 4, e) && field_string_as(v, "verify", "decoding.verify", &verify, e) &&
+           field_bool_as(v, "lossless", "decoding.lossless", &lossless, e) && read_verify(verify, d, e) &&
+           read_draft(field_get(v, "draft"), d, e);
 }
 
 static bool bad_prediction(struct api_error *e)
@@ -194,10 +211,11 @@ bool decoding_read(struct job *j, struct api_error *e)
     const char *by_default = j->loop->srv->opt->decoding;
     if (!(decoding ? read_decoding(decoding, by_default, d, e) : read_strategy(by_default, d, e)))
         return false;
-    bool copies = d->strategy != DECODE_OFF && d->source != DRAFT_SOURCE_MODEL;
+    bool copies = d->strategy != DECODE_OFF && decodes_exactly(d->strategy) && d->source != DRAFT_SOURCE_MODEL;
     if (prediction && decoding && !copies) {
         api_fail(e, 400, "prediction",
-                 "prediction: nothing is copied when decoding is \"off\" or drafts are the model's");
+                 "prediction: nothing is copied when decoding is \"%s\"%s", strategy_name[d->strategy],
+                 d->source == DRAFT_SOURCE_MODEL ? " from the draft model" : "");
         return false;
     }
     return !prediction || read_prediction(j, prediction, e);
@@ -210,7 +228,7 @@ void decoding_write(const struct job *j, struct text_buf *b)
     const struct decoding_params *d = &j->par.p.decoding;
     struct request_decoding sum = {0};
     int32_t n_position = 0;
-    bool is_exact = d->verify <= DECODE_VERIFY_NSS || j->par.p.temperature == 0;
+    bool is_exact = d->verify <= DECODE_VERIFY_NSS || j->par.p.temperature == 0, is_drafted = decodes_exactly(d->strategy);
     if (!j->tells_decoding)
         return;
     for (int32_t i = 0; i < j->n_prompt; i++) {
@@ -224,12 +242,15 @@ void decoding_write(const struct job *j, struct text_buf *b)
             n_position = sum.drafted_at[k] ? k + 1 : n_position;
         }
     }
-    tb_printf(b, ",\"decoding\":{\"strategy\":\"%s\"", strategy_name[d->strategy]);
-    if (d->strategy != DECODE_OFF)
+    tb_printf(b, ",\"decoding\":{\"strategy\":\"%s\"",
+              d->strategy == DECODE_BEAM && d->beam.n_group > 1 ? "diverse_beam" : strategy_name[d->strategy]);
+    if (!is_drafted)
+        way_write(j, b);
+    else if (d->strategy != DECODE_OFF)
         tb_printf(b, ",\"draft\":{\"source\":\"%s\"},\"verify\":\"%s\"", source_name[d->source],
                   verify_name[is_exact ? DECODE_VERIFY_NSS : d->verify]);
     tb_printf(b, ",\"guarantee\":\"%s\",\"steps\":%lld,\"drafted\":%lld,\"accepted\":%lld,\"acceptance\":[",
-              is_exact ? "exact" : "lossless", (long long)sum.n_step, (long long)sum.n_drafted,
+              !is_drafted ? "approximate" : is_exact ? "exact" : "lossless", (long long)sum.n_step, (long long)sum.n_drafted,
               (long long)sum.n_accepted);
     for (int32_t k = 0; k < n_position; k++)
         tb_printf(b, "%s%.4g", k ? "," : "", (double)sum.accepted_at[k] / (double)sum.drafted_at[k]);

@@ -30,6 +30,8 @@ const struct option option_table[] = {
      "element type of the KV cache"},
     {"no-prefix-cache", OPT_BOOL, AT(no_prefix_cache), 0, 0, NULL, NULL, "false", "Memory",
      "do not reuse the KV blocks of equal prompts"},
+    {"no-contrastive", OPT_BOOL, AT(no_contrastive), 0, 0, NULL, NULL, "false", "Memory",
+     "keep no hidden states in the KV cache: it is smaller, and contrastive search is refused"},
     {"max-batch-tokens", OPT_INT, AT(max_batch_tokens), 1, 32767, NULL, "N", "512", "Scheduling",
      "tokens computed in one step"},
     {"max-seqs", OPT_INT, AT(max_seqs), 1, 4096, NULL, "N", "64", "Scheduling", "sequences that run at once"},

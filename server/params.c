@@ -61,9 +61,23 @@ static bool field_int32(const json_t *o, const char *name, int32_t lo, int32_t h
     return true;
 }
 
+bool field_int32_as(const json_t *o, const char *key, const char *name, int32_t *out, struct api_error *e)
+{
+    int64_t v = *out;
+    if (!field_int_as(o, key, name, INT32_MIN, INT32_MAX, &v, e))
+        return false;
+    *out = (int32_t)v;
+    return true;
+}
+
 bool field_float(const json_t *o, const char *name, float *out, struct api_error *e)
 {
-    const json_t *v = field_get(o, name);
+    return field_float_as(o, name, name, out, e);
+}
+
+bool field_float_as(const json_t *o, const char *key, const char *name, float *out, struct api_error *e)
+{
+    const json_t *v = field_get(o, key);
     if (!v)
         return true;
     if (!json_is_number(v))

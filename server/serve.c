@@ -166,7 +166,8 @@ static int open_engine(struct server *srv, const struct backend_ops *ops, struct
                                 .max_queue = (int32_t)o->max_queue,
                                 .no_drafts = o->max_draft == 0,
                                 .max_draft = (int32_t)o->max_draft,
-                                .no_prefix_cache = o->no_prefix_cache};
+                                .no_prefix_cache = o->no_prefix_cache,
+                                .no_contrastive = o->no_contrastive};
     if (isatty(STDERR_FILENO)) {
         eo.progress = show_progress;
         eo.progress_arg = &progress;

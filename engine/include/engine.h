@@ -45,6 +45,7 @@ struct engine_options {
     int32_t max_queue;        /* requests that may wait; 0: 1024 */
     int32_t max_draft;        /* drafted tokens of a sequence in a step, whatever a request asks; 0: 64 */
     bool no_drafts;           /* never draft */
+    bool no_contrastive;      /* keep no hidden states: contrastive search is refused, and the KV cache is smaller */
     bool no_prefix_cache;
     int (*progress)(void *arg, size_t done, size_t total); /* while loading; nonzero stops it */
     void *progress_arg;
@@ -92,8 +93,18 @@ struct logit_bias {
 enum decode_strategy {                    /* how a request is decoded */
                        DECODE_AUTO,       /* whatever draft pays, none included */
                        DECODE_OFF,        /* token by token */
-                       DECODE_SPECULATIVE /* drafts of the named source whenever it has any */
+                       DECODE_SPECULATIVE, /* drafts of the named source whenever it has any */
+                       /* what follows changes the text, and is done only when asked for */
+                       DECODE_CAUTIOUS,    /* several trials of a segment where the model is unsure (CNTP) */
+                       DECODE_CONTRASTIVE, /* what is likely and unlike what was said (SimCTG) */
+                       DECODE_BEAM         /* the likeliest texts, in groups that differ (Diverse Beam Search) */
 };
+
+/* Drafts are made and verified: what comes out is plain decoding's. */
+static inline bool decodes_exactly(enum decode_strategy s)
+{
+    return s <= DECODE_SPECULATIVE;
+}
 
 enum draft_source { DRAFT_SOURCE_AUTO, DRAFT_SOURCE_COPY, DRAFT_SOURCE_MODEL };
 
@@ -117,8 +128,39 @@ enum decode_sampling {                       /* how the children of a tree's nod
                        DECODE_SAMPLING_GREEDY
 };
 
-/* What is drafted is verified: none of it changes the law of the text, and only a verifier asked for by name the text
- * of a seed. */
+enum {
+    CAUTIOUS_MAX_TRIALS = 32,
+    CAUTIOUS_MAX_SEGMENT = 256,
+    CAUTIOUS_MAX_ENDS = 32,
+    CONTRASTIVE_MAX_K = 16,
+    BEAM_MAX = 32
+};
+
+/* autoregressive.md, section 3 */
+struct cautious_params {
+    float h_min, h_max;              /* [0.01], [1.5] nats: below, one trial; above, all of them */
+    int32_t max_trials, max_segment; /* [10] 1..32; [64] 1..256 tokens */
+    bool by_paper;                   /* the paper's formula for the number of trials, not its code's */
+    const char *end[CAUTIOUS_MAX_ENDS]; /* what ends a segment; none: . , newline ? ! : ; ) ] } */
+    int32_t n_end;
+};
+
+/* autoregressive.md, section 10. Temperature 0 counts as 1: a one-hot law leaves nothing to weigh. */
+struct contrastive_params {
+    float alpha; /* [0.6] 0..1: weight of unlikeness */
+    int32_t k;   /* [4] 1..16 candidates */
+};
+
+/* autoregressive.md, section 11. Temperature 0 counts as 1. */
+struct beam_params {
+    int32_t width, n_group; /* [4] 2..32 beams, [1] in as many groups, which divide them */
+    float diversity;        /* [0.5] what a token costs for each beam of an earlier group that chose it */
+    float length_penalty;   /* [1] a text's score is divided by its tokens to this power */
+    bool early_stopping;    /* [false] end with the first `width` texts that ended */
+};
+
+/* What is drafted is verified: up to DECODE_SPECULATIVE nothing changes the law of the text, and only a verifier asked
+ * for by name the text of a seed. */
 struct decoding_params {
     enum decode_strategy strategy;
     enum draft_source source;
@@ -132,6 +174,9 @@ struct decoding_params {
     } tree;
     enum decode_verify verify;
     int32_t min_match; /* [0] 3; 1..16 tokens that must agree before copying starts */
+    struct cautious_params cautious;
+    struct contrastive_params contrastive;
+    struct beam_params beam;
 };
 
 /* Neutral values in brackets. Everything pointed to is copied by request_create, which checks every range and names the
@@ -241,9 +286,15 @@ struct request_decoding { /* what decoding did, over all choices */
     int64_t n_step;       /* steps that yielded tokens */
     int64_t n_drafted, n_accepted;
     int64_t drafted_at[DECODING_POSITIONS], accepted_at[DECODING_POSITIONS]; /* by depth in the draft */
+    int32_t width;    /* trials or beams it had at most: fewer than asked for where the server runs fewer at once */
+    int64_t n_segment; /* cautious: segments tried more than once; their tokens count as drafted, the best one's as
+                          accepted */
 };
 /* Once done. */
 const struct request_decoding *request_decoding(const struct request *r);
+
+/* Beam search: a choice's score as it was ranked by, and its summed log-probability. False: another strategy. */
+bool request_score(const struct request *r, int32_t choice, double *score, double *logprob);
 
 const char *request_error(const struct request *r); /* once done with FINISH_ERROR */
 

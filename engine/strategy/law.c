@@ -1,10 +1,11 @@
 /* From a request's sampling parameters to the plan's law. */
 #include "strategy.h"
 
-int seq_plan_law(struct seq *s, struct step_plan *p)
+int seq_plan_law(struct seq *s, struct step_plan *p, int32_t n_out_after)
 {
     const struct gen_params *q = &s->req->p;
-    struct law l = {.temperature = q->temperature,
+    bool weighs = q->decoding.strategy == DECODE_CONTRASTIVE || q->decoding.strategy == DECODE_BEAM;
+    struct law l = {.temperature = weighs && q->temperature == 0 ? 1 : q->temperature,
                     .top_p = q->top_p,
                     .min_p = q->min_p,
                     .typical_p = q->typical_p,
@@ -17,7 +18,7 @@ int seq_plan_law(struct seq *s, struct step_plan *p)
                     .presence = q->presence_penalty,
                     .noise_key = s->noise_key};
     int at = plan_law(p, &l, s->law_tok, s->n_law_tok, s->req->user_ban, s->req->n_user_ban);
-    if (at < 0 || s->n_out >= q->min_tokens)
+    if (at < 0 || s->n_out + n_out_after >= q->min_tokens)
         return at;
     /* Too early to end: the end tokens join the bans, which stand last in the plan's list. */
     if (s->req->n_ban > p->cap.n_ban - p->n.n_ban)
@@ -26,13 +27,4 @@ int seq_plan_law(struct seq *s, struct step_plan *p)
         p->ban[p->n.n_ban++] = s->req->ban[i];
     p->law[at].n_ban += s->req->n_ban;
     return at;
-}
-
-void read_top(const struct step_plan *p, const struct step_result *r, int32_t readout, struct top_logprob *top,
-              int32_t *n_top)
-{
-    const struct readout *k = &p->readout[readout];
-    *n_top = 0;
-    for (int32_t j = 0; j < k->n && r->i[k->i0 + j] >= 0; j++)
-        top[(*n_top)++] = (struct top_logprob){.tok = r->i[k->i0 + j], .logprob = r->f[k->f0 + j]};
 }

@@ -22,7 +22,7 @@ def sample_text():
     """Documents of every kind, without the special tokens."""
     for index in range(SAMPLE_DOCUMENTS):
         document = corpus.document(corpus.generator("bpe", index), progress=1.0)
-        text = "".join(piece for piece, _ in document)
+        text = "".join(piece.text for piece in document)
         for token in SPECIAL:
             text = text.replace(token, "\n")
         yield text

@@ -6,6 +6,7 @@ import words
 from editing import mend, passage, rename_said, repeat
 from stories import draw_cast, make_story
 from sums import sum_exchange
+from turns import FREE, Exchange
 
 TELL_OPENINGS = ("Tell me a story about {x}.", "Tell a story about {x}.",
                  "Write a story about {x}.", "Write a short story about {x}.",
@@ -67,19 +68,19 @@ def continue_story(rng, held=False):
              and story.text[at - 1] in ".!?\""]
     cut = rng.choice(stops[1:])
     begun, rest = story.text[:cut].rstrip(), story.text[cut:].lstrip()
-    return f"{rng.choice(CONTINUE)}\n\n{begun}", rest
+    return Exchange(f"{rng.choice(CONTINUE)}\n\n{begun}", rest, weight=FREE)
 
 
 def list_question(rng, story):
-    """Ask for one kind of thing; "List ..." is answered with dashes."""
+    """Ask for one kind of thing; "List ..." is answered with dashes. The answer names the kind, then its members."""
     kind = rng.choice(KINDS)
     found = story.mentions()[kind]
     question = rng.choice(ASK_LIST[kind])
     if not found:
         return question, f"There are no {kind} in this story."
     if question.startswith("List"):
-        return question, "\n".join(f"- {word}" for word in found)
-    return question, words.join(found) + "."
+        return question, "\n".join([f"{kind.capitalize()}:", *(f"- {word}" for word in found)])
+    return question, f"{kind.capitalize()}: {words.join(found)}."
 
 
 def count_question(rng, story):
@@ -115,12 +116,12 @@ def extract(rng, held=False):
 def dialogue(rng, held=False, turns=3):
     """Several exchanges about one story that is told first, and then edited."""
     question, answer, story = tell(rng, held)
-    exchanges = [(question, answer)]
+    exchanges = [Exchange(question, answer, story.cast.hero, FREE)]
     for _ in range(turns - 1):
         kind = rng.random()
         if kind < 0.45:
-            question, story = rename_said(rng, held, story)
-            exchanges.append((question, story.text))
+            question, story, new = rename_said(rng, held, story)
+            exchanges.append((question, story.text, new))
         elif kind < 0.9:
             exchanges.append(about_story(rng, story))
         else:

@@ -4,11 +4,13 @@ Each function returns a (question, answer) pair, and some take the passage
 from elsewhere so that a conversation can edit what was said before.
 """
 
+import json
 import re
 import string
 
 import words
 from stories import excerpt, make_story
+from turns import Exchange
 
 RENAME = (
     "Change the name {old} to {new} in this story:", "Rename {old} to {new}:",
@@ -23,6 +25,8 @@ RENAME_SAID = (
 MEND = ("Fix the typos in this text:", "Fix the typos:", "Correct the spelling mistakes:",
         "Please fix the typos in this story:", "Correct the typos in the following text.",
         "Fix the spelling in this story:")
+AS_JSON = ("Write these words as a JSON list:", "Turn these words into JSON:", "Make a JSON array of these words:")
+AS_LINES = ("Write these words as a list:", "Put each of these words on a line of its own:")
 REPEAT = ("Repeat this text:", "Copy this text exactly:", "Repeat after me:",
           "Write this text again without any changes:", "Repeat the following words:")
 
@@ -50,13 +54,13 @@ def rename(rng, held=False):
     story = passage(rng, held)
     old, new = draw_swap(rng, held, story)
     ask = rng.choice(RENAME).format(old=old, new=new)
-    return f"{ask}\n\n{story.text}", story.swapped(old, new).text
+    return Exchange(f"{ask}\n\n{story.text}", story.swapped(old, new).text, new)
 
 
 def rename_said(rng, held, story):
-    """The question for a story told earlier, and the changed story."""
+    """The question for a story told earlier, the changed story, and the new word."""
     old, new = draw_swap(rng, held, story)
-    return rng.choice(RENAME_SAID).format(old=old, new=new), story.swapped(old, new)
+    return rng.choice(RENAME_SAID).format(old=old, new=new), story.swapped(old, new), new
 
 
 def misspell(rng, word):
@@ -114,4 +118,13 @@ def swap_drill(rng):
         listed.insert(rng.randrange(len(listed)), old)
     ask = rng.choice(RENAME).format(old=old, new=new)
     answer = " ".join(new if word == old else word for word in listed)
-    return f"{ask}\n\n{' '.join(listed)}", answer
+    return Exchange(f"{ask}\n\n{' '.join(listed)}", answer, new)
+
+
+def relist(rng, held=False):
+    """The same words as JSON or as lines: what extracting ends with, and many words that lose the space before them."""
+    listed = random_words(rng, held).split()[:rng.randint(2, 12)]
+    shown = words.join(listed) if rng.random() < 0.3 else " ".join(listed)
+    if rng.random() < 0.8:
+        return f"{rng.choice(AS_JSON)}\n\n{shown}", json.dumps(listed)
+    return f"{rng.choice(AS_LINES)}\n\n{shown}", "\n".join(f"- {word}" for word in listed)

@@ -77,7 +77,7 @@ def rename_case(rng, short):
 
 def pair_case(make, check=exactly):
     def case(rng):
-        question, right = make(rng, held=True)
+        question, right, *_ = make(rng, held=True)
         return ask(question), check(right)
     return case
 
@@ -93,7 +93,7 @@ def extract_case(asker, check=exactly):
 def dialogue_case(rng):
     """Tell, then rename: the answer to the second question counts."""
     question, told, story = chat.tell(rng, held=True)
-    second, renamed = editing.rename_said(rng, True, story)
+    second, renamed, _ = editing.rename_said(rng, True, story)
     messages = [("user", question), ("assistant", told), ("user", second)]
     return turns.prompt(messages), exactly(renamed.text)
 
@@ -107,8 +107,8 @@ def tell_case(rng):
 
 
 def hole_case(rng):
-    (shown, _), (middle, _) = snippets.code_with_hole(rng)
-    return shown, exactly(middle.removesuffix(turns.END_OF_TEXT))
+    shown, middle = snippets.code_with_hole(rng)
+    return shown.text, exactly(middle.text.removesuffix(turns.END_OF_TEXT))
 
 
 TASKS = {
@@ -156,8 +156,8 @@ def loss(model, tokenizer):
     """Mean loss over fresh documents, at the last layer and at the exit."""
     totals = torch.zeros(3)
     for index in range(LOSS_BATCHES):
-        ids, targets = corpus.batch(tokenizer, index, 1.0, LOSS_ROWS, LOSS_LENGTH,
-                                    part="test")
+        ids, targets, _ = corpus.batch(tokenizer, index, 1.0, LOSS_ROWS, LOSS_LENGTH,
+                                       part="test")
         learnt = targets >= 0
         hidden, early = model(ids)
         wanted = targets[learnt]

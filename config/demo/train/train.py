@@ -24,7 +24,7 @@ from muon import optimizers
 
 WARM_UP = 40
 DECAY_FROM = 0.6
-POLISH_RATE, POLISH_PACKING = 0.5, (5, 768)
+POLISH_RATE, POLISH_PACKING = 0.5, (4, 1024)
 EXIT_WEIGHT = 0.3
 FIRST_TOKENS, FIRST_WEIGHT = 6, 4.0
 SAVE_EVERY = 25
@@ -67,23 +67,23 @@ def emphasis(learnt):
     return torch.where(settled > 0, 1.0, FIRST_WEIGHT)
 
 
-def cross_entropy(model, hidden, targets):
+def cross_entropy(model, hidden, targets, weights):
     """The loss at the learnt positions; the head is not run anywhere else."""
     learnt = targets >= 0
-    weight = emphasis(learnt)[learnt]
+    weight = (weights * emphasis(learnt))[learnt]
     loss = F.cross_entropy(model.logits(hidden[learnt]), targets[learnt],
                            reduction="none")
     return (loss * weight).sum() / weight.sum()
 
 
-def losses(model, ids, targets, step):
+def losses(model, ids, targets, weights, step):
     """Loss at the last layer, and at the early exit for one of the rows."""
     hidden, early = model(ids)
-    last = cross_entropy(model, hidden, targets)
+    last = cross_entropy(model, hidden, targets, weights)
     if early is None:
         return last, None
     row = step % len(ids)
-    return last, cross_entropy(model, early[row], targets[row])
+    return last, cross_entropy(model, early[row], targets[row], weights[row])
 
 
 def save(path, model, opts, step, tokens, seconds):
@@ -124,8 +124,8 @@ def train_step(model, opts, tokenizer, step, args):
     """One batch, one update; returns both losses and the batch's tokens."""
     last, progress = step >= args.steps, min(1.0, step / max(args.steps, 1))
     rows, length = POLISH_PACKING if last else packing(progress)
-    ids, targets = corpus.batch(tokenizer, step, progress, rows, length, last=last)
-    loss, early = losses(model, ids, targets, step)
+    ids, targets, weights = corpus.batch(tokenizer, step, progress, rows, length, last=last)
+    loss, early = losses(model, ids, targets, weights, step)
     (loss if early is None else loss + EXIT_WEIGHT * early).backward()
     for optimizer in opts:
         for group in optimizer.param_groups:

@@ -1,8 +1,10 @@
 """Documents as the model sees them: pieces of text, some learnt, some only read.
 
-A document is a list of (text, learnt). The loss counts learnt pieces alone:
-what a user says is context, not something to imitate.
+A document is a list of pieces. The loss counts those with a weight: what a user
+says is context, not something to imitate.
 """
+
+from typing import NamedTuple
 
 END_OF_TEXT = "<|endoftext|>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
@@ -16,16 +18,41 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 
+# How much a token counts: one that the question decides, one of free text, of which no model can guess every word, and
+# the factor for a word on which an answer turns, such as the new name in a story that is otherwise copied.
+DECIDED, FREE, STRESS = 1.0, 0.3, 3.0
+
 SYSTEM_PROMPTS = (
     "You are a helpful assistant.", "You are Galley's demo model.",
     "You tell stories.", "Answer briefly.", "You are a helpful assistant. Be kind.",
     "Do what the user asks.", "You are a careful editor.", "Be concise.")
 
 
-def raw(rng, text):
+class Piece(NamedTuple):
+    """Text, the weight of its tokens (0: only read), and the word that counts STRESS times as much."""
+
+    text: str
+    weight: float
+    stressed: str = ""
+
+
+class Exchange(NamedTuple):
+    """A question and its answer, in which one word may be stressed."""
+
+    question: str
+    answer: str
+    stressed: str = ""
+    weight: float = DECIDED
+
+
+def read(text):
+    return Piece(text, 0.0)
+
+
+def raw(rng, text, weight=FREE):
     """Plain text; half of it has no opening mark, as a server may add none."""
     start = END_OF_TEXT if rng.random() < 0.5 else ""
-    return [(start, False), (text + END_OF_TEXT, True)]
+    return [read(start), Piece(text + END_OF_TEXT, weight)]
 
 
 def prompt(messages):
@@ -36,19 +63,20 @@ def prompt(messages):
 
 
 def conversation(rng, exchanges):
-    """A document of (question, answer) pairs, at times with a system prompt."""
+    """A document of exchanges, or plain (question, answer) pairs, at times with a system prompt."""
     pieces = []
     if rng.random() < 0.3:
         system = rng.choice(SYSTEM_PROMPTS)
-        pieces.append((f"{TURN_START}system\n{system}{TURN_END}\n", False))
-    for question, answer in exchanges:
-        pieces.append((prompt([("user", question)]), False))
-        pieces.append((answer + TURN_END, True))
-        pieces.append(("\n", False))
+        pieces.append(read(f"{TURN_START}system\n{system}{TURN_END}\n"))
+    for exchange in exchanges:
+        question, answer, stressed, weight = Exchange(*exchange)
+        pieces.append(read(prompt([("user", question)])))
+        pieces.append(Piece(answer + TURN_END, weight, stressed))
+        pieces.append(read("\n"))
     return pieces
 
 
 def fill_in(prefix, middle, suffix):
     """Code with a hole: prefix, suffix, then the middle to be written."""
     shown = f"{FIM_PREFIX}{prefix}{FIM_SUFFIX}{suffix}{FIM_MIDDLE}"
-    return [(shown, False), (middle + END_OF_TEXT, True)]
+    return [read(shown), Piece(middle + END_OF_TEXT, DECIDED)]

@@ -62,6 +62,10 @@ HELD_OBJECTS = ["saddle", "anchor", "hourglass", "accordion", "thimble", "goblet
 HELD_PLACES = {"monastery": "at", "jungle": "in", "glacier": "on", "prairie": "on"}
 HELD_COUNTED = ["walnuts", "pebbles", "turnips", "badges"]
 
+LISTED = {word.lower() for listed in (
+    GIRLS, BOYS, ANIMALS, OBJECTS, PLACES, COUNTED, HELD_GIRLS, HELD_BOYS,
+    HELD_ANIMALS, HELD_OBJECTS, HELD_PLACES, HELD_COUNTED) for word in listed}
+
 ONSETS = """b br c ch d dr f fl g gr h j k kl l m n p pr qu r s sh st t th tr v
 w y z""".split()
 VOWELS = [*"aaeeiioouu", "ai", "ee", "ou"]
@@ -73,13 +77,24 @@ def held_out(word):
     return zlib.crc32(word.lower().encode()) % 8 == 0
 
 
+def syllabic(rng):
+    syllables = rng.choice((1, 2, 2, 3))
+    return "".join(rng.choice(ONSETS) + rng.choice(VOWELS)
+                   for _ in range(syllables)) + rng.choice(CODAS)
+
+
+def spliced(rng):
+    """The beginning of one listed word and the end of another: it starts like a word that is known, and goes on otherwise."""
+    listed = rng.choice((GIRLS, BOYS, ANIMALS, OBJECTS, COUNTED))
+    head, tail = rng.sample(listed, 2)
+    return (head[:rng.randint(2, len(head))] + tail[rng.randrange(len(tail) - 1):]).lower()
+
+
 def invented(rng, held=False):
-    """A pronounceable word that exists in no list."""
+    """A word that exists in no list."""
     while True:
-        syllables = rng.choice((1, 2, 2, 3))
-        word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS)
-                       for _ in range(syllables)) + rng.choice(CODAS)
-        if held_out(word) == held:
+        word = spliced(rng) if rng.random() < 0.5 else syllabic(rng)
+        if held_out(word) == held and word not in LISTED:
             return word
 
 

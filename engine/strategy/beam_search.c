@@ -324,7 +324,7 @@ static bool say_choice(struct engine *eng, struct beam_search *b, struct seq *s,
         int32_t at = b->said[b->n_said];
         const struct beam_node *node = &b->tree[at];
         struct sampled t = {.tok = node->tok,
-                            .logprob = node->logprob,
+                            .logprob = s->req->p.n_logprobs < 0 ? 0 : node->logprob,
                             .rank = node->rank,
                             .n_top = node->n_top,
                             .top = b->top + (size_t)at * (size_t)n_top};

@@ -29,6 +29,8 @@ void rig_teardown(void);
 void rig_add_draft(uint64_t seed, float flaw);
 
 void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs);
+/* A model file of the test's own. */
+void rig_open_model(const char *model, const char *kv_type, int32_t n_ctx, int32_t max_seqs);
 /* Every block must be back, and the pool consistent. */
 void close_engine(void);
 

@@ -14,6 +14,7 @@ static void help(FILE *out)
           "  galley serve [options]           serve a model over the OpenAI API (without --model: the bundled demo)\n"
           "  galley bench [options]           measure prefill and decode on this machine\n"
           "  galley quantize IN OUT TYPE      write a GGUF file in a smaller type\n"
+          "  galley ngram build ...           count a text's n-grams for the superposed way of decoding\n"
           "  galley COMMAND --help            what a command takes\n"
           "  galley --version\n"
           "\n"
@@ -72,6 +73,8 @@ int main(int argc, char **argv)
         return quantize(argc - 2, argv + 2);
     if (is(command, "bench", "bench"))
         return bench_main(argc - 2, argv + 2);
+    if (is(command, "ngram", "ngram"))
+        return ngram_main(argc - 2, argv + 2);
     fprintf(stderr, "galley: no command '%s'; galley --help lists them\n", command);
     return 2;
 }

@@ -1,12 +1,7 @@
 #include "gguf.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "mem.h"
 #include "text/utf8.h"
@@ -378,42 +373,18 @@ int gguf_open_mem(struct gguf **out, const void *data, size_t size_bytes, const 
     return 0;
 }
 
-static int map_file(const char *path, void **map, size_t *size_bytes, struct err *e)
-{
-    struct stat st;
-    int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return err_set(e, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "%s: %s", path, strerror(errno));
-    if (fstat(fd, &st)) {
-        rc = err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
-        goto out;
-    }
-    if (!S_ISREG(st.st_mode) || st.st_size < 4) {
-        rc = err_set(e, ERR_FORMAT, "%s: not a GGUF file", path);
-        goto out;
-    }
-    *size_bytes = (size_t)st.st_size;
-    *map = mmap(NULL, *size_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (*map == MAP_FAILED)
-        rc = err_set(e, ERR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
-out:
-    close(fd);
-    return rc;
-}
-
 int gguf_open(struct gguf **out, const char *path, struct err *e)
 {
-    void *map = NULL;
-    size_t size_bytes = 0;
+    struct file_map map;
     *out = NULL;
-    int rc = map_file(path, &map, &size_bytes, e);
+    int rc = map_open(&map, path, e);
     if (rc)
         return rc;
-    rc = gguf_open_mem(out, map, size_bytes, path, e);
+    rc = gguf_open_mem(out, map.p, map.size_bytes, path, e);
     if (rc)
-        munmap(map, size_bytes);
+        map_close(&map);
     else
-        (*out)->is_mapped = true;
+        (*out)->map = map;
     return rc;
 }
 
@@ -421,8 +392,7 @@ void gguf_close(struct gguf *g)
 {
     if (!g)
         return;
-    if (g->is_mapped)
-        munmap((void *)g->base, g->size_bytes);
+    map_close(&g->map);
     mem_free(g->kv);
     mem_free(g->tensor);
     mem_free(g->kv_by_key);

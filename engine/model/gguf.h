@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "model/map.h"
 #include "slice.h"
 
 enum gguf_type {
@@ -56,7 +57,7 @@ struct gguf_tensor {
 struct gguf {            /* owned by whoever opened it */
     const uint8_t *base; /* the file */
     size_t size_bytes;
-    bool is_mapped; /* base is ours to unmap */
+    struct file_map map; /* where base points, when it is ours to unmap */
     uint32_t version, alignment;
     int64_t n_kv, n_tensor;
     struct gguf_kv *kv;         /* in file order */

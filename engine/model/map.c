@@ -1,0 +1,42 @@
+#include "model/map.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int map_open(struct file_map *m, const char *path, struct err *e)
+{
+    struct stat st;
+    int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
+    *m = (struct file_map){0};
+    if (fd < 0)
+        return err_set(e, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "%s: %s", path, strerror(errno));
+    if (fstat(fd, &st)) {
+        rc = err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
+        goto out;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        rc = err_set(e, ERR_FORMAT, "%s: not a regular file", path);
+        goto out;
+    }
+    if (st.st_size == 0)
+        goto out;
+    void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (p == MAP_FAILED)
+        rc = err_set(e, ERR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
+    else
+        *m = (struct file_map){p, (size_t)st.st_size};
+out:
+    close(fd);
+    return rc;
+}
+
+void map_close(struct file_map *m)
+{
+    if (m->p)
+        munmap((void *)m->p, m->size_bytes);
+    *m = (struct file_map){0};
+}

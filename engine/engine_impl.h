@@ -11,6 +11,7 @@
 #include "kv.h"
 #include "metrics.h"
 #include "model/model.h"
+#include "ngram/ngram.h"
 #include "request.h"
 #include "wake.h"
 
@@ -39,6 +40,7 @@ enum { MAX_WOKEN = 16 };
 struct engine {
     struct engine_options opt;
     struct model model, draft_model;
+    struct ngram *ngram; /* NULL without a store */
     struct lane target, draft; /* draft.model is NULL when there is none */
     struct request_limits limits;
     char memory_plan[2048];

@@ -35,7 +35,8 @@ void gen_params_init(struct gen_params *p)
                              .n_prompt_logprobs = -1,
                              .decoding = {.cautious = {.h_min = 0.01F, .h_max = 1.5F, .max_trials = 10, .max_segment = 64},
                                           .contrastive = {.alpha = 0.6F, .k = 4},
-                                          .beam = {.width = 4, .n_group = 1, .diversity = 0.5F, .length_penalty = 1}}};
+                                          .beam = {.width = 4, .n_group = 1, .diversity = 0.5F, .length_penalty = 1},
+                                          .superposed = {.alpha = 0.54F, .tau = 0.06F, .rescore = true}}};
 }
 
 /* ---- Ranges ---- */

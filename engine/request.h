@@ -135,9 +135,10 @@ static inline bool seq_draws(const struct seq *s)
 
 /* What request_create must know of the engine. */
 struct request_limits {
-    int32_t n_ctx, block_len, n_block, max_seqs;
+    int32_t n_ctx, block_len, n_block, max_seqs, max_row; /* max_row: tokens of a step */
     bool has_draft;    /* there is a draft model */
     bool has_contrast; /* the back end keeps hidden states */
+    bool has_ngram;    /* there is an n-gram store */
 };
 
 /* request_create without the engine; *out is NULL on error. */

@@ -165,8 +165,10 @@ static int load_lanes(struct engine *eng, struct err *e)
                                           .block_len = BLOCK_LEN,
                                           .n_block = kv.n_block,
                                           .max_seqs = o->max_seqs,
+                                          .max_row = o->max_batch_tokens,
                                           .has_draft = draft->model != NULL,
-                                          .has_contrast = !o->no_contrastive};
+                                          .has_contrast = !o->no_contrastive,
+                                          .has_ngram = o->ngram_path != NULL};
     return rc;
 }
 
@@ -240,6 +242,8 @@ int engine_setup(struct engine *eng, struct err *e)
         rc = model_open(eng->opt.model_path, &eng->model, e);
     if (!rc)
         rc = open_draft(eng, e);
+    if (!rc && eng->opt.ngram_path)
+        rc = ngram_open(&eng->ngram, eng->opt.ngram_path, eng->model.tok, e);
     if (!rc)
         rc = load_lanes(eng, e);
     if (!rc)
@@ -280,6 +284,7 @@ void engine_teardown(struct engine *eng)
         eng->target.ops->close(eng->target.backend);
     mem_free(eng->wave);
     mem_free(eng->text);
+    ngram_close(eng->ngram);
     model_close(&eng->draft_model);
     model_close(&eng->model);
 }

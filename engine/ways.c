@@ -6,6 +6,7 @@
 #include "strategy/cautious.h"
 #include "strategy/contrastive.h"
 #include "strategy/strategy.h"
+#include "strategy/superposition.h"
 
 enum { MAX_TREE = 1 << 20 }; /* nodes of a beam search */
 
@@ -20,6 +21,8 @@ const struct strategy_ops *strategy_of(const struct request *r)
         return &strategy_contrastive;
     case DECODE_BEAM:
         return &strategy_search;
+    case DECODE_SUPERPOSED:
+        return &strategy_superposed;
     default:
         return &strategy_chain;
     }
@@ -34,9 +37,15 @@ static int32_t n_member(const struct gen_params *p)
                                                      : 0;
 }
 
+/* Beam and Superposed make all choices at once. */
+static bool is_joint(const struct gen_params *p)
+{
+    return p->max_tokens != 0 && (p->decoding.strategy == DECODE_BEAM || p->decoding.strategy == DECODE_SUPERPOSED);
+}
+
 static int32_t n_gang(const struct gen_params *p)
 {
-    return n_member(p) == 0 ? 0 : p->decoding.strategy == DECODE_BEAM ? 1 : p->n;
+    return is_joint(p) ? 1 : n_member(p) > 0 ? p->n : 0;
 }
 
 int32_t way_n_seq(const struct gen_params *p)
@@ -67,6 +76,9 @@ static int check_contrastive(const struct contrastive_params *c, const struct re
         {"decoding.penalty_alpha", c->alpha, 0, 1, false},
         {"decoding.top_k", c->k, 1, CONTRASTIVE_MAX_K, false},
     };
+    if (c->k > lim->max_row)
+        return err_set_field(e, ERR_INVALID, "decoding.top_k",
+                             "decoding.top_k: the server computes %d tokens a step (--max-batch-tokens)", lim->max_row);
     if (!lim->has_contrast)
         return err_set_field(e, ERR_INVALID, "decoding.strategy",
                              "decoding.strategy: the server was started with --no-contrastive");
@@ -103,6 +115,41 @@ int way_check_length(const struct gen_params *p, struct err *e)
     return 0;
 }
 
+static int check_superposed(struct gen_params *p, struct superposition_params *u, const struct request_limits *lim,
+                            struct err *e)
+{
+    if (u->n_draft == 0)
+        u->n_draft = p->n > 3 ? p->n : 3;
+    const struct param_range range[] = {
+        {"decoding.num_drafts", u->n_draft, 1, SUPERPOSED_MAX_DRAFT, false},
+        {"decoding.top", u->n_top, 0, SUPERPOSED_MAX_TOP, false},
+        {"decoding.alpha", u->alpha, 0, 1, false},
+        {"decoding.tau", u->tau, 0.01, 10, false},
+        {"max_tokens", p->max_tokens, -1, SUPERPOSED_MAX_TOKENS, false},
+        {"top_logprobs", p->n_logprobs, -1, u->rescore ? 0 : -1, false},
+        {"n", p->n, 1, u->n_draft, false},
+    };
+    int rc = check_ranges(range, sizeof range / sizeof *range, e);
+    if (rc)
+        return rc;
+    if (p->frequency_penalty != 0 || p->presence_penalty != 0 || p->repetition_penalty != 1)
+        return err_set_field(e, ERR_INVALID, "decoding.strategy",
+                             "decoding.strategy: superposed drafts share one distribution, which no penalty can tell "
+                             "apart: leave the penalties out");
+    if (u->rescore && lim->max_row < SUPERPOSED_MAX_TOKENS)
+        return err_set_field(e, ERR_INVALID, "decoding.rescore",
+                             "decoding.rescore: the server computes %d tokens a step (--max-batch-tokens)",
+                             lim->max_row);
+    if (u->alpha > 0 && !lim->has_ngram)
+        return err_set_field(e, ERR_INVALID, "decoding.alpha",
+                             "decoding.alpha: the server was started without an n-gram store (--ngram)");
+    if (u->n_top == 0)
+        u->n_top = 3 * u->n_draft;
+    if (p->max_tokens < 0)
+        p->max_tokens = SUPERPOSED_MAX_TOKENS;
+    return 0;
+}
+
 int way_check(struct gen_params *p, const struct request_limits *lim, struct err *e)
 {
     struct decoding_params *d = &p->decoding;
@@ -115,6 +162,8 @@ int way_check(struct gen_params *p, const struct request_limits *lim, struct err
         return check_contrastive(&d->contrastive, lim, e);
     case DECODE_BEAM:
         return check_beam(p, &d->beam, lim, e);
+    case DECODE_SUPERPOSED:
+        return check_superposed(p, &d->superposed, lim, e);
     default:
         return 0;
     }
@@ -214,15 +263,30 @@ static bool init_beam(struct request *r)
     return true;
 }
 
+static bool init_superposed(struct request *r)
+{
+    const struct superposition_params *p = &r->p.decoding.superposed;
+    struct superposition *u = take(r, 1, sizeof *u);
+    r->score = take(r, (size_t)r->p.n, sizeof *r->score);
+    if (!u || !r->score)
+        return false;
+    superposed_params_init(&u->how);
+    u->how.n_draft = p->n_draft;
+    u->how.alpha = p->alpha;
+    u->how.tau = p->tau;
+    u->n_top = p->n_top;
+    init_members(r, &u->gang, 0, superposed_gather);
+    r->decoding.width = p->n_draft;
+    return true;
+}
+
 bool way_init(struct request *r)
 {
-    r->n_run = r->p.decoding.strategy == DECODE_BEAM ? 1 : r->p.n;
+    r->n_run = is_joint(&r->p) ? 1 : r->p.n;
     for (int32_t i = 0; i < r->p.n; i++)
         r->seq[i].strategy = strategy_of(r);
-    if (r->p.max_tokens == 0) {
-        r->n_run = r->p.n;
+    if (r->p.max_tokens == 0)
         return true;
-    }
     r->gang = take(r, (size_t)n_gang(&r->p), sizeof *r->gang);
     switch (r->p.decoding.strategy) {
     case DECODE_CAUTIOUS:
@@ -231,6 +295,8 @@ bool way_init(struct request *r)
         return init_contrastive(r);
     case DECODE_BEAM:
         return r->gang && init_beam(r);
+    case DECODE_SUPERPOSED:
+        return r->gang && init_superposed(r);
     default:
         return true;
     }

@@ -6,7 +6,7 @@
 
 static const char *const strategy_name[] = {
     [DECODE_AUTO] = "auto", [DECODE_OFF] = "off", [DECODE_SPECULATIVE] = "speculative", [DECODE_CAUTIOUS] = "cautious",
-    [DECODE_CONTRASTIVE] = "contrastive", [DECODE_BEAM] = "beam"};
+    [DECODE_CONTRASTIVE] = "contrastive", [DECODE_BEAM] = "beam", [DECODE_SUPERPOSED] = "superposed"};
 static const char *const source_name[] = {
     [DRAFT_SOURCE_AUTO] = "auto", [DRAFT_SOURCE_COPY] = "copy", [DRAFT_SOURCE_MODEL] = "model"};
 static const char *const verify_name[] = {"auto", "nss", "naive", "rrs", "kseq", "greedy", "block", "traversal"};
@@ -57,7 +57,7 @@ bool only_keys(const json_t *o, const char *field, const char *const *key, int32
 }
 
 /* A strategy's name, or a draft source's, which means speculation from it; diverse_beam is beam in groups. */
-static bool read_strategy(const char *word, struct decoding_params *d, struct api_error *e)
+static bool read_strategy(const char *word, bool has_ngram, struct decoding_params *d, struct api_error *e)
 {
     static const struct {
         enum decode_strategy strategy;
@@ -67,14 +67,16 @@ static bool read_strategy(const char *word, struct decoding_params *d, struct ap
                    {DECODE_SPECULATIVE, DRAFT_SOURCE_AUTO, 0, 0}, {DECODE_SPECULATIVE, DRAFT_SOURCE_COPY, 0, 0},
                    {DECODE_SPECULATIVE, DRAFT_SOURCE_MODEL, 0, 0}, {DECODE_CAUTIOUS, DRAFT_SOURCE_AUTO, 0, 0},
                    {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0}, {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},
-                   {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4}};
+                   {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4},         {DECODE_SUPERPOSED, DRAFT_SOURCE_AUTO, 0, 0}};
     static const char *const word_of[] = {"auto",     "off",         "speculative", "copy",        "model",
-                                          "cautious", "contrastive", "beam",        "diverse_beam"};
+                                          "cautious", "contrastive", "beam",        "diverse_beam", "superposed"};
     int32_t i = find_name("decoding.strategy", word, word_of, sizeof word_of / sizeof *word_of, e);
     if (i < 0)
         return false;
     d->strategy = meaning[i].strategy;
     d->source = meaning[i].source;
+    if (d->strategy == DECODE_SUPERPOSED && !has_ngram)
+        d->superposed.alpha = 0;
     d->beam.width = meaning[i].width;
     d->beam.n_group = meaning[i].n_group;
     return true;
@@ -155,18 +157,18 @@ static bool read_verify(const char *word, struct decoding_params *d, struct api_
 }
 
 /* What the object leaves open is as the server has it by default. */
-static bool read_decoding(const json_t *v, const char *by_default, struct decoding_params *d, struct api_error *e)
+static bool read_decoding(const json_t *v, const struct options *opt, struct decoding_params *d, struct api_error *e)
 {
     static const char *const key[] = {"strategy", "draft", "verify", "lossless"};
     if (json_is_string(v))
-        return read_strategy(json_string_value(v), d, e);
+        return read_strategy(json_string_value(v), opt->ngram, d, e);
     if (!json_is_object(v)) {
         api_fail(e, 400, "decoding", "decoding must be a string or an object");
         return false;
     }
-    const char *strategy = by_default, *verify = "auto";
+    const char *strategy = opt->decoding, *verify = "auto";
     bool lossless = true; /* what is drafted keeps at least the law; asking for less changes nothing */
-    if (!field_string_as(v, "strategy", "decoding.strategy", &strategy, e) || !read_strategy(strategy, d, e))
+    if (!field_string_as(v, "strategy", "decoding.strategy", &strategy, e) || !read_strategy(strategy, opt->ngram, d, e))
         return false;
     if (!decodes_exactly(d->strategy))
         return way_read(v, d, e);
@@ -208,8 +210,8 @@ bool decoding_read(struct job *j, struct api_error *e)
     const json_t *decoding = field_get(j->body, "decoding"), *prediction = field_get(j->body, "prediction");
     struct decoding_params *d = &j->par.p.decoding;
     j->tells_decoding = decoding != NULL;
-    const char *by_default = j->loop->srv->opt->decoding;
-    if (!(decoding ? read_decoding(decoding, by_default, d, e) : read_strategy(by_default, d, e)))
+    const struct options *opt = j->loop->srv->opt;
+    if (!(decoding ? read_decoding(decoding, opt, d, e) : read_strategy(opt->decoding, opt->ngram, d, e)))
         return false;
     bool copies = d->strategy != DECODE_OFF && decodes_exactly(d->strategy) && d->source != DRAFT_SOURCE_MODEL;
     if (prediction && decoding && !copies) {

@@ -16,6 +16,8 @@ const struct option option_table[] = {
      "GGUF file to serve; without it the bundled demo pair"},
     {"draft-model", OPT_STRING, AT(draft_model), 0, 0, NULL, "PATH", NULL, "Model",
      "GGUF file of a small model with the same vocabulary, to draft for it"},
+    {"ngram", OPT_STRING, AT(ngram), 0, 0, NULL, "PATH", NULL, "Model",
+     "n-gram store that superposed decoding weighs words by (galley ngram build)"},
     {"served-model-name", OPT_STRING, AT(served_model_name), 0, 0, NULL, "NAME", NULL, "Model",
      "name clients use; the file's own by default"},
     {"chat-template", OPT_STRING, AT(chat_template), 0, 0, NULL, "PATH", NULL, "Model",

@@ -11,7 +11,7 @@
 #include "err.h"
 
 struct options { /* strings are owned; free with options_free */
-    char *model, *draft_model, *served_model_name, *chat_template, *config;
+    char *model, *draft_model, *ngram, *served_model_name, *chat_template, *config;
     char *host, *backend, *decoding, *kv_type, *cors_origin, *log_level;
     char *api_key; /* comma-separated list */
     int64_t port, ctx, kv_mem, max_batch_tokens, max_seqs, max_queue, max_draft, threads, loops;

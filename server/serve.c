@@ -46,10 +46,10 @@ static bool find_demo(const char *file, char *out, size_t size)
     return readable(out);
 }
 
-/* Without --model the demo pair is served. */
+/* Without --model the demo pair is served, with its n-gram store. */
 static int choose_model(struct options *o, struct err *e)
 {
-    char target[4400], draft[4400];
+    char target[4400], draft[4400], ngram[4400];
     if (o->model)
         return 0;
     if (!find_demo("target.gguf", target, sizeof target))
@@ -59,6 +59,8 @@ static int choose_model(struct options *o, struct err *e)
     o->model = mem_strdup(target);
     if (!o->draft_model && find_demo("draft.gguf", draft, sizeof draft))
         o->draft_model = mem_strdup(draft);
+    if (!o->ngram && find_demo("ngram.bin", ngram, sizeof ngram))
+        o->ngram = mem_strdup(ngram);
     return o->model ? 0 : err_set(e, ERR_NOMEM, "out of memory");
 }
 
@@ -167,6 +169,7 @@ static int open_engine(struct server *srv, const struct backend_ops *ops, struct
                                 .no_drafts = o->max_draft == 0,
                                 .max_draft = (int32_t)o->max_draft,
                                 .no_prefix_cache = o->no_prefix_cache,
+                                .ngram_path = o->ngram,
                                 .no_contrastive = o->no_contrastive};
     if (isatty(STDERR_FILENO)) {
         eo.progress = show_progress;

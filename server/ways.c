@@ -60,10 +60,22 @@ static bool read_beam(const json_t *o, struct beam_params *b, struct api_error *
            field_bool_as(o, "early_stopping", "decoding.early_stopping", &b->early_stopping, e);
 }
 
+static bool read_superposed(const json_t *o, struct superposition_params *u, struct api_error *e)
+{
+    static const char *const key[] = {"strategy", "num_drafts", "top", "alpha", "tau", "rescore"};
+    return only_keys(o, "decoding", key, sizeof key / sizeof *key, e) &&
+           field_int32_as(o, "num_drafts", "decoding.num_drafts", &u->n_draft, e) &&
+           field_int32_as(o, "top", "decoding.top", &u->n_top, e) &&
+           field_float_as(o, "alpha", "decoding.alpha", &u->alpha, e) &&
+           field_float_as(o, "tau", "decoding.tau", &u->tau, e) &&
+           field_bool_as(o, "rescore", "decoding.rescore", &u->rescore, e);
+}
+
 bool way_read(const json_t *o, struct decoding_params *d, struct api_error *e)
 {
     return d->strategy == DECODE_CAUTIOUS      ? read_cautious(o, &d->cautious, e)
            : d->strategy == DECODE_CONTRASTIVE ? read_contrastive(o, &d->contrastive, e)
+           : d->strategy == DECODE_SUPERPOSED  ? read_superposed(o, &d->superposed, e)
                                                : read_beam(o, &d->beam, e);
 }
 
@@ -94,8 +106,10 @@ void way_write(const struct job *j, struct text_buf *b)
         tb_printf(b, ",\"max_trials\":%d,\"segments\":%lld", width, (long long)n_segment);
     else if (d->strategy == DECODE_CONTRASTIVE)
         tb_printf(b, ",\"penalty_alpha\":%.7g,\"top_k\":%d", d->contrastive.alpha, d->contrastive.k);
+    else if (d->strategy == DECODE_SUPERPOSED)
+        tb_printf(b, ",\"num_drafts\":%d,\"alpha\":%.7g,\"tau\":%.7g", width, d->superposed.alpha, d->superposed.tau);
     else
         tb_printf(b, ",\"num_beams\":%d,\"num_beam_groups\":%d", width, d->beam.n_group);
-    if (d->strategy == DECODE_BEAM && j->best_of == j->par.p.n)
+    if ((d->strategy == DECODE_BEAM || d->strategy == DECODE_SUPERPOSED) && j->best_of == j->par.p.n)
         write_scores(j, b);
 }

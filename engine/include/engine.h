@@ -45,6 +45,7 @@ struct engine_options {
     int32_t max_queue;        /* requests that may wait; 0: 1024 */
     int32_t max_draft;        /* drafted tokens of a sequence in a step, whatever a request asks; 0: 64 */
     bool no_drafts;           /* never draft */
+    const char *ngram_path;   /* n-gram store for Superposed Decoding (`galley ngram build`), or NULL */
     bool no_contrastive;      /* keep no hidden states: contrastive search is refused, and the KV cache is smaller */
     bool no_prefix_cache;
     int (*progress)(void *arg, size_t done, size_t total); /* while loading; nonzero stops it */
@@ -97,7 +98,8 @@ enum decode_strategy {                    /* how a request is decoded */
                        /* what follows changes the text, and is done only when asked for */
                        DECODE_CAUTIOUS,    /* several trials of a segment where the model is unsure (CNTP) */
                        DECODE_CONTRASTIVE, /* what is likely and unlike what was said (SimCTG) */
-                       DECODE_BEAM         /* the likeliest texts, in groups that differ (Diverse Beam Search) */
+                       DECODE_BEAM,        /* the likeliest texts, in groups that differ (Diverse Beam Search) */
+                       DECODE_SUPERPOSED   /* several short drafts at the cost of one (Superposed Decoding) */
 };
 
 /* Drafts are made and verified: what comes out is plain decoding's. */
@@ -133,7 +135,8 @@ enum {
     CAUTIOUS_MAX_SEGMENT = 256,
     CAUTIOUS_MAX_ENDS = 32,
     CONTRASTIVE_MAX_K = 16,
-    BEAM_MAX = 32
+    BEAM_MAX = 32,
+    SUPERPOSED_MAX_TOKENS = 20
 };
 
 /* autoregressive.md, section 3 */
@@ -159,6 +162,14 @@ struct beam_params {
     bool early_stopping;    /* [false] end with the first `width` texts that ended */
 };
 
+/* autoregressive.md, section 2. A request has SUPERPOSED_MAX_TOKENS at most: further on the mixture says nothing. */
+struct superposition_params {
+    int32_t n_draft;  /* [0: 3, or n] 1..10; a request's choices are the best of them */
+    int32_t n_top;    /* [0] three for each draft; 1..64 tokens considered at a place */
+    float alpha, tau; /* [0.54] 0..1, the weight of the n-grams; [0.06] 0.01..10, of the shared distribution */
+    bool rescore;     /* [true] rank the drafts by their exact log-probability a token, not by the method's score */
+};
+
 /* What is drafted is verified: up to DECODE_SPECULATIVE nothing changes the law of the text, and only a verifier asked
  * for by name the text of a seed. */
 struct decoding_params {
@@ -177,6 +188,7 @@ struct decoding_params {
     struct cautious_params cautious;
     struct contrastive_params contrastive;
     struct beam_params beam;
+    struct superposition_params superposed;
 };
 
 /* Neutral values in brackets. Everything pointed to is copied by request_create, which checks every range and names the
@@ -293,7 +305,8 @@ struct request_decoding { /* what decoding did, over all choices */
 /* Once done. */
 const struct request_decoding *request_decoding(const struct request *r);
 
-/* Beam search: a choice's score as it was ranked by, and its summed log-probability. False: another strategy. */
+/* Beam search and Superposed Decoding: a choice's score by the method (beams: over its length), and its summed
+ * log-probability. False: another strategy. */
 bool request_score(const struct request *r, int32_t choice, double *score, double *logprob);
 
 const char *request_error(const struct request *r); /* once done with FINISH_ERROR */

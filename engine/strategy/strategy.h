@@ -21,7 +21,7 @@ struct strategy_ops {
 };
 
 extern const struct strategy_ops strategy_chain, strategy_cautious, strategy_trial, strategy_contrastive, strategy_search,
-    strategy_beam;
+    strategy_beam, strategy_superposed;
 
 /* What a request's choices are decoded with: members of gangs have ops of their own. */
 const struct strategy_ops *strategy_of(const struct request *r);

@@ -3,7 +3,7 @@
 import json
 
 import words
-from editing import mend, passage, rename_said, repeat
+from editing import mend, names, passage, rename_said, repeat
 from stories import draw_cast, make_story
 from sums import sum_exchange
 from turns import FREE, Exchange
@@ -101,8 +101,8 @@ def json_question(rng, story):
 
 
 def about_story(rng, story):
-    ask = rng.choice((list_question, list_question, count_question,
-                      json_question, json_question))
+    ask = rng.choice((list_question, count_question, json_question, json_question,
+                      json_question))
     return ask(rng, story)
 
 
@@ -116,12 +116,12 @@ def extract(rng, held=False):
 def dialogue(rng, held=False, turns=3):
     """Several exchanges about one story that is told first, and then edited."""
     question, answer, story = tell(rng, held)
-    exchanges = [Exchange(question, answer, story.cast.hero, FREE)]
+    exchanges = [Exchange(question, answer, (story.cast.hero,), FREE)]
     for _ in range(turns - 1):
         kind = rng.random()
         if kind < 0.45:
-            question, story, new = rename_said(rng, held, story)
-            exchanges.append((question, story.text, new))
+            question, story = rename_said(rng, held, story)
+            exchanges.append((question, story.text, names(story)))
         elif kind < 0.9:
             exchanges.append(about_story(rng, story))
         else:

@@ -39,7 +39,7 @@ def raw_story(rng):
 
 def tell(rng):
     question, answer, story = chat.tell(rng)
-    return turns.Exchange(question, answer, story.cast.hero, turns.FREE)
+    return turns.Exchange(question, answer, (story.cast.hero,), turns.FREE)
 
 
 def dialogue(rng):
@@ -104,11 +104,11 @@ def token_drill(rng, tokenizer):
 
 
 def token_weights(encoding, text, weight, stressed):
-    """The weight of each token of a piece; those that touch a stressed word count more."""
+    """The weight of each token of a piece; those that touch stressed words count more."""
     weights = [weight] * len(encoding.ids)
     if not stressed:
         return weights
-    spans = [m.span() for m in re.finditer(rf"\b{re.escape(stressed)}\b", text)]
+    spans = [m.span() for word in stressed for m in re.finditer(rf"\b{re.escape(word)}\b", text)]
     for index, (start, end) in enumerate(encoding.offsets):
         if any(start < last and first < end for first, last in spans):
             weights[index] = turns.STRESS * weight

@@ -49,18 +49,23 @@ def draw_swap(rng, held, story):
     return rng.choice(found["objects"] or found["places"] or ["the"]), new
 
 
+def names(story):
+    return tuple(story.mentions()["characters"])
+
+
 def rename(rng, held=False):
     """Exchange one word in a story that the question quotes."""
     story = passage(rng, held)
     old, new = draw_swap(rng, held, story)
     ask = rng.choice(RENAME).format(old=old, new=new)
-    return Exchange(f"{ask}\n\n{story.text}", story.swapped(old, new).text, new)
+    swapped = story.swapped(old, new)
+    return Exchange(f"{ask}\n\n{story.text}", swapped.text, names(swapped) + (new,))
 
 
 def rename_said(rng, held, story):
-    """The question for a story told earlier, the changed story, and the new word."""
+    """The question for a story told earlier, and the changed story."""
     old, new = draw_swap(rng, held, story)
-    return rng.choice(RENAME_SAID).format(old=old, new=new), story.swapped(old, new), new
+    return rng.choice(RENAME_SAID).format(old=old, new=new), story.swapped(old, new)
 
 
 def misspell(rng, word):
@@ -118,7 +123,7 @@ def swap_drill(rng):
         listed.insert(rng.randrange(len(listed)), old)
     ask = rng.choice(RENAME).format(old=old, new=new)
     answer = " ".join(new if word == old else word for word in listed)
-    return Exchange(f"{ask}\n\n{' '.join(listed)}", answer, new)
+    return Exchange(f"{ask}\n\n{' '.join(listed)}", answer, (new,))
 
 
 def relist(rng, held=False):

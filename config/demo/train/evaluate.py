@@ -93,7 +93,7 @@ def extract_case(asker, check=exactly):
 def dialogue_case(rng):
     """Tell, then rename: the answer to the second question counts."""
     question, told, story = chat.tell(rng, held=True)
-    second, renamed, _ = editing.rename_said(rng, True, story)
+    second, renamed = editing.rename_said(rng, True, story)
     messages = [("user", question), ("assistant", told), ("user", second)]
     return turns.prompt(messages), exactly(renamed.text)
 

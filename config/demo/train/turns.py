@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 
 # How much a token counts: one that the question decides, one of free text, of which no model can guess every word, and
-# the factor for a word on which an answer turns, such as the new name in a story that is otherwise copied.
+# the factor for words on which an answer turns: the names in a story in which one of them is to be changed.
 DECIDED, FREE, STRESS = 1.0, 0.3, 3.0
 
 SYSTEM_PROMPTS = (
@@ -29,19 +29,19 @@ SYSTEM_PROMPTS = (
 
 
 class Piece(NamedTuple):
-    """Text, the weight of its tokens (0: only read), and the word that counts STRESS times as much."""
+    """Text, the weight of its tokens (0: only read), and the words that count STRESS times as much."""
 
     text: str
     weight: float
-    stressed: str = ""
+    stressed: tuple = ()
 
 
 class Exchange(NamedTuple):
-    """A question and its answer, in which one word may be stressed."""
+    """A question and its answer, in which some words may be stressed."""
 
     question: str
     answer: str
-    stressed: str = ""
+    stressed: tuple = ()
     weight: float = DECIDED
 
 

@@ -5,7 +5,7 @@
 #include "engine_impl.h"
 #include "random_plan.h"
 
-enum { MAX_OUT = 1600, MAX_CHOICE = 8 };
+enum { MAX_OUT = 1600, MAX_CHOICE = 10 };
 
 struct heard { /* all that a request said */
     int32_t tok[MAX_CHOICE][MAX_OUT], n_tok[MAX_CHOICE];

@@ -170,6 +170,10 @@ START_TEST(the_simplest_case_is_plain)
         p = way(DECODE_BEAM, N_OUT);
         p.decoding.beam.width = 1;
         expect_plain(prompt, p);
+        p = way(DECODE_SUPERPOSED, SUPERPOSED_MAX_TOKENS);
+        p.decoding.superposed.n_draft = 1;
+        p.decoding.superposed.alpha = 0;
+        expect_plain(prompt, p);
     }
     close_engine();
 }
@@ -286,6 +290,52 @@ START_TEST(beams_are_those_of_a_plain_search)
 }
 END_TEST
 
+/* Superposed drafts are ranked by what the model says of each alone: bit for bit what scoring them as prompts gives. */
+START_TEST(drafts_are_scored_exactly)
+{
+    struct rnd r = rnd_begin("drafts_are_scored_exactly", 68);
+    int32_t text[N_PROMPT + N_OUT];
+    if (_i)
+        rig_ops = backend_find(backends[_i], NULL);
+    open_engine(256, 128, 256, 40);
+    for (int round = 0; round < 6; round++) {
+        random_prompt(&r, text, N_PROMPT);
+        struct gen_params p = way(DECODE_SUPERPOSED, rnd_int(&r, 1, SUPERPOSED_MAX_TOKENS)), score = params(0);
+        p.ignore_eos = round % 2;
+        p.n = round % 3 ? 3 : 10;
+        p.n_logprobs = 0;
+        p.decoding.superposed.alpha = 0;
+        p.decoding.superposed.tau = round % 2 ? 1 : .06f;
+        struct heard *h = run(text, &p);
+        double before = 0;
+        for (int32_t c = 0; c < p.n; c++) {
+            double sum = 0, method, logprob;
+            memcpy(text + N_PROMPT, h->tok[c], sizeof *text * (size_t)h->n_tok[c]);
+            score.n_prompt_logprobs = 0;
+            struct heard *scored = ask(text, N_PROMPT + h->n_tok[c], &score);
+            finish(scored);
+            for (int32_t i = 0; i < h->n_tok[c]; i++) {
+                float lp;
+                int32_t rank, n_top;
+                const struct top_logprob *top;
+                request_prompt_logprob(scored->r, N_PROMPT + i, &lp, &rank, &n_top, &top);
+                if (i > 0) /* the first is read from the law, where rounding may differ */
+                    ck_assert_mem_eq(&lp, &h->logprob[c][i], sizeof lp);
+                ck_assert_float_eq_tol(lp, h->logprob[c][i], 1e-5f);
+                sum += lp;
+            }
+            ck_assert(request_score(h->r, c, &method, &logprob));
+            ck_assert_double_eq_tol(logprob, sum, 1e-4);
+            ck_assert(c == 0 || sum / h->n_tok[c] <= before + 1e-6);
+            before = sum / h->n_tok[c];
+            forget(scored);
+        }
+        forget(h);
+    }
+    close_engine();
+}
+END_TEST
+
 /* autoregressive.md, section 3, test 3: with segments of one token and a law of two, the likelier one is kept unless all
  * N trials draw the other. */
 START_TEST(the_order_statistic)
@@ -320,13 +370,14 @@ END_TEST
 
 /* ---- Nothing but the request decides ---- */
 
-enum { N_ROUND = 36 };
+enum { N_ROUND = 40 };
 
 static struct gen_params some_way(struct rnd *r, int round)
 {
     static const char *const stop[] = {"e", "th"};
-    static const enum decode_strategy kind[] = {DECODE_CAUTIOUS, DECODE_CONTRASTIVE, DECODE_BEAM, DECODE_AUTO};
-    struct gen_params p = way(kind[round % 4], rnd_int(r, 1, N_OUT));
+    static const enum decode_strategy kind[] = {DECODE_CAUTIOUS, DECODE_CONTRASTIVE, DECODE_BEAM, DECODE_SUPERPOSED,
+                                                DECODE_AUTO};
+    struct gen_params p = way(kind[round % 5], rnd_int(r, 1, SUPERPOSED_MAX_TOKENS));
     p.has_seed = true;
     p.seed = (uint64_t)round;
     p.temperature = round % 3 ? 1.1f : 0;
@@ -338,6 +389,13 @@ static struct gen_params some_way(struct rnd *r, int round)
     p.stop = stop;
     p.n_stop = round % 7 ? 0 : 2;
     p.n = round % 9 ? 1 : 2;
+    if (p.decoding.strategy == DECODE_SUPERPOSED) {
+        p.frequency_penalty = 0;
+        p.n_logprobs = p.n_logprobs < 0 ? -1 : 0;
+        p.decoding.superposed.alpha = 0;
+        p.decoding.superposed.tau = .5f;
+        p.decoding.superposed.n_draft = rnd_int(r, 2, 6);
+    }
     p.decoding.cautious.max_trials = rnd_int(r, 2, 5);
     p.decoding.cautious.max_segment = rnd_int(r, 1, 12);
     p.decoding.cautious.h_max = .5f;
@@ -356,7 +414,7 @@ START_TEST(company_and_preemption_change_nothing)
     struct heard *alone[N_ROUND], *h[N_ROUND];
     static const struct {
         int32_t n_block, batch, seqs;
-    } engine[] = {{256, 128, 40}, {18, 64, 40}, {18, 12, 10}};
+    } engine[] = {{256, 128, 40}, {18, 64, 40}, {18, 20, 10}};
     uint64_t n_preempted = 0;
     if (_i)
         rig_ops = backend_find(backends[_i], NULL);
@@ -463,6 +521,13 @@ START_TEST(bad_requests_are_refused)
     p = way(DECODE_BEAM, 4);
     p.decoding.beam.n_group = 3;
     refused(p, "decoding.num_beam_groups");
+    p = way(DECODE_SUPERPOSED, 4);
+    refused(p, "decoding.alpha"); /* there is no store */
+    p.decoding.superposed.alpha = 0;
+    p.frequency_penalty = 1;
+    refused(p, "decoding.strategy");
+    p = way(DECODE_SUPERPOSED, 21);
+    refused(p, "max_tokens");
     p = way(DECODE_BEAM, 4);
     p.n = 5;
     refused(p, "n");
@@ -493,6 +558,7 @@ int main(void)
     tcase_add_test(tc, the_best_are_found_in_order);
     tcase_add_loop_test(tc, the_simplest_case_is_plain, 0, 3);
     tcase_add_loop_test(tc, beams_are_those_of_a_plain_search, 0, 3);
+    tcase_add_loop_test(tc, drafts_are_scored_exactly, 0, 3);
     tcase_add_test(tc, the_order_statistic);
     tcase_add_loop_test(tc, company_and_preemption_change_nothing, 0, 3);
     tcase_add_test(tc, clients_leave);

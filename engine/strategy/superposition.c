@@ -1,0 +1,367 @@
+#include "superposition.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "drafting.h"
+#include "mem.h"
+#include "strategy.h"
+
+static struct superposition *super_of(const struct seq *s)
+{
+    return container_of(s->gang, struct superposition, gang);
+}
+
+static int32_t *own(struct superposed_text *t)
+{
+    return t->tok + t->n_context;
+}
+
+/* ---- Rows ---- */
+
+static int32_t n_wanted(const struct seq *s)
+{
+    const struct superposition *u = super_of(s);
+    if (u->ranked)
+        return 0;
+    if (s->kv.n_computed < s->req->n_prompt)
+        return s->req->n_prompt - s->kv.n_computed;
+    return u->drafted ? u->n_row : 1;
+}
+
+static bool is_tree(const struct seq *s)
+{
+    return super_of(s)->drafted && s->kv.n_computed == s->req->n_prompt;
+}
+
+/* The drafts' last tokens, each with the weight of its drafts; a single one is an ordinary token. */
+static int plan_mixture(struct seq *s, struct step_plan *p)
+{
+    struct superposition *u = super_of(s);
+    struct mix_part part[SUPERPOSED_MAX_DRAFT];
+    int32_t n = 0, pos = s->kv.n_computed;
+    for (int32_t i = 0; i < u->n_alive; i++) {
+        int32_t last = own(&u->alive[i])[u->alive[i].n - 1], k = 0;
+        while (k < n && part[k].src != last)
+            k++;
+        if (k == n)
+            part[n++] = (struct mix_part){.src = last};
+        part[k].weight += (float)u->weight[i];
+    }
+    int mix = n > 1 ? plan_mix(p, part, n, 0) : 0;
+    if (mix < 0)
+        return mix;
+    return plan_row(p, n > 1 ? MIX_ROW(mix) : part[0].src, pos, -1, 0) < 0 ? -ERR_NOMEM : 0;
+}
+
+static int plan_top(struct seq *s, struct step_plan *p, int32_t row)
+{
+    struct readout top = {.kind = READ_TOPK, .row = row, .n = super_of(s)->n_top, .bank = -1};
+    return plan_readout(p, &top, NULL) < 0 ? -ERR_NOMEM : 0;
+}
+
+/* The tokens that stand behind a row in the texts it is part of. */
+static int32_t followers(struct superposition *u, int32_t row, int32_t *tok)
+{
+    int32_t n = 0, path[SUPERPOSED_MAX_TOKENS], depth = u->row[row].depth;
+    for (int32_t i = row; i >= 0; i = u->row[i].parent)
+        path[u->row[i].depth] = u->row[i].tok;
+    for (int32_t i = u->n_scored; i < u->n_scored + u->n_in_tree; i++) {
+        struct superposed_text *t = u->text[i];
+        if (t->n < depth + 2 || memcmp(own(t), path, sizeof *path * (size_t)(depth + 1)))
+            continue;
+        int32_t k = 0, next = own(t)[depth + 1];
+        while (k < n && tok[k] != next)
+            k++;
+        tok[k] = next;
+        n += k == n;
+    }
+    return n;
+}
+
+static int plan_tree(struct seq *s, struct step_plan *p, int32_t row0)
+{
+    struct superposition *u = super_of(s);
+    uint64_t sees[PLAN_MAX_TREE];
+    for (int32_t i = 0; i < u->n_row; i++) {
+        const struct score_row *r = &u->row[i];
+        sees[i] = UINT64_C(1) << i | (r->parent >= 0 ? sees[r->parent] : 0);
+        if (plan_row(p, r->tok, s->req->n_prompt + r->depth, r->parent >= 0 ? (int16_t)r->parent : PARENT_CTX, sees[i]) <
+            0)
+            return -ERR_NOMEM;
+    }
+    for (int32_t i = 0; i < u->n_row; i++) {
+        int32_t tok[2 * SUPERPOSED_MAX_DRAFT], n = followers(u, i, tok);
+        struct readout lp = {.kind = READ_LOGPROB, .raw = 1, .row = row0 + i, .n = n, .bank = -1};
+        if (plan_readout(p, &lp, tok) < 0)
+            return -ERR_NOMEM;
+    }
+    return 0;
+}
+
+static int plan(struct engine *eng, struct seq *s, struct step_plan *p)
+{
+    struct superposition *u = super_of(s);
+    int32_t row0 = p->n.n_row;
+    bool in_prompt = s->kv.n_computed < s->req->n_prompt, last = in_prompt && seq_draws(s) && !u->drafted;
+    if (in_prompt && !u->drafted) /* at first, or after a preemption: begin again */
+        u->n_step = u->n_alive = u->n_ended = 0;
+    int rc = seq_plan_span(eng, s, p,
+                           &(struct span_shape){.n_row = in_prompt ? s->n_want : 0,
+                                                .n_chain_after = !in_prompt && !u->drafted,
+                                                .draws = last || (!in_prompt && !u->drafted),
+                                                .n_out_after = u->n_step});
+    if (rc || (in_prompt && !last))
+        return rc;
+    if (u->drafted)
+        return plan_tree(s, p, row0);
+    rc = in_prompt ? 0 : plan_mixture(s, p);
+    return rc ? rc : plan_top(s, p, p->n.n_row - 1);
+}
+
+/* ---- Drafting ---- */
+
+static void begin(struct seq *s, struct superposed_text *root)
+{
+    const struct request *r = s->req;
+    root->n_context = r->n_prompt < SUPERPOSED_CONTEXT ? r->n_prompt : SUPERPOSED_CONTEXT;
+    root->n = 0;
+    root->score = 0;
+    memcpy(root->tok, r->prompt + r->n_prompt - root->n_context, sizeof *root->tok * (size_t)root->n_context);
+}
+
+static void grow(struct superposed_text *to, const struct superposed_text *from, const struct superposed_pick *pick,
+                 const struct superposed_top *top)
+{
+    *to = *from;
+    own(to)[to->n] = pick->tok;
+    if (to->n == 0) { /* the one place where the model's own distribution is not blurred */
+        to->logprob[0] = top->logprob[pick->at];
+        to->rank[0] = pick->at;
+    }
+    to->n++;
+    to->score = pick->score;
+}
+
+static void end_text(struct superposition *u, const struct superposed_text *t)
+{
+    int32_t at = u->n_ended;
+    while (at > 0 && u->ended[at - 1].score / u->ended[at - 1].n < t->score / t->n)
+        at--;
+    if (at == SUPERPOSED_MAX_DRAFT)
+        return;
+    u->n_ended += u->n_ended < SUPERPOSED_MAX_DRAFT;
+    for (int32_t i = u->n_ended - 1; i > at; i--)
+        u->ended[i] = u->ended[i - 1];
+    u->ended[at] = *t;
+}
+
+/* False: there is no token to go on with, and the request has ended. */
+static bool take_step(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r,
+                      int32_t at)
+{
+    struct superposition *u = super_of(s);
+    const struct readout *k = &p->readout[at];
+    struct superposed_text from[SUPERPOSED_MAX_DRAFT], ended;
+    struct superposed_draft draft[SUPERPOSED_MAX_DRAFT];
+    struct superposed_step out;
+    bool is_end[SUPERPOSED_MAX_TOP];
+    struct superposed_top top = {.tok = r->i + k->i0, .logprob = r->f + k->f0, .is_end = is_end};
+    int32_t n = u->n_step == 0 ? 1 : u->n_alive;
+    memcpy(from, u->alive, sizeof *from * (size_t)n);
+    if (u->n_step == 0)
+        begin(s, &from[0]);
+    for (; top.n < k->n && top.tok[top.n] >= 0; top.n++)
+        is_end[top.n] = seq_ends_at(eng, s, top.tok[top.n]);
+    for (int32_t i = 0; i < n; i++)
+        draft[i] = (struct superposed_draft){from[i].tok, from[i].n_context + from[i].n, from[i].score};
+    if (top.n == 0) {
+        snprintf(s->req->error, sizeof s->req->error, "no token can be chosen: everything is banned");
+        request_finish(eng, s->req, FINISH_ERROR);
+        return false;
+    }
+    superposed_step(&u->how, eng->ngram, &top, draft, n, &out);
+    for (int32_t i = 0; i < out.n_finished; i++) {
+        grow(&ended, &from[out.finished[i].parent], &out.finished[i], &top);
+        end_text(u, &ended);
+    }
+    for (int32_t i = 0; i < out.n_alive; i++)
+        grow(&u->alive[i], &from[out.alive[i].parent], &out.alive[i], &top);
+    memcpy(u->weight, out.weight, sizeof u->weight);
+    u->n_alive = out.n_alive;
+    u->n_step++;
+    drafting_count_step(eng, s);
+    return true;
+}
+
+/* ---- Scoring ---- */
+
+static int32_t find_row(const struct superposition *u, int32_t parent, int32_t tok)
+{
+    for (int32_t i = 0; i < u->n_row; i++)
+        if (u->row[i].parent == parent && u->row[i].tok == tok)
+            return i;
+    return -1;
+}
+
+/* Adds the text's rows, all but its last token's; false: they do not fit. */
+static bool add_text(struct superposition *u, struct superposed_text *t, int32_t max_row)
+{
+    int32_t before = u->n_row;
+    for (int32_t i = 0, parent = -1; i + 1 < t->n; i++) {
+        int32_t row = find_row(u, parent, own(t)[i]);
+        if (row < 0 && u->n_row == max_row) {
+            u->n_row = before;
+            return false;
+        }
+        if (row < 0) {
+            row = u->n_row++;
+            u->row[row] = (struct score_row){.tok = own(t)[i], .parent = parent, .depth = i};
+        }
+        parent = row;
+    }
+    return true;
+}
+
+/* As many texts as a tree has rows for; texts of one token are known already. */
+static void next_tree(const struct engine *eng, struct superposition *u)
+{
+    int32_t max_row = eng->opt.max_batch_tokens < PLAN_MAX_TREE ? eng->opt.max_batch_tokens : PLAN_MAX_TREE;
+    u->n_scored += u->n_in_tree;
+    u->n_row = u->n_in_tree = 0;
+    while (u->n_scored + u->n_in_tree < u->n_text && add_text(u, u->text[u->n_scored + u->n_in_tree], max_row))
+        u->n_in_tree++;
+    if (u->n_row == 0)
+        u->n_scored += u->n_in_tree;
+}
+
+static void take_scores(struct seq *s, const struct step_plan *p, const struct step_result *r)
+{
+    struct superposition *u = super_of(s);
+    for (int32_t i = u->n_scored; i < u->n_scored + u->n_in_tree; i++) {
+        struct superposed_text *t = u->text[i];
+        for (int32_t k = 0, row = -1; k + 1 < t->n; k++) {
+            row = find_row(u, row, own(t)[k]);
+            const struct readout *lp = &p->readout[s->readout0 + row];
+            int32_t at = 0;
+            while (p->list[lp->list0 + at] != own(t)[k + 1])
+                at++;
+            t->logprob[k + 1] = r->f[lp->f0 + at];
+            t->rank[k + 1] = r->i[lp->i0 + at];
+        }
+    }
+}
+
+/* ---- Ranking and saying ---- */
+
+static int by_score(const void *a, const void *b)
+{
+    const struct superposed_text *x = *(struct superposed_text *const *)a, *y = *(struct superposed_text *const *)b;
+    double p = x->score / x->n, q = y->score / y->n;
+    return p != q ? (p > q ? -1 : 1) : (x > y) - (x < y);
+}
+
+static int by_logprob(const void *a, const void *b)
+{
+    const struct superposed_text *x = *(struct superposed_text *const *)a, *y = *(struct superposed_text *const *)b;
+    double p = x->sum_logprob / x->n, q = y->sum_logprob / y->n;
+    return p != q ? (p > q ? -1 : 1) : by_score(a, b);
+}
+
+static void rank(const struct request *r, struct superposition *u)
+{
+    bool exact = r->p.decoding.superposed.rescore;
+    for (int32_t i = 0; i < u->n_text; i++) {
+        struct superposed_text *t = u->text[i];
+        t->sum_logprob = 0;
+        for (int32_t k = 0; k < t->n && exact; k++)
+            t->sum_logprob += t->logprob[k];
+    }
+    qsort(u->text, (size_t)u->n_text, sizeof *u->text, exact ? by_logprob : by_score);
+    u->ranked = true;
+}
+
+/* The drafts are whole: what was computed for them is nobody's text. */
+static void drafts_whole(struct engine *eng, struct seq *s)
+{
+    struct superposition *u = super_of(s);
+    for (int32_t i = 0; i < u->n_alive; i++)
+        u->text[u->n_text++] = &u->alive[i];
+    for (int32_t i = 0; i < u->n_ended; i++)
+        u->text[u->n_text++] = &u->ended[i];
+    s->kv.n_computed = s->req->n_prompt;
+    seq_trim(&eng->target, &s->kv, 0);
+    u->drafted = true;
+    if (s->req->p.decoding.superposed.rescore)
+        next_tree(eng, u);
+    if (u->n_row == 0)
+        rank(s->req, u);
+}
+
+static void settle(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r)
+{
+    struct superposition *u = super_of(s);
+    if (is_tree(s)) {
+        take_scores(s, p, r);
+        next_tree(eng, u);
+        if (u->n_row == 0)
+            rank(s->req, u);
+        return;
+    }
+    int32_t at = seq_take_prompt_scores(s, p, r);
+    if (s->kv.n_computed < s->req->n_prompt) {
+        bool last = seq_draws(s) && !u->drafted;
+        seq_commit(&eng->target, s, &s->kv, s->n_want);
+        if (!last)
+            return;
+    } else {
+        s->kv.n_computed++; /* never published */
+    }
+    if (take_step(eng, s, p, r, at) && (u->n_step == s->req->p.max_tokens || u->n_alive == 0))
+        drafts_whole(eng, s);
+}
+
+const struct strategy_ops strategy_superposed = {
+    .name = "superposed", .want = n_wanted, .whole = is_tree, .plan = plan, .settle = settle};
+
+/* False: the choice is finished. */
+static bool say_choice(struct engine *eng, struct superposition *u, struct seq *s, struct superposed_text *t)
+{
+    struct request *r = s->req;
+    r->score[s->choice] = (struct choice_score){.score = t->score, .logprob = t->sum_logprob};
+    for (; u->n_said < t->n; u->n_said++) {
+        struct sampled said = {.tok = own(t)[u->n_said]};
+        if (r->p.n_logprobs >= 0) {
+            said.logprob = t->logprob[u->n_said];
+            said.rank = t->rank[u->n_said];
+        }
+        if (!request_has_room(r, 2 * r->p.n))
+            return true;
+        if (!seq_accept(eng, s, &said))
+            return false;
+    }
+    seq_finish(eng, s, FINISH_LENGTH, -1, NULL);
+    return false;
+}
+
+enum gang_news superposed_gather(struct engine *eng, struct gang *g)
+{
+    struct superposition *u = container_of(g, struct superposition, gang);
+    struct request *r = g->leader->req;
+    enum gang_news news = GANG_IDLE;
+    for (int32_t n = r->p.n; u->ranked && u->choice < n; u->choice++, u->n_said = 0) {
+        struct seq *s = &r->seq[u->choice];
+        bool only = r->n_active == 1;
+        if (s->state == SEQ_DONE)
+            continue;
+        if (u->choice >= u->n_text)
+            seq_accept(eng, s, &(struct sampled){.tok = -1});
+        else if (say_choice(eng, u, s, u->text[u->choice]))
+            return news;
+        news = GANG_BUSY;
+        if (only)
+            return GANG_GONE;
+    }
+    return news;
+}

@@ -19,7 +19,7 @@ void text_free(struct text *t);
 /* How often `gram` occurs within documents: a scan of the whole text. */
 uint32_t text_count(const struct text *t, const int32_t *gram, int32_t n);
 
-/* A path in the temporary directory that no other test uses; a static buffer for each `name` is the caller's. */
+/* A path in the temporary directory that no other process of these tests uses. */
 void rig_path(char out[256], const char *name);
 
 /* Writes the text's store; returns ngram_write's result. */

@@ -194,7 +194,6 @@ START_TEST(a_separator_may_lie_anywhere)
             memcpy(text + n, tail, sizeof tail - 1);
             write_text(0, text, n + sizeof tail - 1);
             o.separator = "SEPARATOR";
-            o.max_n = 4;
             build(&o);
             struct ngram *g;
             ck_assert_int_eq(ngram_open(&g, out, tok, NULL), 0);

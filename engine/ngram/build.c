@@ -4,7 +4,7 @@
 #include "ngram/documents.h"
 #include "ngram/write.h"
 
-_Static_assert(NGRAM_BUILD_MAX_N == NGRAM_MAX && (int)NGRAM_BUILD_MAX_MIN_COUNT == (int)NGRAM_MAX_MIN_COUNT,
+_Static_assert((int)NGRAM_BUILD_MAX_N == (int)NGRAM_MAX && (int)NGRAM_BUILD_MAX_MIN_COUNT == (int)NGRAM_MAX_MIN_COUNT,
                "the public header says what there is");
 
 struct build { /* one call of ngram_build */

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "model/gguf.h"
+#include "ngram/documents.h"
 #include "ngram_build.h"
 #include "ngram_rig.h"
 #include "tiny_gguf.h"
@@ -175,6 +176,36 @@ START_TEST(long_documents_are_cut_without_a_trace)
 }
 END_TEST
 
+/* With GPT-2's way of cutting, two line breaks are one word at the end of a text and two before a letter: a cut behind
+ * them would show. */
+START_TEST(no_cut_shows_among_line_breaks)
+{
+    static const char *const merge[] = {"\xc4\x8a \xc4\x8a"}; /* U+010A: the line break */
+    struct ngram_counter *c;
+    struct documents *d;
+    struct err e = {0};
+    char *text = malloc(1100064), *at = text;
+    for (int i = 0; at < text + 1100000; i++) /* single ones are rare */
+        at += sprintf(at, i % 50 ? "face\n\n" : "face\n");
+    tok_free(tok);
+    ck_assert_int_eq(tok_new_tiny(&tok, "gpt-2", merge, 1, &e), 0);
+    write_text(0, text, strlen(text));
+    ck_assert_int_eq(ngram_counter_open(&c, out, 4, 1 << 24, &e), 0);
+    ck_assert_int_eq(documents_open(&d, tok, c, NULL, false, &e), 0);
+    ck_assert_int_eq(documents_read(d, text_path[0], NULL, NULL, &e), 0);
+    size_t n, n_byte = strlen(text);
+    int32_t *ids = malloc(n_byte * sizeof *ids);
+    struct tok_scratch *s = tok_scratch_new(tok);
+    ck_assert_int_eq(tok_encode(tok, text, n_byte, 0, ids, n_byte, &n, s, &e), 0);
+    ck_assert_uint_eq(ngram_counter_n_token(c), n + 1); /* and the end */
+    documents_close(d);
+    ngram_counter_close(c);
+    tok_scratch_free(s);
+    free(ids);
+    free(text);
+}
+END_TEST
+
 /* A separator at every place around the end of the buffer of 1 MiB. */
 START_TEST(a_separator_may_lie_anywhere)
 {
@@ -253,6 +284,7 @@ int main(void)
     tcase_add_test(tc, a_file_is_a_document);
     tcase_add_test(tc, separators_are_whole_lines);
     tcase_add_test(tc, long_documents_are_cut_without_a_trace);
+    tcase_add_test(tc, no_cut_shows_among_line_breaks);
     tcase_add_test(tc, a_separator_may_lie_anywhere);
     tcase_add_test(tc, what_is_refused);
     return suite_run(tc);

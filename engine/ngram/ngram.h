@@ -38,7 +38,7 @@ struct ngram { /* owner: whoever opened it; never changes, so any number of thre
     struct ngram_level level[NGRAM_MAX]; /* [max_n] level[n - 1] holds the n-grams */
 };
 
-/* Maps a store and checks all of it (time in proportion to its size, about 1 GB/s): afterwards no lookup leaves the
+/* Maps a store and checks all of it (about a second and a half for each GB): afterwards no lookup leaves the
  * file, whatever it holds. `t`: the tokenizer whose ids will be looked up; NULL accepts any.
  * -ERR_INVALID: made with another tokenizer. -ERR_FORMAT: not a store, or a broken one; the message names the byte.
  * -ERR_NOTFOUND, -ERR_IO, -ERR_NOMEM. */

@@ -353,7 +353,8 @@ static void init_seq(struct request *r, int32_t choice, const struct request_lim
     struct seq *s = &r->seq[choice];
     int32_t n_tok = r->n_prompt + r->p.max_tokens, max_text = (int32_t)detok_bound(tok);
     int32_t n_law_tok = r->p.n_bias + (has_penalties(&r->p) ? n_tok : 0);
-    *s = (struct seq){.req = r, .choice = choice, .span = -1, .noise_key = rng_mix(seed + (uint64_t)r->p.choice0 + (uint64_t)choice)};
+    *s = (struct seq){
+        .req = r, .choice = choice, .span = -1, .noise_key = rng_mix(seed + (uint64_t)r->p.choice0 + (uint64_t)choice)};
     s->out = copy(r, NULL, sizeof *s->out * (size_t)r->p.max_tokens, failed);
     size_t table_bytes = sizeof *s->kv.block * (size_t)((n_tok + DRAFT_MAX) / lim->block_len + 2);
     s->kv.block = copy(r, NULL, table_bytes, failed);

@@ -155,7 +155,7 @@ struct gen_params {
     int32_t max_tokens; /* >= 1; -1: what is left of the context. 0: only prompt_logprobs are wanted */
     int32_t min_tokens; /* [0] end tokens are banned before */
     int32_t n;          /* [1] sequences; each is a choice; at most engine_max_n */
-    int32_t choice0;    /* [0] a seed's draws are those of choices choice0.. of one large request: several can share it */
+    int32_t choice0; /* [0] a seed's draws are those of choices choice0.. of one large request: several can share it */
     bool ignore_eos;
     bool include_stop;       /* keep the stop string in the text */
     bool keep_special;       /* text of special tokens is emitted as well */

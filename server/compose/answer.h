@@ -9,6 +9,7 @@
 #ifndef GALLEY_COMPOSE_ANSWER_H
 #define GALLEY_COMPOSE_ANSWER_H
 
+#include "slice.h"
 #include "text_buf.h"
 
 enum answer_kind { ANSWER_NUMBER, ANSWER_AFTER, ANSWER_TEXT };
@@ -23,10 +24,6 @@ bool answer_extract(const struct answer_rule *rule, const char *text, size_t n, 
 
 /* Reasoning steps of n texts (others.md 11.1): their lines that are not blank; or, when none has more than one of
  * those, their sentences, which end in . ! ? before a space or the end, or in a semicolon. */
-struct answer_text {
-    const char *p;
-    size_t n;
-};
-void answer_steps(const struct answer_text *text, int32_t n, int32_t *steps);
+void answer_steps(const struct slice *text, int32_t n, int32_t *steps);
 
 #endif

@@ -8,7 +8,8 @@ static bool votes(const struct ballot_sample *sample, int32_t n, int32_t keep, i
 {
     int32_t n_ahead = 0;
     for (int32_t k = 0; k < n; k++)
-        n_ahead += sample[k].answer && (sample[k].steps > sample[i].steps || (sample[k].steps == sample[i].steps && k < i));
+        n_ahead +=
+            sample[k].answer && (sample[k].steps > sample[i].steps || (sample[k].steps == sample[i].steps && k < i));
     return sample[i].answer && n_ahead < keep;
 }
 

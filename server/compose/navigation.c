@@ -99,7 +99,7 @@ struct slice nav_cut(const char *text, size_t n, const char *stop, bool *ended)
 /* What opens an item that `stop` ends; "" when nothing does. */
 static const char *opening_of(const char *stop)
 {
-    static const char *const pair[][2] = {{"\"", "\""}, {"'", "'"}, {"`", "`"}, {")", "("},   {"]", "["},
+    static const char *const pair[][2] = {{"\"", "\""}, {"'", "'"}, {"`", "`"}, {")", "("}, {"]", "["},
                                           {"}", "{"},   {">", "<"}, {"»", "«"}, {"”", "“"}, {"’", "‘"}};
     for (size_t i = 0; i < sizeof pair / sizeof *pair; i++)
         if (!strncmp(stop, pair[i][0], strlen(pair[i][0])))

@@ -7,6 +7,7 @@
  *                                   "sampling": "auto" | "iid" | "wor" | "greedy"}},
  *                "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
  *                "lossless": true | false}
+ *   "decoding": {"strategy": "vote" | "navigate", ...}                   composed answers: compose/compose.h
  *   "prediction": {"type": "content", "content": "..." | [{"type": "text", "text": "..."}]}      as OpenAI has it
  */
 #ifndef GALLEY_DECODING_H

@@ -408,7 +408,7 @@ static bool finish(struct job *j)
             stream_settled(j);
         if (j->n_child > n_child && !failed)
             return false;
-    } else {
+    } else if (!j->how.ops) {
         number_choices(j);
     }
     log_end(j);

@@ -1,5 +1,6 @@
 /* A generation call's life: prompts become requests, events become text, the text becomes one JSON body or a stream.
- * What completions and chat say differently stands in their struct job_format. Owner: the loop. Private to server/.
+ * What completions and chat say differently stands in their struct job_format; an answer that takes more than a request
+ * for each prompt is put together by a way of composing (compose/). Owner: the loop. Private to server/.
  *
  * A job outlives its call when the client leaves: its requests are canceled, and the job goes when the engine has
  * handed back the last of them.

@@ -190,6 +190,12 @@ class OnTheDemoModel(unittest.TestCase):
         self.assertEqual([c["text"] for c in one["choices"]], [c["text"] for c in blind["choices"]])
         self.assertGreater(told["usage"]["prompt_tokens_details"]["cached_tokens"], 0)
 
+    def test_far_down_the_ranking(self):
+        for feed_back in (True, False):
+            a = self.s.ok(TEXT, {"prompt": "Names:\n", "decoding": navigate(rounds=8, per_round=32, max_item=2, feed_back=feed_back)})
+            self.check_navigation(a, 256)
+            self.assertGreater(a["decoding"]["tried"], 100)  # of the 256 ranked, those whose text is another's with a space are not tried
+
     def test_navigation_in_a_chat(self):
         body = {"messages": [{"role": "user", "content": "Tell me names."}]}
         a = self.s.ok(CHAT, {**body, "temperature": 0, "max_tokens": 5, "decoding": navigate(rounds=2, per_round=3, item_stop="\n")})

@@ -6,6 +6,7 @@
 #include "compose/answer.h"
 #include "compose/ballot.h"
 #include "compose/navigation.h"
+#include "mem.h"
 
 /* ---- Answers ---- */
 
@@ -235,6 +236,28 @@ START_TEST(nothing_is_tried_or_found_twice)
 }
 END_TEST
 
+START_TEST(running_out_of_memory_is_noticed)
+{
+    for (long n = 1; n < 8; n++) {
+        struct navigation v = {0};
+        struct nav_token t = {1, slice_of("a")};
+        int32_t picked[1];
+        mem_fail_nth(n);
+        nav_pick(&v, &t, 1, 1, picked);
+        bool found = nav_find(&v, "item", 4);
+        mem_fail_nth(0);
+        ck_assert(v.failed || (found && !nav_find(&v, "item", 4)));
+        nav_free(&v);
+        struct text_buf out = {0};
+        mem_fail_nth(n);
+        bool any = answer_extract(&(struct answer_rule){.kind = ANSWER_NUMBER}, "1,234", 5, &out);
+        mem_fail_nth(0);
+        ck_assert(any && (out.failed || (out.n == 4 && !memcmp(out.p, "1234", 4))));
+        tb_free(&out);
+    }
+}
+END_TEST
+
 /* A model that knows N_ANSWER answers, each by N_WAY first tokens; the likelier answers' tokens all come first. What
  * the prompt lists already is unlikely. */
 enum { N_ANSWER = 4, N_WAY = 5 };
@@ -314,6 +337,7 @@ int main(void)
     tcase_add_test(tc, lists_are_quoted);
     tcase_add_test(tc, items_end_where_they_should);
     tcase_add_test(tc, nothing_is_tried_or_found_twice);
+    tcase_add_test(tc, running_out_of_memory_is_noticed);
     tcase_add_test(tc, navigation_finds_what_probing_does_not);
     return suite_run(tc);
 }

@@ -142,6 +142,11 @@ int32_t engine_n_ctx(const struct engine *eng)
     return eng->limits.n_ctx;
 }
 
+int32_t engine_max_n(const struct engine *eng)
+{
+    return request_max_n(&eng->limits);
+}
+
 int64_t engine_heartbeat_age_ns(const struct engine *eng)
 {
     return clock_ns() - atomic_load_explicit(&eng->heartbeat_ns, memory_order_relaxed);

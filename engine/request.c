@@ -127,9 +127,14 @@ static int check_verify(const struct gen_params *p, struct err *e)
     return 0;
 }
 
+int32_t request_max_n(const struct request_limits *lim)
+{
+    return lim->max_seqs < MAX_CHOICES ? lim->max_seqs : MAX_CHOICES;
+}
+
 static int check_params(struct gen_params *p, const struct request_limits *lim, int32_t n_vocab, struct err *e)
 {
-    int max_n = lim->max_seqs < MAX_CHOICES ? lim->max_seqs : MAX_CHOICES;
+    _Static_assert((int)MAX_RANKED <= (int)PLAN_MAX_TOPK, "one readout ranks them");
     const struct param_range range[] = {
         {"temperature", p->temperature, 0, 100, false},
         {"top_p", p->top_p, 0, 1, true},
@@ -144,8 +149,9 @@ static int check_params(struct gen_params *p, const struct request_limits *lim, 
         {"presence_penalty", p->presence_penalty, -2, 2, false},
         {"max_tokens", p->max_tokens, -1, INT32_MAX, false},
         {"min_tokens", p->min_tokens, 0, p->max_tokens < 0 ? lim->n_ctx : p->max_tokens, false},
-        {"n", p->n, 1, max_n, false},
-        {"logprobs", p->n_logprobs, -1, MAX_LOGPROBS, false},
+        {"n", p->n, 1, request_max_n(lim), false},
+        {"n", p->choice0, 0, INT32_MAX - MAX_CHOICES, false},
+        {"logprobs", p->n_logprobs, -1, p->max_tokens == 1 ? MAX_RANKED : MAX_LOGPROBS, false},
         {"prompt_logprobs", p->n_prompt_logprobs, -1, MAX_LOGPROBS, false},
         {"stop_token_ids", p->n_stop_ids, 0, MAX_STOP_IDS, false},
         {"logit_bias", p->n_bias, 0, MAX_BIAS, false},
@@ -356,7 +362,8 @@ static void init_seq(struct request *r, int32_t choice, const struct request_lim
     struct seq *s = &r->seq[choice];
     int32_t n_tok = r->n_prompt + r->p.max_tokens, max_text = (int32_t)detok_bound(tok);
     int32_t n_law_tok = r->p.n_bias + (has_penalties(&r->p) ? n_tok : 0);
-    *s = (struct seq){.req = r, .choice = choice, .span = -1, .noise_key = rng_mix(seed + (uint64_t)choice)};
+    *s = (struct seq){
+        .req = r, .choice = choice, .span = -1, .noise_key = rng_mix(seed + (uint64_t)r->p.choice0 + (uint64_t)choice)};
     s->out = copy(r, NULL, sizeof *s->out * (size_t)r->p.max_tokens, failed);
     size_t table_bytes = sizeof *s->kv.block * (size_t)((n_tok + DRAFT_MAX) / lim->block_len + 2);
     s->kv.block = copy(r, NULL, table_bytes, failed);

@@ -141,6 +141,8 @@ struct request_limits {
     bool has_ngram;    /* there is an n-gram store */
 };
 
+int32_t request_max_n(const struct request_limits *lim);
+
 /* request_create without the engine; *out is NULL on error. */
 int request_build(const struct request_limits *lim, const struct tokenizer *tok, const int32_t *prompt,
                   int32_t n_prompt, const struct gen_params *p, struct sink *sink, void *user, struct request **out,

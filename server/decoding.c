@@ -15,47 +15,6 @@ enum { N_VERIFY = sizeof verify_name / sizeof *verify_name };
 
 /* ---- Reading ---- */
 
-/* Writes `"a", "b" or "c"`. */
-static void list_names(char *out, size_t size, const char *const *name, int32_t n)
-{
-    size_t at = 0;
-    out[0] = '\0';
-    for (int32_t i = 0; i < n && at < size; i++) {
-        int len = snprintf(out + at, size - at, "%s\"%s\"", i == 0 ? "" : i == n - 1 ? " or " : ", ", name[i]);
-        at += len > 0 ? (size_t)len : 0;
-    }
-}
-
-int32_t find_name(const char *field, const char *word, const char *const *name, int32_t n, struct api_error *e)
-{
-    char names[256];
-    for (int32_t i = 0; i < n; i++)
-        if (!strcmp(word, name[i]))
-            return i;
-    list_names(names, sizeof names, name, n);
-    api_fail(e, 400, field, "%s must be %s, not \"%.40s\"", field, names, word);
-    return -1;
-}
-
-bool only_keys(const json_t *o, const char *field, const char *const *key, int32_t n, struct api_error *e)
-{
-    const char *given;
-    json_t *value;
-    char names[256];
-    json_object_foreach((json_t *)o, given, value)
-    {
-        bool known = false;
-        for (int32_t i = 0; i < n; i++)
-            known |= !strcmp(given, key[i]);
-        if (!known) {
-            list_names(names, sizeof names, key, n);
-            api_fail(e, 400, field, "%s has no field \"%.40s\"; it takes %s", field, given, names);
-            return false;
-        }
-    }
-    return true;
-}
-
 /* A strategy's name, or a draft source's, which means speculation from it; diverse_beam is beam in groups. */
 static bool read_strategy(const char *word, bool has_ngram, struct decoding_params *d, struct api_error *e)
 {
@@ -69,8 +28,10 @@ static bool read_strategy(const char *word, bool has_ngram, struct decoding_para
                    {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0}, {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},
                    {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4},         {DECODE_SUPERPOSED, DRAFT_SOURCE_AUTO, 0, 0}};
     static const char *const word_of[] = {"auto",     "off",         "speculative", "copy",        "model",
-                                          "cautious", "contrastive", "beam",        "diverse_beam", "superposed"};
+                                          "cautious", "contrastive", "beam",        "diverse_beam", "superposed",
+                                          "vote",     "navigate"};
     int32_t i = find_name("decoding.strategy", word, word_of, sizeof word_of / sizeof *word_of, e);
+    BUG_ON(i >= (int32_t)(sizeof meaning / sizeof *meaning)); /* composed ones are read elsewhere */
     if (i < 0)
         return false;
     d->strategy = meaning[i].strategy;
@@ -211,10 +172,14 @@ bool decoding_read(struct job *j, struct api_error *e)
     struct decoding_params *d = &j->par.p.decoding;
     j->tells_decoding = decoding != NULL;
     const struct options *opt = j->loop->srv->opt;
-    if (!(decoding ? read_decoding(decoding, opt, d, e) : read_strategy(opt->decoding, opt->ngram, d, e)))
+    bool is_composed = compose_is_named(decoding); /* its children are decoded as the server has it by default */
+    if (is_composed && !compose_read(j, decoding, e))
+        return false;
+    if (!(decoding && !is_composed ? read_decoding(decoding, opt, d, e)
+                                   : read_strategy(opt->decoding, opt->ngram, d, e)))
         return false;
     bool copies = d->strategy != DECODE_OFF && decodes_exactly(d->strategy) && d->source != DRAFT_SOURCE_MODEL;
-    if (prediction && decoding && !copies) {
+    if (prediction && decoding && !is_composed && !copies) {
         api_fail(e, 400, "prediction",
                  "prediction: nothing is copied when decoding is \"%s\"%s", strategy_name[d->strategy],
                  d->source == DRAFT_SOURCE_MODEL ? " from the draft model" : "");
@@ -228,33 +193,32 @@ bool decoding_read(struct job *j, struct api_error *e)
 void decoding_write(const struct job *j, struct text_buf *b)
 {
     const struct decoding_params *d = &j->par.p.decoding;
-    struct request_decoding sum = {0};
+    const struct compose_ops *ops = j->how.ops;
+    struct job_usage u;
     int32_t n_position = 0;
     bool is_exact = d->verify <= DECODE_VERIFY_NSS || j->par.p.temperature == 0, is_drafted = decodes_exactly(d->strategy);
     if (!j->tells_decoding)
         return;
-    for (int32_t i = 0; i < j->n_prompt; i++) {
-        const struct request_decoding *one = request_decoding(j->prompt[i].r);
-        sum.n_step += one->n_step;
-        sum.n_drafted += one->n_drafted;
-        sum.n_accepted += one->n_accepted;
-        for (int32_t k = 0; k < DECODING_POSITIONS; k++) {
-            sum.drafted_at[k] += one->drafted_at[k];
-            sum.accepted_at[k] += one->accepted_at[k];
-            n_position = sum.drafted_at[k] ? k + 1 : n_position;
-        }
-    }
+    job_usage(j, &u);
+    for (int32_t k = 0; k < DECODING_POSITIONS; k++)
+        n_position = u.decoding.drafted_at[k] ? k + 1 : n_position;
     tb_printf(b, ",\"decoding\":{\"strategy\":\"%s\"",
-              d->strategy == DECODE_BEAM && d->beam.n_group > 1 ? "diverse_beam" : strategy_name[d->strategy]);
-    if (!is_drafted)
-        way_write(j, b);
+              ops                                                     ? ops->name
+              : d->strategy == DECODE_BEAM && d->beam.n_group > 1 ? "diverse_beam"
+                                                                      : strategy_name[d->strategy]);
+    if (ops)
+        ops->tell(j, b);
+    else if (!is_drafted)
+        way_write(j, &u.decoding, b);
     else if (d->strategy != DECODE_OFF)
         tb_printf(b, ",\"draft\":{\"source\":\"%s\"},\"verify\":\"%s\"", source_name[d->source],
                   verify_name[is_exact ? DECODE_VERIFY_NSS : d->verify]);
     tb_printf(b, ",\"guarantee\":\"%s\",\"steps\":%lld,\"drafted\":%lld,\"accepted\":%lld,\"acceptance\":[",
-              !is_drafted ? "approximate" : is_exact ? "exact" : "lossless", (long long)sum.n_step, (long long)sum.n_drafted,
-              (long long)sum.n_accepted);
+              ops || !is_drafted ? "approximate"
+              : is_exact         ? "exact"
+                                 : "lossless",
+              (long long)u.decoding.n_step, (long long)u.decoding.n_drafted, (long long)u.decoding.n_accepted);
     for (int32_t k = 0; k < n_position; k++)
-        tb_printf(b, "%s%.4g", k ? "," : "", (double)sum.accepted_at[k] / (double)sum.drafted_at[k]);
+        tb_printf(b, "%s%.4g", k ? "," : "", (double)u.decoding.accepted_at[k] / (double)u.decoding.drafted_at[k]);
     tb_str(b, "]}");
 }

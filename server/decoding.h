@@ -9,17 +9,13 @@
  *                "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
  *                "lossless": true | false}
  *   "decoding": {"strategy": "cautious" | "contrastive" | "beam" | "diverse_beam", ...}     see ways.h
+ *   "decoding": {"strategy": "vote" | "navigate", ...}                   composed answers: compose/compose.h
  *   "prediction": {"type": "content", "content": "..." | [{"type": "text", "text": "..."}]}      as OpenAI has it
  */
 #ifndef GALLEY_DECODING_H
 #define GALLEY_DECODING_H
 
 #include "job.h"
-
-/* The number of `word` among the names; -1 and an error that lists them. */
-int32_t find_name(const char *field, const char *word, const char *const *name, int32_t n, struct api_error *e);
-/* False, and an error that lists the keys, when the object has others. */
-bool only_keys(const json_t *o, const char *field, const char *const *key, int32_t n, struct api_error *e);
 
 /* From j->body into j->par and j->prediction; false: e is filled. */
 bool decoding_read(struct job *j, struct api_error *e);

@@ -36,18 +36,12 @@ void job_free(struct job *j)
 {
     if (!j)
         return;
-    for (int32_t i = 0; i < j->n_prompt; i++) {
-        request_free(j->prompt[i].r);
+    if (j->how.ops)
+        j->how.ops->close(j);
+    job_free_children(j);
+    for (int32_t i = 0; i < j->n_prompt; i++)
         mem_free(j->prompt[i].tok);
-    }
-    for (int32_t i = 0; j->choice && i < j->n_prompt * j->best_of; i++) {
-        tb_free(&j->choice[i].text);
-        mem_free(j->choice[i].token);
-        mem_free(j->choice[i].top);
-        mem_free(j->choice[i].stop_text);
-    }
     mem_free(j->prompt);
-    mem_free(j->choice);
     mem_free(j->rendered);
     tb_free(&j->prediction.text);
     mem_free(j->prediction.tok);
@@ -66,44 +60,25 @@ bool job_set_prompts(struct job *j, int32_t n)
 
 static void log_end(const struct job *j)
 {
-    int32_t n_prompt = 0, n_out = 0, n_cached = 0;
-    int64_t first_ns = 0;
-    for (int32_t i = 0; i < j->n_prompt; i++) {
-        struct request_usage u = {0};
-        if (j->prompt[i].r)
-            request_usage(j->prompt[i].r, &u);
-        n_prompt += u.n_prompt;
-        n_out += u.n_output;
-        n_cached += u.n_cached;
-        first_ns = u.first_token_ns > first_ns ? u.first_token_ns : first_ns;
-    }
-    log_line(LOG_INFO, "request", "id=%s prompt=%d cached=%d output=%d finish=%s first_ms=%.1f total_ms=%.1f", j->id,
-             n_prompt, n_cached, n_out, j->call && !j->call->gone ? finish_name(j->choice[0].finish) : "client_left",
-             (double)first_ns * 1e-6, (double)(clock_ns() - j->start_ns) * 1e-6);
+    struct job_usage u;
+    job_usage(j, &u);
+    log_line(LOG_INFO, "request", "id=%s prompt=%lld cached=%lld output=%lld finish=%s first_ms=%.1f total_ms=%.1f",
+             j->id, (long long)u.n_prompt, (long long)u.n_cached, (long long)u.n_output,
+             j->call && !j->call->gone ? finish_name(j->choice[0].finish) : "client_left",
+             (double)u.first_token_ns * 1e-6, (double)(clock_ns() - j->start_ns) * 1e-6);
 }
 
 /* Once the engine has no request of it and MHD no call. */
 void job_free_if_over(struct job *j)
 {
-    if (j->call || j->working)
-        return;
-    for (int32_t i = 0; i < j->n_prompt; i++)
-        if (j->prompt[i].submitted && !j->prompt[i].done)
-            return;
-    job_free(j);
-}
-
-static void cancel_requests(struct job *j)
-{
-    for (int32_t i = 0; i < j->n_prompt; i++)
-        if (j->prompt[i].submitted && !j->prompt[i].done)
-            engine_cancel(j->loop->srv->eng, j->prompt[i].r);
+    if (!j->call && !j->working && job_children_over(j))
+        job_free(j);
 }
 
 void job_client_gone(struct call *c)
 {
     if (c->job)
-        cancel_requests(c->job);
+        job_cancel_children(c->job);
     call_resume(c); /* MHD must look at the connection to see that it is dead; then the call ends */
 }
 
@@ -112,7 +87,7 @@ void job_detach(struct call *c)
     struct job *j = c->job;
     if (!j)
         return;
-    cancel_requests(j);
+    job_cancel_children(j);
     c->job = NULL;
     j->call = NULL;
     j->paused =
@@ -129,26 +104,18 @@ const char *finish_name(enum finish_reason f)
 
 void write_usage(struct job *j, struct text_buf *b)
 {
-    int64_t n_prompt = 0, n_output = 0, n_cached = 0, n_predicted = 0, n_predicted_true = 0;
-    for (int32_t i = 0; i < j->n_prompt; i++) {
-        struct request_usage u;
-        request_usage(j->prompt[i].r, &u);
-        n_prompt += u.n_prompt;
-        n_cached += u.n_cached;
-        n_output += u.n_output;
-        n_predicted += u.n_predicted;
-        n_predicted_true += u.n_predicted_true;
-    }
+    struct job_usage u;
+    job_usage(j, &u);
     /* Tokens of the prediction, each once: what was drafted again after a mismatch is not counted again. */
-    int64_t rejected = n_predicted - n_predicted_true, unseen = j->prediction.n_tok - n_predicted_true;
+    int64_t rejected = u.n_predicted - u.n_predicted_true, unseen = j->prediction.n_tok - u.n_predicted_true;
     rejected = rejected < unseen ? rejected : unseen > 0 ? unseen : 0;
     tb_printf(b,
               "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,\"prompt_tokens_details\":{"
               "\"cached_tokens\":%lld},"
               "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":%lld,"
               "\"rejected_prediction_tokens\":%lld}}",
-              (long long)n_prompt, (long long)n_output, (long long)(n_prompt + n_output), (long long)n_cached,
-              (long long)n_predicted_true, (long long)rejected);
+              (long long)u.n_prompt, (long long)u.n_output, (long long)(u.n_prompt + u.n_output), (long long)u.n_cached,
+              (long long)u.n_predicted_true, (long long)rejected);
 }
 
 static void write_head(struct job *j, struct text_buf *b, const char *object)
@@ -161,43 +128,13 @@ static void write_head(struct job *j, struct text_buf *b, const char *object)
 
 /* ---- Collecting ---- */
 
-static bool grow(void **array, int32_t *cap, int32_t need, size_t size)
-{
-    if (need <= *cap)
-        return true;
-    int32_t n = *cap ? 2 * *cap : 64;
-    while (n < need)
-        n *= 2;
-    void *p = mem_realloc(*array, (size_t)n * size);
-    if (!p)
-        return false;
-    *array = p;
-    *cap = n;
-    return true;
-}
-
-static void keep_token(struct choice *ch, const struct gen_event *ev, const struct tokenizer *tok)
-{
-    if (!grow((void **)&ch->token, &ch->cap_token, ch->n_token + 1, sizeof *ch->token) ||
-        !grow((void **)&ch->top, &ch->cap_top, ch->n_top + ev->n_top, sizeof *ch->top)) {
-        ch->failed = true;
-        return;
-    }
-    ch->token[ch->n_token++] = (struct token_record){
-        .tok = ev->tok, .n_top = ev->n_top, .top0 = ch->n_top, .logprob = ev->logprob, .char_offset = ch->n_char};
-    ch->n_char += token_chars(tok, ev->tok);
-    if (ev->n_top)
-        memcpy(ch->top + ch->n_top, ev->top, sizeof *ev->top * (size_t)ev->n_top);
-    ch->n_top += ev->n_top;
-}
-
 static void collect(struct job *j, struct choice *ch, const struct gen_event *ev)
 {
     if (ev->tok >= 0) {
         ch->n_generated++;
         ch->sum_logprob += ev->logprob;
-        if (j->has_logprobs || j->par.return_token_ids)
-            keep_token(ch, ev, engine_tokenizer(j->loop->srv->eng));
+        if (j->keeps_tokens)
+            choice_keep_token(ch, ev, engine_tokenizer(j->loop->srv->eng));
     }
     tb_add(&ch->text, ev->text, (size_t)ev->n_text);
     if (ev->finish) {
@@ -261,6 +198,15 @@ static void stream_chunk(struct job *j, int32_t index, struct choice *ch, const 
     ch->n_sent_token = ch->n_token;
 }
 
+static void stream_opening(struct job *j, int32_t index)
+{
+    if (!j->format->opening)
+        return;
+    begin_chunk(j);
+    j->format->opening(j, &j->out, index);
+    end_chunk(j);
+}
+
 /* The end has a chunk of its own: clients expect the last delta to be empty. */
 static void stream_event(struct job *j, int32_t index, struct choice *ch, const struct gen_event *ev)
 {
@@ -268,6 +214,21 @@ static void stream_event(struct job *j, int32_t index, struct choice *ch, const 
         stream_chunk(j, index, ch, ev->text, ev->n_text, FINISH_NONE);
     if (ev->finish)
         stream_chunk(j, index, ch, "", 0, ev->finish);
+}
+
+/* Of a composed answer: the choices that have become part of it since. */
+static void stream_settled(struct job *j)
+{
+    for (int32_t i = 0; i < j->n_choice; i++) {
+        struct choice *ch = &j->choice[i];
+        if (ch->index < 0 || ch->sent)
+            continue;
+        j->out.failed |= ch->failed;
+        stream_opening(j, ch->index);
+        stream_event(j, ch->index, ch,
+                     &(struct gen_event){.text = ch->text.p, .n_text = (int32_t)ch->text.n, .finish = ch->finish});
+        ch->sent = true;
+    }
 }
 
 static void stream_error(struct job *j, const char *message)
@@ -323,12 +284,9 @@ static ssize_t stream_read(void *arg, uint64_t pos, char *buf, size_t max)
 
 void job_begin_stream(struct job *j)
 {
-    if (j->format->opening)
-        for (int32_t i = 0; i < j->n_prompt * j->best_of; i++) {
-            begin_chunk(j);
-            j->format->opening(j, &j->out, i);
-            end_chunk(j);
-        }
+    if (!j->how.ops) /* else nobody knows yet what the choices are */
+        for (int32_t i = 0; i < j->n_choice; i++)
+            stream_opening(j, i);
     call_stream(j->call, stream_read, j->call);
 }
 
@@ -346,7 +304,7 @@ void job_tick(struct call *c, int64_t now_ns)
 
 /* ---- The whole answer ---- */
 
-/* The n of best_of choices with the highest mean log-probability, in order of generation. */
+/* Of each prompt's best_of choices the n with the highest mean log-probability, in order of generation. */
 static bool is_returned(const struct job *j, const struct choice *all, int32_t at)
 {
     if (j->best_of == j->par.p.n)
@@ -360,26 +318,33 @@ static bool is_returned(const struct job *j, const struct choice *all, int32_t a
     return better < j->par.p.n;
 }
 
+static void number_choices(struct job *j)
+{
+    int32_t index = 0;
+    for (int32_t i = 0; i < j->n_choice; i++)
+        if (is_returned(j, &j->choice[i - i % j->best_of], i % j->best_of))
+            j->choice[i].index = index++;
+}
+
 static void answer(struct job *j)
 {
     struct text_buf b = {0};
-    int32_t index = 0;
+    bool first = true;
     write_head(j, &b, j->format->object);
     tb_str(&b, ",\"choices\":[");
-    for (int32_t i = 0; i < j->n_prompt; i++)
-        for (int32_t k = 0; k < j->best_of; k++) {
-            struct choice *all = &j->choice[i * j->best_of];
-            if (!is_returned(j, all, k))
-                continue;
-            b.failed |= all[k].failed;
-            tb_str(&b, index ? ",{" : "{");
-            tb_printf(&b, "\"index\":%d,", index);
-            j->format->choice(j, &b, index, &all[k], &j->prompt[i]);
-            tb_printf(&b, ",\"finish_reason\":\"%s\"", finish_name(all[k].finish));
-            write_stop_reason(j, &b, &all[k]);
-            tb_str(&b, "}");
-            index++;
-        }
+    for (int32_t i = 0; i < j->n_choice; i++) {
+        struct choice *ch = &j->choice[i];
+        if (ch->index < 0)
+            continue;
+        b.failed |= ch->failed;
+        tb_str(&b, first ? "{" : ",{");
+        tb_printf(&b, "\"index\":%d,", ch->index);
+        j->format->choice(j, &b, ch->index, ch, &j->prompt[ch->prompt]);
+        tb_printf(&b, ",\"finish_reason\":\"%s\"", finish_name(ch->finish));
+        write_stop_reason(j, &b, ch);
+        tb_str(&b, "}");
+        first = false;
+    }
     tb_str(&b, "],\"usage\":");
     write_usage(j, &b);
     decoding_write(j, &b);
@@ -389,61 +354,88 @@ static void answer(struct job *j)
     call_json(j->call, 200, &b);
 }
 
+void job_out_of_time(struct api_error *e, const char *before)
+{
+    api_fail(e, 408, "timeout", "The request ran out of time before %s.", before);
+    e->code = "timeout";
+    e->no_retry = true;
+}
+
+static bool choice_failure(const struct job *j, const struct child *c, const struct choice *ch, struct api_error *e)
+{
+    if (ch->finish == FINISH_ERROR) {
+        api_fail(e, 500, NULL, "%s", request_error(c->r));
+    } else if (ch->finish == FINISH_CANCELED) {
+        api_fail(e, 503, NULL, "The server is shutting down.");
+        e->retry_after_s = 10;
+    } else if (ch->finish == FINISH_DEADLINE && ch->n_generated == 0 && !j->how.ops) {
+        job_out_of_time(e, "its first token");
+    }
+    return e->status != 0;
+}
+
 /* The worst that befell any choice decides whether there is an answer at all. */
 static bool find_failure(struct job *j, struct api_error *e)
 {
-    for (int32_t i = 0; i < j->n_prompt * j->best_of; i++) {
-        struct choice *ch = &j->choice[i];
-        if (ch->finish == FINISH_ERROR) {
-            api_fail(e, 500, NULL, "%s", request_error(j->prompt[i / j->best_of].r));
-            return true;
-        }
-        if (ch->finish == FINISH_CANCELED) {
-            api_fail(e, 503, NULL, "The server is shutting down.");
-            e->retry_after_s = 10;
-            return true;
-        }
-        if (ch->finish == FINISH_DEADLINE && ch->n_generated == 0) {
-            api_fail(e, 408, "timeout", "The request ran out of time before its first token.");
-            e->code = "timeout";
-            e->no_retry = true;
-            return true;
-        }
+    for (int32_t i = 0; i < j->n_child; i++) {
+        const struct child *c = &j->child[i];
+        for (int32_t k = 0; c->r && k < c->n; k++)
+            if (choice_failure(j, c, &j->choice[c->choice0 + k], e))
+                return true;
     }
     return false;
 }
 
-static void finish(struct job *j)
+/* What an answer that has begun to be streamed says of its failure. */
+static const char *failure_text(struct job *j, const struct api_error *e)
+{
+    j->work_error = *e; /* keeps the text */
+    return e->status == 500   ? "The model failed while it was generating."
+           : e->status == 503 ? "The server is shutting down."
+           : e->status == 408 ? "The request ran out of time."
+                              : j->work_error.message;
+}
+
+/* All children are done. False: the answer is composed, and needs further ones, which are on their way. */
+static bool finish(struct job *j)
 {
     struct api_error e = {0};
-    log_end(j);
-    if (!j->call || j->call->gone)
-        return;
-    bool failed = find_failure(j, &e);
-    if (!j->par.stream) {
-        if (failed)
-            call_error(j->call, &e);
-        else
-            answer(j);
-        return;
+    bool is_heard = j->call && !j->call->gone, failed = find_failure(j, &e);
+    int32_t n_child = j->n_child;
+    if (is_heard && !failed && j->how.ops) {
+        failed = !j->how.ops->go_on(j, &e) || !job_submit_children(j, j->how.ops->breadth_field, &e);
+        if (j->par.stream && !failed)
+            stream_settled(j);
+        if (j->n_child > n_child && !failed)
+            return false;
+    } else if (!j->how.ops) {
+        number_choices(j);
     }
-    if (failed)
-        j->broken = e.status == 500   ? "The model failed while it was generating."
-                    : e.status == 503 ? "The server is shutting down."
-                                      : "The request ran out of time.";
-    stream_end(j);
+    log_end(j);
+    job_cancel_children(j); /* of a failed round, those that were submitted */
+    if (!is_heard)
+        return true;
+    if (j->par.stream) {
+        j->broken = failed ? failure_text(j, &e) : NULL;
+        stream_end(j);
+    } else if (failed) {
+        call_error(j->call, &e);
+    } else {
+        answer(j);
+    }
+    return true;
 }
 
 /* ---- News from the engine ---- */
 
-static void take_events(struct job *j, int32_t at)
+static void take_events(struct job *j, const struct child *c)
 {
     struct gen_event ev;
-    while (!(j->par.stream && j->call && j->out.n > OUT_LIMIT) && request_next_event(j->prompt[at].r, &ev)) {
-        int32_t k = at * j->best_of + ev.choice;
+    while (!(j->par.stream && j->call && j->out.n > OUT_LIMIT) && request_next_event(c->r, &ev)) {
+        int32_t k = c->choice0 + ev.choice;
         struct choice *ch = &j->choice[k];
         collect(j, ch, &ev);
-        if (!j->par.stream)
+        if (!j->par.stream || j->how.ops)
             continue;
         if (j->call && ev.finish != FINISH_CANCELED && ev.finish != FINISH_ERROR &&
             !(ev.finish == FINISH_DEADLINE && !ch->n_generated))
@@ -456,13 +448,11 @@ static void take_events(struct job *j, int32_t at)
 /* Everything the job's requests have said, as far as the client keeps up; the end once the last one is done. */
 static void drain_events(struct job *j)
 {
-    for (int32_t i = 0; i < j->n_prompt; i++)
-        if (j->prompt[i].submitted)
-            take_events(j, i);
-    if (!j->paused && j->n_done == j->n_prompt && !j->ended) {
-        finish(j);
-        j->ended = true;
-    }
+    for (int32_t i = 0; i < j->n_child; i++)
+        if (j->child[i].submitted && j->child[i].r)
+            take_events(j, &j->child[i]);
+    if (!j->paused && j->n_done == j->n_child && !j->ended)
+        j->ended = finish(j);
 }
 
 void job_news(struct loop *l)
@@ -472,9 +462,9 @@ void job_news(struct loop *l)
     while (sink_next(&l->sink, &r, &done)) {
         struct job *j = request_user(r);
         if (done)
-            for (int32_t i = 0; i < j->n_prompt; i++)
-                if (j->prompt[i].r == r) {
-                    j->prompt[i].done = true;
+            for (int32_t i = 0; i < j->n_child; i++)
+                if (j->child[i].r == r) {
+                    j->child[i].done = true;
                     j->n_done++;
                 }
         if (j->paused)

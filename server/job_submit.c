@@ -45,33 +45,28 @@ static bool tokenize(struct job *j, struct tok_scratch *scratch, struct api_erro
     return true;
 }
 
+/* A request for each prompt, as it is. */
+static bool add_children(struct job *j, struct api_error *e)
+{
+    struct gen_params p = j->par.p;
+    p.n = j->best_of;
+    for (int32_t i = 0; i < j->n_prompt; i++) {
+        if (!job_add_child(j, i, j->prompt[i].tok, j->prompt[i].n_tok, &p, e))
+            return false;
+        j->prompt[i].r = j->child[i].r;
+    }
+    return true;
+}
+
 static void create_and_submit(struct job *j)
 {
     struct api_error e = {0};
-    if (j->n_prompt > j->loop->srv->opt->max_queue) { /* would be told to try again for ever */
-        call_error(j->call,
-                   api_fail(&e, 400, j->format->prompt_field, "%d prompts do not fit the server's queue of %lld.",
-                            j->n_prompt, (long long)j->loop->srv->opt->max_queue));
-        return;
-    }
-    struct err err = {0};
-    struct engine *eng = j->loop->srv->eng;
-    struct gen_params p = j->par.p;
-    p.n = j->best_of;
-    j->choice = mem_calloc((size_t)(j->n_prompt * j->best_of), sizeof *j->choice);
-    int rc = j->choice ? 0 : err_set(&err, ERR_NOMEM, "The server is out of memory.");
-    for (int32_t i = 0; !rc && i < j->n_prompt; i++)
-        rc = request_create(eng, j->prompt[i].tok, j->prompt[i].n_tok, &p, &j->loop->sink, j, &j->prompt[i].r, &err);
-    for (int32_t i = 0; !rc && i < j->n_prompt; i++) {
-        rc = engine_submit(eng, j->prompt[i].r, &err);
-        j->prompt[i].submitted = !rc;
-    }
-    if (rc) {
-        struct call *c = j->call;
-        api_from_err(&e, &err, j->loop->srv);
-        if (j->format->prompt_field && e.param && !strcmp(e.param, "prompt"))
-            e.param = j->format->prompt_field;
-        call_error(c, &e); /* those already submitted are canceled when the call ends */
+    const struct compose_ops *ops = j->how.ops;
+    const char *field = ops ? ops->breadth_field : j->format->prompt_field;
+    j->keeps_tokens = j->has_logprobs || j->par.return_token_ids;
+    if (!(ops ? ops->begin(j, &e) : add_children(j, &e)) || !job_submit_children(j, field, &e)) {
+        j->ended = true;
+        call_error(j->call, &e); /* those already submitted are canceled when the call ends */
         return;
     }
     j->last_sent_ns = clock_ns();

@@ -118,6 +118,48 @@ bool field_string_as(const json_t *o, const char *key, const char *name, const c
     return true;
 }
 
+/* Writes `"a", "b" or "c"`. */
+static void list_names(char *out, size_t size, const char *const *name, int32_t n)
+{
+    size_t at = 0;
+    out[0] = '\0';
+    for (int32_t i = 0; i < n && at < size; i++) {
+        int len = snprintf(out + at, size - at, "%s\"%s\"", i == 0 ? "" : i == n - 1 ? " or " : ", ", name[i]);
+        at += len > 0 ? (size_t)len : 0;
+    }
+}
+
+/* The number of `word` among the names; -1 and an error that lists them. */
+int32_t find_name(const char *field, const char *word, const char *const *name, int32_t n, struct api_error *e)
+{
+    char names[256];
+    for (int32_t i = 0; i < n; i++)
+        if (!strcmp(word, name[i]))
+            return i;
+    list_names(names, sizeof names, name, n);
+    api_fail(e, 400, field, "%s must be %s, not \"%.40s\"", field, names, word);
+    return -1;
+}
+
+bool only_keys(const json_t *o, const char *field, const char *const *key, int32_t n, struct api_error *e)
+{
+    const char *given;
+    json_t *value;
+    char names[256];
+    json_object_foreach((json_t *)o, given, value)
+    {
+        bool known = false;
+        for (int32_t i = 0; i < n; i++)
+            known |= !strcmp(given, key[i]);
+        if (!known) {
+            list_names(names, sizeof names, key, n);
+            api_fail(e, 400, field, "%s has no field \"%.40s\"; it takes %s", field, given, names);
+            return false;
+        }
+    }
+    return true;
+}
+
 json_t *body_parse(const struct call *c, struct api_error *e)
 {
     json_error_t why;

@@ -23,6 +23,11 @@ bool field_string_as(const json_t *o, const char *key, const char *name, const c
 /* The value when it is there and not null. */
 const json_t *field_get(const json_t *o, const char *name);
 
+/* The number of `word` among the names; -1 and an error that lists them. `field` is what errors call it. */
+int32_t find_name(const char *field, const char *word, const char *const *name, int32_t n, struct api_error *e);
+/* Refuses keys of the object that are not listed. */
+bool only_keys(const json_t *o, const char *field, const char *const *key, int32_t n, struct api_error *e);
+
 /* The body as an object, or NULL and e filled. The caller drops the reference. */
 json_t *body_parse(const struct call *c, struct api_error *e);
 

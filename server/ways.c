@@ -1,6 +1,5 @@
 #include "ways.h"
 
-#include "decoding.h"
 
 static bool read_ends(const json_t *v, struct cautious_params *c, struct api_error *e)
 {
@@ -87,29 +86,22 @@ static void write_scores(const struct job *j, struct text_buf *b)
     const char *sep = "";
     tb_str(b, ",\"scores\":[");
     for (int32_t i = 0; i < j->n_prompt; i++)
-        for (int32_t c = 0; c < j->par.p.n && request_score(j->prompt[i].r, c, &score, &logprob); c++, sep = ",")
+        for (int32_t c = 0; c < j->par.p.n && j->prompt[i].r && request_score(j->prompt[i].r, c, &score, &logprob); c++, sep = ",")
             tb_printf(b, "%s{\"score\":%.7g,\"logprob\":%.7g}", sep, score, logprob);
     tb_str(b, "]");
 }
 
-void way_write(const struct job *j, struct text_buf *b)
+void way_write(const struct job *j, const struct request_decoding *did, struct text_buf *b)
 {
     const struct decoding_params *d = &j->par.p.decoding;
-    int32_t width = 0;
-    int64_t n_segment = 0;
-    for (int32_t i = 0; i < j->n_prompt; i++) {
-        const struct request_decoding *one = request_decoding(j->prompt[i].r);
-        width = one->width > width ? one->width : width;
-        n_segment += one->n_segment;
-    }
     if (d->strategy == DECODE_CAUTIOUS)
-        tb_printf(b, ",\"max_trials\":%d,\"segments\":%lld", width, (long long)n_segment);
+        tb_printf(b, ",\"max_trials\":%d,\"segments\":%lld", did->width, (long long)did->n_segment);
     else if (d->strategy == DECODE_CONTRASTIVE)
         tb_printf(b, ",\"penalty_alpha\":%.7g,\"top_k\":%d", d->contrastive.alpha, d->contrastive.k);
     else if (d->strategy == DECODE_SUPERPOSED)
-        tb_printf(b, ",\"num_drafts\":%d,\"alpha\":%.7g,\"tau\":%.7g", width, d->superposed.alpha, d->superposed.tau);
+        tb_printf(b, ",\"num_drafts\":%d,\"alpha\":%.7g,\"tau\":%.7g", did->width, d->superposed.alpha, d->superposed.tau);
     else
-        tb_printf(b, ",\"num_beams\":%d,\"num_beam_groups\":%d", width, d->beam.n_group);
+        tb_printf(b, ",\"num_beams\":%d,\"num_beam_groups\":%d", did->width, d->beam.n_group);
     if ((d->strategy == DECODE_BEAM || d->strategy == DECODE_SUPERPOSED) && j->best_of == j->par.p.n)
         write_scores(j, b);
 }

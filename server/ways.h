@@ -17,6 +17,6 @@
 /* d->strategy is known; false: e is filled. Numbers out of range are the engine's to refuse. */
 bool way_read(const json_t *o, struct decoding_params *d, struct api_error *e);
 /* Members of the answer's `decoding`, each beginning with a comma. */
-void way_write(const struct job *j, struct text_buf *b);
+void way_write(const struct job *j, const struct request_decoding *did, struct text_buf *b);
 
 #endif

@@ -67,6 +67,7 @@ const char *engine_memory_plan(const struct engine *eng);
 const struct model_info *engine_model(const struct engine *eng);
 const struct tokenizer *engine_tokenizer(const struct engine *eng);
 int32_t engine_n_ctx(const struct engine *eng);
+int32_t engine_max_n(const struct engine *eng); /* choices that one request can have */
 
 /* Nanoseconds since the engine thread last showed life (at least once a second when idle). Any thread. */
 int64_t engine_heartbeat_age_ns(const struct engine *eng);
@@ -210,7 +211,8 @@ struct gen_params {
     uint64_t seed;
     int32_t max_tokens; /* >= 1; -1: what is left of the context. 0: only prompt_logprobs are wanted */
     int32_t min_tokens; /* [0] end tokens are banned before */
-    int32_t n;          /* [1] sequences; each is a choice */
+    int32_t n;          /* [1] sequences; each is a choice; at most engine_max_n */
+    int32_t choice0; /* [0] a seed's draws are those of choices choice0.. of one large request: several can share it */
     bool ignore_eos;
     bool include_stop;       /* keep the stop string in the text */
     bool keep_special;       /* text of special tokens is emitted as well */
@@ -218,7 +220,8 @@ struct gen_params {
     int32_t n_stop;
     const int32_t *stop_ids;
     int32_t n_stop_ids;
-    int32_t n_logprobs;        /* [-1] none; k >= 0: the sampled token's and the k likeliest; at most 20 */
+    int32_t n_logprobs;        /* [-1] none; k >= 0: the sampled token's and the k likeliest; at most 20, and at most
+                                  MAX_RANKED when max_tokens is 1 */
     int32_t n_prompt_logprobs; /* [-1] */
     bool emit_tokens;          /* an event for each token, even when its text is held back */
     int32_t priority;          /* [0] lower runs first, as in vLLM */
@@ -229,6 +232,8 @@ struct gen_params {
     int32_t n_prediction;
     bool no_cache; /* neither use nor fill the prefix cache */
 };
+
+enum { MAX_RANKED = 256 }; /* next tokens that a request for one token can be told in their order */
 
 void gen_params_init(struct gen_params *p); /* the neutral values; max_tokens 16 */
 

@@ -106,6 +106,8 @@ class Leaving(unittest.TestCase):
                   raw({"prompt": "word " * 9000, "max_tokens": 3}), raw({"prompt": ["a", "b", "word " * 9000, "c"], "max_tokens": 9, "stream": True}),
                   raw({"prompt": ["a"] * 6, "max_tokens": 9}), raw({"prompt": "x", "temperature": -1}), raw({"prompt": "x" * (1 << 20)}),
                   raw({"messages": [{"role": "user", "content": "x"}], "stream": True}, path=b"/v1/chat/completions"),
+                  raw({"prompt": "x", "max_tokens": 20, "decoding": {"strategy": "vote", "samples": 9}}),
+                  raw({"prompt": "x", "stream": True, "decoding": {"strategy": "navigate", "rounds": 3, "per_round": 4, "max_item": 6}}),
                   b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 3]
 
         def come_and_go(seed):

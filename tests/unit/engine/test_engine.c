@@ -190,6 +190,66 @@ START_TEST(choice_0_of_many_is_the_only_choice_of_one)
 }
 END_TEST
 
+/* Several requests can share the draws of one: what the choices say does not depend on how they were spread. */
+START_TEST(choices_are_numbered_across_requests)
+{
+    struct rnd r = rnd_begin("choices_are_numbered_across_requests", 6);
+    int32_t prompt[20];
+    random_prompt(&r, prompt, 20);
+    open_engine(512, 256, 64, 8);
+    struct gen_params p = params(20);
+    p.temperature = 1;
+    p.has_seed = true;
+    p.n = 5;
+    struct heard *many = ask(prompt, 20, &p);
+    finish(many);
+    for (p.choice0 = 0; p.choice0 < 5; p.choice0 += 2) {
+        p.n = p.choice0 == 4 ? 1 : 2;
+        struct heard *some = ask(prompt, 20, &p);
+        finish(some);
+        for (int32_t i = 0; i < p.n; i++)
+            ck_assert_mem_eq(some->tok[i], many->tok[p.choice0 + i], sizeof(int32_t) * 20);
+        forget(some);
+    }
+    forget(many);
+    close_engine();
+}
+END_TEST
+
+/* As many as a plan can rank, for all sequences of a step at once. */
+START_TEST(one_token_requests_are_told_a_long_ranking)
+{
+    struct rnd r = rnd_begin("one_token_requests_are_told_a_long_ranking", 7);
+    int32_t prompt[20], n_top = 0;
+    struct request *req[8];
+    random_prompt(&r, prompt, 20);
+    open_engine(512, 256, 16, 8);
+    struct gen_params p = params(1);
+    p.n_logprobs = MAX_RANKED;
+    for (int i = 0; i < 8; i++) {
+        ck_assert_int_eq(request_create(eng, prompt, 20 - i, &p, &rig_sink, NULL, &req[i], NULL), 0);
+        ck_assert_int_eq(engine_submit(eng, req[i], NULL), 0);
+    }
+    for (int i = 0; i < 60; i++)
+        engine_step(eng);
+    struct request *done;
+    bool is_done;
+    while (sink_next(&rig_sink, &done, &is_done))
+        ;
+    for (int i = 0; i < 8; i++) {
+        struct gen_event ev;
+        ck_assert(request_next_event(req[i], &ev) && ev.tok >= 0);
+        n_top = ev.n_top;
+        ck_assert_int_gt(n_top, 20);
+        ck_assert_int_eq(ev.top[0].tok, ev.tok); /* greedy */
+        for (int32_t k = 1; k < n_top; k++)
+            ck_assert(ev.top[k].logprob <= ev.top[k - 1].logprob && ev.top[k].tok != ev.top[k - 1].tok);
+        request_free(req[i]);
+    }
+    close_engine();
+}
+END_TEST
+
 START_TEST(every_way_to_end)
 {
     struct rnd r = rnd_begin("every_way_to_end", 5);
@@ -460,6 +520,8 @@ int main(void)
     tcase_add_loop_test(tc, company_changes_nothing, 0, 3);
     tcase_add_test(tc, a_second_turn_finds_the_first_in_the_cache);
     tcase_add_test(tc, choice_0_of_many_is_the_only_choice_of_one);
+    tcase_add_test(tc, choices_are_numbered_across_requests);
+    tcase_add_test(tc, one_token_requests_are_told_a_long_ranking);
     tcase_add_test(tc, every_way_to_end);
     tcase_add_test(tc, canceled_anywhere_leaves_nothing_behind);
     tcase_add_test(tc, deadlines_queue_limit_and_drain);

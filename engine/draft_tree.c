@@ -22,8 +22,6 @@ static const double later_above[N_GUESS_CLASS - 1] = {.01, .03, .06, .1, .17, .2
 static const float first_prior[N_GUESS_CLASS] = {.2f, .3f, .4f, .5f, .6f, .75f, .85f, .95f};
 static const float later_prior[N_GUESS_CLASS] = {.01f, .02f, .04f, .08f, .12f, .18f, .25f, .3f};
 
-enum { LATER = 8 }; /* in a node's guess: not the one that the draft model would draw */
-
 static uint8_t class_of(double p, const double *above)
 {
     uint8_t c = 0;
@@ -34,33 +32,19 @@ static uint8_t class_of(double p, const double *above)
 
 /* ---- What came of the last draft ---- */
 
-/* Walks the tree along the text: the child that came true was guessed right, its siblings wrong. */
-static void learn(struct engine *eng, struct seq *s, const struct draft *d)
+static void learn(struct engine *eng, struct seq *s)
 {
-    if (d->n == 0)
-        return;
-    int32_t node = -1, at = d->n_text - s->req->n_prediction; /* the first drafted token's position */
-    for (; at < seq_n_tok(s); at++) {
-        int32_t came = draft_child(d, node, seq_tok(s, at));
-        for (int32_t i = node + 1; i < d->n; i++) {
-            bool later = d->guess[i] & LATER;
-            if (d->parent[i] != node)
-                continue;
-            accept_learn(later ? &s->later_rates : &s->model_rates, d->guess[i] & ~LATER, i == came);
-            if (!s->verified) /* its drafts were drawn by another law */
-                accept_learn(later ? &eng->later_rates : &eng->model_rates, d->guess[i] & ~LATER, i == came);
-        }
-        if (came < 0)
-            return;
-        node = came;
-    }
+    struct history_text t = drafts_text(s);
+    draft_learn(&s->modelled, &t, &s->model_rates);
+    if (!s->verified) /* its drafts were drawn by another law */
+        draft_learn(&s->modelled, &t, &eng->model_rates);
 }
 
 /* What the draft model computed stands as far as its rows lie in order and came true. */
 void tree_restart(struct engine *eng, struct seq *s)
 {
     const struct draft *d = &s->modelled;
-    learn(eng, s, d);
+    learn(eng, s);
     int32_t n_ctx = s->n_draft_ctx, node = -1;
     for (int32_t i = 0; i < s->n_held && n_ctx < seq_n_tok(s) - 1; i++, n_ctx++) { /* the last is read again */
         node = draft_child(d, node, seq_tok(s, n_ctx));
@@ -79,7 +63,7 @@ void tree_restart(struct engine *eng, struct seq *s)
 
 float tree_mean_rate(const struct engine *eng, const struct seq *s)
 {
-    return accept_mean(&s->model_rates, &eng->model_rates, .6f);
+    return accept_mean(&s->model_rates.first, &eng->model_rates.first, .6f);
 }
 
 struct tree_shape tree_shape(const struct seq *s)
@@ -157,13 +141,13 @@ float tree_grow(struct engine *eng, struct seq *s, int32_t node, const int32_t *
                             : rank(s, tok, logprob, seq_n_tok(s) + tree_depth(s, node), c);
     for (int32_t i = 0; i < n && i < shape.width && tree_may_grow(s, node); i++) {
         uint8_t g = class_of(c[i].p, i ? later_above : first_above);
-        float rate = i ? accept_rate(&s->later_rates, &eng->later_rates, g, later_prior[g])
-                       : accept_rate(&s->model_rates, &eng->model_rates, g, first_prior[g]);
+        float rate = i ? accept_rate(&s->model_rates.later, &eng->model_rates.later, g, later_prior[g])
+                       : accept_rate(&s->model_rates.first, &eng->model_rates.first, g, first_prior[g]);
         if (!shape.named && above * rate < LEAST_CHANCE)
             continue;
         d->tok[d->n] = c[i].tok;
         d->parent[d->n] = (int16_t)node;
-        d->guess[d->n] = (uint8_t)(i ? g | LATER : g);
+        d->guess[d->n] = (uint8_t)(i ? g | GUESS_LATER : g);
         d->chance[d->n++] = above * rate;
         first = i ? first : above * rate;
     }
@@ -183,26 +167,10 @@ int32_t tree_held_at(const struct seq *s, int32_t node)
 
 void tree_sort(struct seq *s)
 {
+    int16_t place[DRAFT_MAX];
     if (s->verified)
         return; /* all of it is verified; nothing is to be chosen */
-    struct draft *d = &s->modelled, sorted = *d;
-    int16_t order[DRAFT_MAX], place[DRAFT_MAX];
-    for (int32_t i = 0; i < d->n; i++) {
-        int32_t at = i;
-        for (; at > 0 && d->chance[order[at - 1]] < d->chance[i]; at--)
-            order[at] = order[at - 1];
-        order[at] = (int16_t)i;
-    }
-    for (int32_t i = 0; i < d->n; i++)
-        place[order[i]] = (int16_t)i;
-    for (int32_t i = 0; i < d->n; i++) {
-        int32_t from = order[i];
-        sorted.tok[i] = d->tok[from];
-        sorted.chance[i] = d->chance[from];
-        sorted.guess[i] = d->guess[from];
-        sorted.parent[i] = d->parent[from] < 0 ? -1 : place[d->parent[from]];
-    }
+    draft_sort(&s->modelled, place);
     for (int32_t i = 0; i < s->n_held; i++)
         s->held[i] = place[s->held[i]];
-    *d = sorted;
 }

@@ -5,7 +5,7 @@
 #include "draft/allot.h"
 #include "strategy/strategy.h"
 
-static struct history_text text_of(const struct seq *s)
+struct history_text drafts_text(const struct seq *s)
 {
     const struct request *r = s->req;
     return (struct history_text){.part = {r->prediction, r->prompt, s->out},
@@ -57,16 +57,26 @@ static void propose_copies(struct engine *eng)
         s->draft = &s->copied;
         if (!s->copy.on || !drafts_now(s))
             continue;
-        struct history_text t = text_of(s);
+        struct history_text t = drafts_text(s);
         copy_propose(&s->copy, &eng->copy_rates, &t, &s->copied);
     }
 }
+
+static enum draft_source source_of(const struct seq *s)
+{
+    return s->draft == &s->copied ? DRAFT_SOURCE_COPY : s->draft == &s->guessed ? DRAFT_SOURCE_TRIGRAM : DRAFT_SOURCE_MODEL;
+}
+
+/* Rows where the request names drafting but no number; a draft model's tree has as many nodes as are wanted. */
+static const int32_t by_default[N_DRAFT_SOURCE] = {[DRAFT_SOURCE_COPY] = COPY_DEFAULT_DRAFT,
+                                                   [DRAFT_SOURCE_MODEL] = DRAFT_MAX,
+                                                   [DRAFT_SOURCE_TRIGRAM] = TRIGRAM_DEFAULT_DRAFT};
 
 static int32_t sure_rows(const struct seq *s, int32_t most)
 {
     if (s->verified) /* which rows are left out must not depend on what was drawn */
         return most;
-    int32_t n = drafts_named(s, s->draft == &s->copied ? COPY_DEFAULT_DRAFT : DRAFT_MAX);
+    int32_t n = drafts_named(s, by_default[source_of(s)]);
     return !s->draft->strong ? 0 : n < most ? n : most;
 }
 
@@ -76,7 +86,7 @@ static int32_t collect_bids(struct engine *eng, struct bid *bid, struct seq **bi
     for (struct seq *s = eng->running.head; s; s = s->next) {
         if (n == ALLOT_MAX_BID || !drafts_now(s) || s->draft->n == 0)
             continue;
-        /* A copy is as long as its rows; of a tree the draft model has bounded the depth, and rows are bounded here. */
+        /* A copy is as long as its rows; a tree's depth was bounded by those who made it, and rows are bounded here. */
         int32_t most = s->draft == &s->copied ? drafts_most(s) : eng->opt.max_draft,
                 max = most < s->draft->n ? most : s->draft->n;
         bid[n] = (struct bid){.draft = s->draft, .max = max, .must = sure_rows(s, max)};
@@ -101,6 +111,7 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
     struct seq *bidder[ALLOT_MAX_BID];
     double n_token = tokens_for_certain(eng);
     propose_copies(eng);
+    trigrams_run(eng, n_row, n_token);
     int rc = eng->draft.model && spare > 0 ? waves_run(eng, n_row, spare, n_token, e) : 0;
     int32_t n = collect_bids(eng, bid, bidder);
     if (rc || n == 0 || spare <= 0)
@@ -129,6 +140,7 @@ void drafting_count_step(struct engine *eng, struct seq *s)
     d->n_drafted += rows->n;
     eng->metrics.now.n_drafts += rows->n > 0;
     eng->metrics.now.n_draft_tokens += (uint64_t)rows->n;
+    eng->metrics.now.n_drafted_by[source_of(s)] += (uint64_t)rows->n;
     for (int32_t i = 0; i < n_depth; i++)
         d->drafted_at[i]++;
     if (rows->n && s->draft->predicted)
@@ -143,5 +155,6 @@ void drafting_count_true(struct engine *eng, struct seq *s, int32_t i)
     if (s->draft->predicted)
         atomic_fetch_add_explicit(&s->req->n_predicted_true, 1, memory_order_relaxed);
     eng->metrics.now.n_accepted_tokens++;
+    eng->metrics.now.n_accepted_by[source_of(s)]++;
     eng->metrics.now.n_accepted_at[i]++;
 }

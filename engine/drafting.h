@@ -1,9 +1,12 @@
-/* Between drafting.c, which shares out rows, and waves.c, which asks the draft model. Private to these two. */
+/* Between drafting.c, which shares out rows, and those who fill drafts: trigrams.c and waves.c, which asks the draft
+ * model. Private to these. */
 #ifndef GALLEY_DRAFTING_H
 #define GALLEY_DRAFTING_H
 
 #include "engine_impl.h"
 
+/* All that a sequence's drafts can be copied from: prediction, prompt, output. */
+struct history_text drafts_text(const struct seq *s);
 /* The sequence gets a new token this step, and its request wants drafts. */
 bool drafts_now(const struct seq *s);
 /* Drafted rows that the request leaves room for. */
@@ -12,6 +15,12 @@ int32_t drafts_most(const struct seq *s);
 int32_t drafts_named(const struct seq *s, int32_t by_default);
 /* Tokens that at most `most` rows of the draft are expected to yield. */
 double drafts_worth(const struct draft *d, int32_t most);
+
+int trigrams_create(struct engine *eng, struct err *e);
+void trigrams_free(struct engine *eng);
+/* Drafts from trigrams, for those that name them or where they promise more than a copy, in a step of the target that
+ * has n_row rows already and yields n_token tokens for certain. */
+void trigrams_run(struct engine *eng, int32_t n_row, double n_token);
 
 int waves_create(struct engine *eng, struct err *e);
 /* Asks the draft model for trees, a layer of all of them a wave, as long as a further wave is expected to pay, in a

@@ -88,6 +88,7 @@ int request_create(struct engine *eng, const int32_t *prompt, int32_t n_prompt, 
     if (rc)
         return rc;
     (*out)->eng = eng;
+    (*out)->trigrams.store = eng->ngram;
     return 0;
 }
 

@@ -54,8 +54,10 @@ struct engine {
     struct sink *woken[MAX_WOKEN]; /* to wake at the end of the step */
     int32_t n_woken;
     struct metrics metrics;
-    struct accept_rates copy_rates, model_rates, later_rates; /* how often drafts come true, over all sequences */
-    struct wave *wave;                                        /* waves.c's */
+    struct accept_rates copy_rates; /* how often drafts come true, over all sequences */
+    struct tree_rates model_rates;
+    struct trigram_source *trigram; /* trigrams.c's; NULL: nothing is ever drafted */
+    struct wave *wave;              /* waves.c's */
     char *text; /* one token's text and whatever was held back before it */
 
     /* shared */

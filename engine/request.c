@@ -176,6 +176,9 @@ static int check_params(struct gen_params *p, const struct request_limits *lim, 
     if (p->decoding.source == DRAFT_SOURCE_MODEL && !lim->has_draft)
         return err_set_field(e, ERR_INVALID, "decoding.draft.source",
                              "decoding.draft.source: the server was started without a draft model (--draft-model)");
+    if (p->decoding.scope == DRAFT_SCOPE_TENANT && !p->cache_salt)
+        return err_set_field(e, ERR_INVALID, "decoding.draft.scope",
+                             "decoding.draft.scope: \"tenant\" needs a cache_salt, which says who shares");
     int rc = check_stops(p, e);
     return rc ? rc : check_ids("stop_token_ids", p->stop_ids, p->n_stop_ids, n_vocab, e);
 }
@@ -338,13 +341,27 @@ static uint64_t random_u64(void)
 static void init_copy(struct request *r, struct seq *s, bool *failed)
 {
     const struct decoding_params *d = &r->p.decoding;
-    if (s->choice >= MAX_COPYING || d->strategy == DECODE_OFF || !decodes_exactly(d->strategy) || d->source == DRAFT_SOURCE_MODEL ||
+    if (s->choice >= MAX_COPYING || d->strategy == DECODE_OFF || !decodes_exactly(d->strategy) ||
+        (d->source != DRAFT_SOURCE_AUTO && d->source != DRAFT_SOURCE_COPY) ||
         (r->p.max_tokens < MIN_TOKENS_TO_DRAFT && !r->n_prediction))
         return;
     int32_t n = r->n_prediction + r->n_prompt + r->p.max_tokens;
     void *mem = copy(r, NULL, copy_bytes(n), failed);
     if (mem)
         copy_init(&s->copy, mem, n, d->min_match ? d->min_match : COPY_DEFAULT_MIN_MATCH, r->n_prediction > 0);
+}
+
+/* A table for all choices, on the same terms. */
+static void init_trigrams(struct request *r, const struct request_limits *lim, bool *failed)
+{
+    const struct decoding_params *d = &r->p.decoding;
+    if (d->strategy == DECODE_OFF || !decodes_exactly(d->strategy) || r->p.max_tokens < MIN_TOKENS_TO_DRAFT ||
+        (d->source != DRAFT_SOURCE_AUTO && d->source != DRAFT_SOURCE_TRIGRAM))
+        return;
+    int32_t n = trigrams_size(r->n_prompt + r->p.max_tokens, lim->has_ngram);
+    void *mem = copy(r, NULL, trigrams_bytes(n), failed);
+    if (mem)
+        trigrams_init(&r->trigrams, mem, n, NULL);
 }
 
 static void init_verified(struct request *r, struct seq *s, bool *failed)
@@ -373,6 +390,7 @@ static void init_seq(struct request *r, int32_t choice, const struct request_lim
     s->stop.held = r->stop_set.n ? copy(r, NULL, 2 * (size_t)s->stop.cap, failed) : NULL;
     detok_init(&s->detok, tok, !r->p.keep_special);
     init_copy(r, s, failed);
+    s->trigram = (struct trigram_drafter){.on = r->trigrams.context && choice < r->p.n, .n_taken = r->n_prompt};
     init_verified(r, s, failed);
     if (*failed)
         return;
@@ -452,6 +470,7 @@ int request_build(const struct request_limits *lim, const struct tokenizer *tok,
     init_prompt_logprobs(r, &failed);
     r->n_seq = way_n_seq(&r->p);
     r->seq = copy(r, NULL, sizeof *r->seq * (size_t)r->n_seq, &failed);
+    init_trigrams(r, lim, &failed);
     uint64_t seed = r->p.has_seed ? r->p.seed : random_u64();
     for (int32_t i = 0; !failed && i < r->n_seq; i++)
         init_seq(r, i, lim, tok, rng_mix(seed), &failed);

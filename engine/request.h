@@ -7,6 +7,7 @@
 
 #include "arena.h"
 #include "draft/draft.h"
+#include "draft/trigram_drafter.h"
 #include "engine.h"
 #include "plan.h"
 #include "ring.h"
@@ -52,10 +53,11 @@ struct seq { /* owner: the engine thread from submission until its request is do
     const struct strategy_ops *strategy;
     int32_t n_want;            /* rows this step, decided by the scheduler */
     struct draft_rows rows;    /* and drafted rows after them, of `draft` */
-    const struct draft *draft; /* copied or modelled */
-    struct draft copied, modelled;
+    const struct draft *draft; /* copied, guessed from trigrams, or modelled */
+    struct draft copied, guessed, modelled;
     struct copy_drafter copy;
-    struct accept_rates model_rates, later_rates; /* the draft model's first choices and its others */
+    struct trigram_drafter trigram;
+    struct tree_rates model_rates;                /* the draft model's choices */
     struct verified *verified;                    /* when the request names a verifier, else NULL */
     struct contrastive *contrastive;              /* with DECODE_CONTRASTIVE, else NULL */
     struct gang *gang;                            /* that it leads or is a member of, else NULL */
@@ -95,6 +97,8 @@ struct request {
     struct stop_set stop_set;
     int32_t *ban, n_ban;              /* end tokens, banned before min_tokens */
     int32_t *user_ban, n_user_ban;    /* logit_bias -100 */
+    struct trigrams trigrams;         /* what its choices draft from and teach; empty: nothing */
+    int32_t n_taken;                  /* prompt tokens that were learnt */
     struct seq *seq;                  /* [n_seq] the choices, then the members of gangs */
     int32_t n_seq, n_run;             /* choices 0..n_run-1 run; a beam search runs one for all choices */
     struct gang **gang;               /* [n_gang] */

@@ -248,6 +248,8 @@ int engine_setup(struct engine *eng, struct err *e)
         rc = load_lanes(eng, e);
     if (!rc)
         rc = eng->opt.max_draft ? lane_calibrate(&eng->target, eng->opt.max_batch_tokens, e) : 0;
+    if (!rc && eng->opt.max_draft)
+        rc = trigrams_create(eng, e);
     if (!rc && eng->draft.model)
         rc = waves_create(eng, e);
     if (!rc && eng->draft.model && eng->opt.max_draft)
@@ -283,6 +285,7 @@ void engine_teardown(struct engine *eng)
     if (eng->target.ops)
         eng->target.ops->close(eng->target.backend);
     mem_free(eng->wave);
+    trigrams_free(eng);
     mem_free(eng->text);
     ngram_close(eng->ngram);
     model_close(&eng->draft_model);

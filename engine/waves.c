@@ -40,11 +40,11 @@ struct wave { /* one step's drafting; owner: the engine thread */
 
 /* ---- What is worth expanding ---- */
 
-/* What a copy promises comes without asking anyone. */
-static bool copy_suffices(const struct engine *eng, const struct seq *s)
+/* What a copy or trigrams promise comes without asking anyone. */
+static bool draft_suffices(const struct engine *eng, const struct seq *s)
 {
     double r = tree_mean_rate(eng, s), model = r / (1.0 - r + 1e-6);
-    return s->copied.n > 0 && s->copied.chance[0] >= r && drafts_worth(&s->copied, drafts_most(s)) >= model;
+    return s->draft->n > 0 && s->draft->chance[0] >= r && drafts_worth(s->draft, drafts_most(s)) >= model;
 }
 
 /* What a named verifier is to settle must find its place whatever is drawn. */
@@ -55,8 +55,9 @@ static bool has_place(struct engine *eng, struct seq *s)
 
 static bool wants_model(const struct engine *eng, const struct seq *s)
 {
-    return drafts_now(s) && drafts_most(s) > 0 && s->req->p.decoding.source != DRAFT_SOURCE_COPY &&
-           (s->req->p.decoding.source == DRAFT_SOURCE_MODEL || !copy_suffices(eng, s));
+    enum draft_source source = s->req->p.decoding.source;
+    return drafts_now(s) && drafts_most(s) > 0 &&
+           (source == DRAFT_SOURCE_MODEL || (source == DRAFT_SOURCE_AUTO && !draft_suffices(eng, s)));
 }
 
 /* The shape was named, or it is time to try once more. */

@@ -50,6 +50,16 @@ static void write_finished(struct text_buf *b, const char *name, const char *lab
                   (unsigned long long)m->n_finished[row[i].from]);
 }
 
+static void write_by_source(struct text_buf *b, const char *name, const char *help, const char *labels,
+                            const uint64_t *n)
+{
+    static const char *const source[N_DRAFT_SOURCE] = {
+        [DRAFT_SOURCE_COPY] = "copy", [DRAFT_SOURCE_MODEL] = "model", [DRAFT_SOURCE_TRIGRAM] = "trigram"};
+    head(b, name, "counter", help);
+    for (int32_t i = DRAFT_SOURCE_COPY; i < N_DRAFT_SOURCE; i++)
+        tb_printf(b, "%s{%s,source=\"%s\"} %llu\n", name, labels, source[i], (unsigned long long)n[i]);
+}
+
 static void write_engine(struct text_buf *b, const char *labels, const struct engine_metrics *m)
 {
     double usage = m->n_block ? (double)m->n_block_used / m->n_block : 0;
@@ -85,6 +95,11 @@ static void write_engine(struct text_buf *b, const char *labels, const struct en
         tb_printf(b, "vllm:spec_decode_num_accepted_tokens_per_pos_total{%s,position=\"%d\"} %llu\n", labels, i,
                   (unsigned long long)m->n_accepted_at[i]);
 
+    write_by_source(b, "galley_draft_tokens_total", "Tokens drafted, by where they came from.", labels, m->n_drafted_by);
+    write_by_source(b, "galley_draft_accepted_tokens_total", "Of them those that came true.", labels, m->n_accepted_by);
+    one(b, "galley_trigram_searches_total", "counter", "Searches of trigram tables.", labels,
+        (double)m->n_trigram_search);
+    one(b, "galley_trigram_search_seconds_total", "counter", "Time they took.", labels, m->trigram_search_s);
     one(b, "galley_spec_optimum_count", "counter", "Steps of named verifiers compared with the best possible.", labels,
         (double)m->n_optimum);
     one(b, "galley_spec_optimum_sum", "counter", "Best possible chance of keeping the first draft, summed.", labels,

@@ -8,7 +8,9 @@ static const char *const strategy_name[] = {
     [DECODE_AUTO] = "auto", [DECODE_OFF] = "off", [DECODE_SPECULATIVE] = "speculative", [DECODE_CAUTIOUS] = "cautious",
     [DECODE_CONTRASTIVE] = "contrastive", [DECODE_BEAM] = "beam", [DECODE_SUPERPOSED] = "superposed"};
 static const char *const source_name[] = {
-    [DRAFT_SOURCE_AUTO] = "auto", [DRAFT_SOURCE_COPY] = "copy", [DRAFT_SOURCE_MODEL] = "model"};
+    [DRAFT_SOURCE_AUTO] = "auto", [DRAFT_SOURCE_COPY] = "copy", [DRAFT_SOURCE_MODEL] = "model",
+    [DRAFT_SOURCE_TRIGRAM] = "trigram"};
+static const char *const scope_name[] = {[DRAFT_SCOPE_REQUEST] = "request", [DRAFT_SCOPE_TENANT] = "tenant"};
 static const char *const verify_name[] = {"auto", "nss", "naive", "rrs", "kseq", "greedy", "block", "traversal"};
 static const char *const sampling_name[] = {"auto", "iid", "wor", "greedy"};
 enum { N_VERIFY = sizeof verify_name / sizeof *verify_name };
@@ -24,10 +26,11 @@ static bool read_strategy(const char *word, bool has_ngram, struct decoding_para
         int32_t width, n_group;
     } meaning[] = {{DECODE_AUTO, DRAFT_SOURCE_AUTO, 0, 0},        {DECODE_OFF, DRAFT_SOURCE_AUTO, 0, 0},
                    {DECODE_SPECULATIVE, DRAFT_SOURCE_AUTO, 0, 0}, {DECODE_SPECULATIVE, DRAFT_SOURCE_COPY, 0, 0},
-                   {DECODE_SPECULATIVE, DRAFT_SOURCE_MODEL, 0, 0}, {DECODE_CAUTIOUS, DRAFT_SOURCE_AUTO, 0, 0},
+                   {DECODE_SPECULATIVE, DRAFT_SOURCE_MODEL, 0, 0}, {DECODE_SPECULATIVE, DRAFT_SOURCE_TRIGRAM, 0, 0},
+                   {DECODE_CAUTIOUS, DRAFT_SOURCE_AUTO, 0, 0},
                    {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0}, {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},
                    {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4},         {DECODE_SUPERPOSED, DRAFT_SOURCE_AUTO, 0, 0}};
-    static const char *const word_of[] = {"auto",     "off",         "speculative", "copy",        "model",
+    static const char *const word_of[] = {"auto",     "off",         "speculative", "copy",        "model", "trigram",
                                           "cautious", "contrastive", "beam",        "diverse_beam", "superposed",
                                           "vote",     "navigate"};
     int32_t i = find_name("decoding.strategy", word, word_of, sizeof word_of / sizeof *word_of, e);
@@ -78,8 +81,8 @@ static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_
 
 static bool read_draft(const json_t *draft, struct decoding_params *d, struct api_error *e)
 {
-    static const char *const key[] = {"source", "max", "min_match", "tree"};
-    const char *source = NULL;
+    static const char *const key[] = {"source", "max", "min_match", "scope", "tree"};
+    const char *source = NULL, *scope = scope_name[d->scope];
     int64_t max = d->max_draft, min_match = d->min_match;
     if (!draft)
         return true;
@@ -87,8 +90,9 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
         api_fail(e, 400, "decoding.draft", "decoding.draft must be an object");
         return false;
     }
-    if (!only_keys(draft, "decoding.draft", key, 4, e) ||
+    if (!only_keys(draft, "decoding.draft", key, 5, e) ||
         !field_string_as(draft, "source", "decoding.draft.source", &source, e) ||
+        !field_string_as(draft, "scope", "decoding.draft.scope", &scope, e) ||
         !field_int_as(draft, "max", "decoding.draft.max", 1, 64, &max, e) ||
         !field_int_as(draft, "min_match", "decoding.draft.min_match", 1, 16, &min_match, e))
         return false;
@@ -96,7 +100,7 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
         api_fail(e, 400, "decoding.draft", "decoding.draft: nothing is drafted when decoding.strategy is \"off\"");
         return false;
     }
-    int32_t i = source ? find_name("decoding.draft.source", source, source_name, 3, e) : (int32_t)d->source;
+    int32_t i = source ? find_name("decoding.draft.source", source, source_name, N_DRAFT_SOURCE, e) : (int32_t)d->source;
     if (i < 0)
         return false;
     if (d->source != DRAFT_SOURCE_AUTO && i != (int32_t)d->source) {
@@ -105,6 +109,16 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
         return false;
     }
     d->source = (enum draft_source)i;
+    i = find_name("decoding.draft.scope", scope, scope_name, 2, e);
+    if (i < 0)
+        return false;
+    d->scope = (enum draft_scope)i;
+    if (field_get(draft, "scope") && d->source != DRAFT_SOURCE_AUTO && d->source != DRAFT_SOURCE_TRIGRAM) {
+        api_fail(e, 400, "decoding.draft.scope",
+                 "decoding.draft.scope says what trigrams are learnt from; with decoding.draft.source \"%s\" none are",
+                 source_name[d->source]);
+        return false;
+    }
     d->max_draft = (int32_t)max;
     d->min_match = (int32_t)min_match;
     return read_tree(field_get(draft, "tree"), d, e);
@@ -178,11 +192,14 @@ bool decoding_read(struct job *j, struct api_error *e)
     if (!(decoding && !is_composed ? read_decoding(decoding, opt, d, e)
                                    : read_strategy(opt->decoding, opt->ngram, d, e)))
         return false;
-    bool copies = d->strategy != DECODE_OFF && decodes_exactly(d->strategy) && d->source != DRAFT_SOURCE_MODEL;
+    bool copies = d->strategy != DECODE_OFF && decodes_exactly(d->strategy) &&
+                  (d->source == DRAFT_SOURCE_AUTO || d->source == DRAFT_SOURCE_COPY);
     if (prediction && decoding && !is_composed && !copies) {
         api_fail(e, 400, "prediction",
                  "prediction: nothing is copied when decoding is \"%s\"%s", strategy_name[d->strategy],
-                 d->source == DRAFT_SOURCE_MODEL ? " from the draft model" : "");
+                 d->source == DRAFT_SOURCE_MODEL     ? " from the draft model"
+                 : d->source == DRAFT_SOURCE_TRIGRAM ? " from trigrams"
+                                                     : "");
         return false;
     }
     return !prediction || read_prediction(j, prediction, e);

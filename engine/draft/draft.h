@@ -39,6 +39,19 @@ static inline int32_t draft_child(const struct draft *d, int32_t parent, int32_t
     return -1;
 }
 
+/* Puts the nodes in falling order of chance, parents before their children; place[i]: where node i went. */
+void draft_sort(struct draft *d, int16_t *place);
+
+enum { GUESS_LATER = 8 }; /* in a node's guess: not its parent's first choice; such are guesses of another kind */
+
+struct tree_rates { /* how often the first choices of nodes came true, and the others */
+    struct accept_rates first, later;
+};
+
+/* Learns from a draft and the text that came: on the way that it took through the tree the child that came true was
+ * guessed right, its siblings wrong. Whether or not they were verified. */
+void draft_learn(const struct draft *d, const struct history_text *t, struct tree_rates *rates);
+
 struct draft_rows { /* rows of a step: the likeliest path first, so that accepting it moves nothing */
     int32_t n;
     bool is_chain; /* each follows the one before */

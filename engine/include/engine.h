@@ -45,7 +45,7 @@ struct engine_options {
     int32_t max_queue;        /* requests that may wait; 0: 1024 */
     int32_t max_draft;        /* drafted tokens of a sequence in a step, whatever a request asks; 0: 64 */
     bool no_drafts;           /* never draft */
-    const char *ngram_path;   /* n-gram store for Superposed Decoding (`galley ngram build`), or NULL */
+    const char *ngram_path;   /* n-gram store for Superposed Decoding and trigram drafts (`galley ngram build`), or NULL */
     bool no_contrastive;      /* keep no hidden states: contrastive search is refused, and the KV cache is smaller */
     bool no_prefix_cache;
     int (*progress)(void *arg, size_t done, size_t total); /* while loading; nonzero stops it */
@@ -109,7 +109,13 @@ static inline bool decodes_exactly(enum decode_strategy s)
     return s <= DECODE_SPECULATIVE;
 }
 
-enum draft_source { DRAFT_SOURCE_AUTO, DRAFT_SOURCE_COPY, DRAFT_SOURCE_MODEL };
+enum draft_source { DRAFT_SOURCE_AUTO, DRAFT_SOURCE_COPY, DRAFT_SOURCE_MODEL, DRAFT_SOURCE_TRIGRAM };
+enum { N_DRAFT_SOURCE = DRAFT_SOURCE_TRIGRAM + 1 };
+
+enum draft_scope {                       /* from whose text the trigram table learns */
+                   DRAFT_SCOPE_REQUEST,  /* the request's */
+                   DRAFT_SCOPE_TENANT    /* that of all who ask for it with the same cache_salt */
+};
 
 enum decode_verify {                     /* autoregressive.md, section 17 */
                      DECODE_VERIFY_AUTO, /* as NSS */
@@ -176,8 +182,9 @@ struct superposition_params {
 struct decoding_params {
     enum decode_strategy strategy;
     enum draft_source source;
-    int32_t max_draft; /* [0] auto's choice, the paper's 10 (copy) or 5 (model) when speculative; 1..64 drafted tokens a
-                          step */
+    enum draft_scope scope;
+    int32_t max_draft; /* [0] auto's choice, the paper's 10 (copy), 5 (model) or 8 (trigram) when speculative; 1..64
+                          drafted tokens a step */
     struct {           /* speculative from the model: a tree instead of a chain */
         int32_t nodes; /* [0] a chain; 1..64 */
         int32_t width; /* [0] 2; 1..8 children of a node */
@@ -335,6 +342,9 @@ struct histogram {
 struct engine_metrics { /* a snapshot; counters since start */
     uint64_t n_output_tokens, n_steps, n_preempted;
     uint64_t n_drafts, n_draft_tokens, n_accepted_tokens; /* drafts verified, their tokens, those that came true */
+    uint64_t n_drafted_by[N_DRAFT_SOURCE], n_accepted_by[N_DRAFT_SOURCE]; /* tokens, by where they came from */
+    uint64_t n_trigram_search;                                            /* searches of trigram tables; their time */
+    double trigram_search_s;
     uint64_t n_verified, n_optimum;                       /* steps of named verifiers; of them sampled: */
     double optimum, optimum_accepted;           /* sums: best possible chance of keeping the first draft; kept */
     uint64_t n_moved;                           /* slots copied because a branch came true and not the likeliest path */

@@ -240,25 +240,57 @@ static bool find(const struct ngram *g, const struct ngram_level *l, struct rang
     return *at < r.to && tok_at(g, l, *at) == (uint32_t)tok;
 }
 
+/* Where the continuations of the context lie. Returns how often it occurred; 0: never, and the range is empty. */
+static uint32_t follow(const struct ngram *g, const int32_t *ctx, int32_t n_ctx, struct range *r)
+{
+    uint32_t total = g->n_token, at;
+    *r = (struct range){0, 0};
+    if (n_ctx < 0 || n_ctx >= g->max_n)
+        return 0;
+    struct range in = {0, g->level[0].n};
+    for (int32_t i = 0; i < n_ctx; i++) {
+        const struct ngram_level *l = &g->level[i];
+        if (!find(g, l, in, ctx[i], &at))
+            return 0;
+        total = u32_at(l->count, at);
+        in = (struct range){u32_at(l->first, at), u32_at(l->first, (uint64_t)at + 1)};
+    }
+    *r = in;
+    return total;
+}
+
 uint32_t ngram_counts(const struct ngram *g, const int32_t *ctx, int32_t n_ctx, const int32_t *tok, int32_t n_tok,
                       uint32_t *count)
 {
-    struct range r = {0, g->level[0].n};
-    uint32_t total = g->n_token, at;
+    struct range r;
+    uint32_t total = follow(g, ctx, n_ctx, &r), at;
     if (n_tok > 0)
         memset(count, 0, (size_t)n_tok * sizeof *count);
-    if (n_ctx < 0 || n_ctx >= g->max_n)
-        return 0;
-    for (int32_t i = 0; i < n_ctx; i++) {
-        const struct ngram_level *l = &g->level[i];
-        if (!find(g, l, r, ctx[i], &at))
-            return 0;
-        total = u32_at(l->count, at);
-        r = (struct range){u32_at(l->first, at), u32_at(l->first, (uint64_t)at + 1)};
-    }
-    const struct ngram_level *l = &g->level[n_ctx];
-    for (int32_t i = 0; i < n_tok; i++)
-        if (find(g, l, r, tok[i], &at))
-            count[i] = u32_at(l->count, at);
+    for (int32_t i = 0; total && i < n_tok; i++)
+        if (find(g, &g->level[n_ctx], r, tok[i], &at))
+            count[i] = u32_at(g->level[n_ctx].count, at);
     return total;
+}
+
+int32_t ngram_top(const struct ngram *g, const int32_t *ctx, int32_t n_ctx, uint32_t max_scan, int32_t *tok,
+                  uint32_t *count, int32_t n_top, uint32_t *total)
+{
+    struct range r;
+    int32_t n = 0;
+    *total = follow(g, ctx, n_ctx, &r);
+    if (r.to - r.from > max_scan)
+        r.to = r.from + max_scan;
+    for (uint32_t i = r.from; i < r.to; i++) {
+        uint32_t c = u32_at(g->level[n_ctx].count, i);
+        if (n == n_top && (n == 0 || c <= count[n - 1]))
+            continue;
+        int32_t at = n < n_top ? n++ : n - 1;
+        for (; at > 0 && count[at - 1] < c; at--) {
+            count[at] = count[at - 1];
+            tok[at] = tok[at - 1];
+        }
+        count[at] = c;
+        tok[at] = (int32_t)tok_at(g, &g->level[n_ctx], i);
+    }
+    return n;
 }

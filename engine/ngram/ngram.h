@@ -1,5 +1,5 @@
 /* How often did these tokens follow those in some text? A read-only store of the 1- to 6-grams of token ids with their
- * counts, for Superposed Decoding (section 2 of papers/autoregressive.md). Private to engine/: strategies look counts
+ * counts, for Superposed Decoding (section 2 of papers/autoregressive.md) and drafts (section 8). Private to engine/: strategies look counts
  * up here; `galley ngram build` makes the files (engine/include/ngram_build.h).
  *
  * A store is a trie in sorted arrays. Level n holds the distinct n-grams in lexicographic order, and those that begin
@@ -57,5 +57,11 @@ uint64_t ngram_fingerprint(const struct tokenizer *t);
  * for. */
 uint32_t ngram_counts(const struct ngram *g, const int32_t *ctx, int32_t n_ctx, const int32_t *tok, int32_t n_tok,
                       uint32_t *count);
+
+/* What followed the context most often: at most n_top tokens with their counts, the most frequent first, of equals the
+ * smaller id. Looks at the first `max_scan` continuations only (in the order of ids; vocabularies have frequent tokens
+ * first). Returns how many; *total: as ngram_counts returns it. */
+int32_t ngram_top(const struct ngram *g, const int32_t *ctx, int32_t n_ctx, uint32_t max_scan, int32_t *tok,
+                  uint32_t *count, int32_t n_top, uint32_t *total);
 
 #endif

@@ -267,6 +267,11 @@ START_TEST(no_draft_changes_the_text)
             p.decoding.strategy = i % 4 ? DECODE_SPECULATIVE : DECODE_AUTO;
             p.decoding.max_draft = i % 5 ? 0 : rnd_int(&r, 1, DRAFT_MAX);
             p.decoding.source = on[_i].draft_seed && i % 2 ? DRAFT_SOURCE_MODEL : DRAFT_SOURCE_AUTO;
+            if (i % 7 == 3) {
+                p.decoding.source = DRAFT_SOURCE_TRIGRAM;
+                p.decoding.scope = i % 2 ? DRAFT_SCOPE_TENANT : DRAFT_SCOPE_REQUEST;
+                p.cache_salt = i % 3 ? "one" : "two";
+            }
             if (p.decoding.source == DRAFT_SOURCE_MODEL && i % 3) {
                 p.decoding.tree.nodes = rnd_int(&r, 1, DRAFT_MAX);
                 p.decoding.tree.width = rnd_int(&r, 1, 8);
@@ -292,6 +297,95 @@ START_TEST(no_draft_changes_the_text)
         ck_assert_uint_gt(n_moved, 100); /* branches came true */
     for (int i = 0; i < N_ROUND; i++)
         forget(plain[i]);
+}
+END_TEST
+
+/* ---- Trigrams: whose text they know ---- */
+
+static struct heard *ask_tenant(const int32_t *prompt, const struct gen_params *like, enum draft_scope scope,
+                                const char *salt)
+{
+    struct gen_params p = *like;
+    p.decoding =
+        (struct decoding_params){.strategy = DECODE_SPECULATIVE, .source = DRAFT_SOURCE_TRIGRAM, .scope = scope};
+    p.cache_salt = salt;
+    return ask(prompt, N_PROMPT, &p);
+}
+
+/* A tenant's second round knows the first one's answers, and the text is what it was. */
+START_TEST(what_a_tenant_learnt_does_not_change_the_text)
+{
+    static const char *const backend[] = {NULL, "ref", "cpu"};
+    struct rnd r = rnd_begin("what_a_tenant_learnt_does_not_change_the_text", 37);
+    static int32_t prompt[N_ROUND][N_PROMPT];
+    static struct gen_params all[N_ROUND];
+    struct heard *plain[N_ROUND], *h[N_ROUND];
+    if (backend[_i])
+        rig_ops = backend_find(backend[_i], NULL);
+    for (int i = 0; i < N_ROUND; i++) {
+        all[i] = some_params(&r, i);
+        random_prompt(&r, prompt[i], N_PROMPT);
+    }
+    ask_plain(prompt, all, plain);
+    open_engine(320, 128, 256, 12);
+    uint64_t accepted[2];
+    for (int again = 0; again < 2; again++) {
+        accepted[again] = eng->metrics.now.n_accepted_by[DRAFT_SOURCE_TRIGRAM];
+        for (int i = 0; i < N_ROUND; i++)
+            h[i] = ask_tenant(prompt[i], &all[i], DRAFT_SCOPE_TENANT, i % 2 ? "one" : "two");
+        for (int i = 0; i < N_ROUND; i++) {
+            finish(h[i]);
+            expect_same(plain[i], h[i]);
+            forget(h[i]);
+        }
+        accepted[again] = eng->metrics.now.n_accepted_by[DRAFT_SOURCE_TRIGRAM] - accepted[again];
+    }
+    ck_assert_uint_gt(accepted[1], N_ROUND * N_OUT / 4);
+    ck_assert_uint_gt(accepted[1], 2 * accepted[0]);
+    ck_assert_uint_eq(eng->metrics.now.n_accepted_by[DRAFT_SOURCE_COPY], 0);
+    close_engine();
+    for (int i = 0; i < N_ROUND; i++)
+        forget(plain[i]);
+}
+END_TEST
+
+static int64_t accepted_of(const int32_t *prompt, enum draft_scope scope, const char *salt)
+{
+    struct gen_params p = params(N_OUT);
+    struct heard *h = ask_tenant(prompt, &p, scope, salt);
+    finish(h);
+    int64_t n = request_decoding(h->r)->n_accepted;
+    forget(h);
+    return n;
+}
+
+/* The same question again: only those with its salt, who asked to share, draft what was answered. */
+START_TEST(a_table_is_its_tenants_alone)
+{
+    enum { N_TABLE = 8, MANY = N_OUT / 2, FEW = N_OUT / 4 };
+    struct rnd r = rnd_begin("a_table_is_its_tenants_alone", 38);
+    int32_t prompt[N_PROMPT];
+    random_prompt(&r, prompt, N_PROMPT);
+    open_engine(512, 64, 512, 8);
+    ck_assert_int_lt(accepted_of(prompt, DRAFT_SCOPE_TENANT, "tenant 0"), FEW);
+    ck_assert_int_gt(accepted_of(prompt, DRAFT_SCOPE_TENANT, "tenant 0"), MANY);
+    ck_assert_int_lt(accepted_of(prompt, DRAFT_SCOPE_REQUEST, "tenant 0"), FEW);
+    ck_assert_int_lt(accepted_of(prompt, DRAFT_SCOPE_REQUEST, NULL), FEW);
+    for (int i = 1; i <= N_TABLE; i++) { /* the last finds no table free, and learns for each request alone */
+        char salt[16];
+        snprintf(salt, sizeof salt, "tenant %d", i);
+        ck_assert_int_lt(accepted_of(prompt, DRAFT_SCOPE_TENANT, salt), FEW);
+        ck_assert(i == N_TABLE ? accepted_of(prompt, DRAFT_SCOPE_TENANT, salt) < FEW
+                               : accepted_of(prompt, DRAFT_SCOPE_TENANT, salt) > MANY);
+    }
+    ck_assert_int_gt(accepted_of(prompt, DRAFT_SCOPE_TENANT, "tenant 0"), MANY);
+    struct request *refused;
+    struct err e = {0};
+    struct gen_params p = params(N_OUT);
+    p.decoding.scope = DRAFT_SCOPE_TENANT;
+    ck_assert_int_eq(request_create(eng, prompt, N_PROMPT, &p, &rig_sink, NULL, &refused, &e), -ERR_INVALID);
+    ck_assert_str_eq(e.field, "decoding.draft.scope");
+    close_engine();
 }
 END_TEST
 
@@ -459,6 +553,8 @@ int main(void)
     tcase_add_test(tc, rows_go_where_they_are_worth_most);
     tcase_add_test(tc, the_cost_curve_follows_what_is_measured);
     tcase_add_loop_test(tc, no_draft_changes_the_text, 0, 8);
+    tcase_add_loop_test(tc, what_a_tenant_learnt_does_not_change_the_text, 0, 3);
+    tcase_add_test(tc, a_table_is_its_tenants_alone);
     tcase_add_test(tc, a_right_prediction_saves_steps);
     tcase_add_loop_test(tc, named_verifiers_keep_the_law, 0, (int)(sizeof verified / sizeof *verified));
     tcase_add_test(tc, a_perfect_draft_model_saves_steps);

@@ -64,7 +64,9 @@ static void propose_copies(struct engine *eng)
 
 static enum draft_source source_of(const struct seq *s)
 {
-    return s->draft == &s->copied ? DRAFT_SOURCE_COPY : s->draft == &s->guessed ? DRAFT_SOURCE_TRIGRAM : DRAFT_SOURCE_MODEL;
+    return s->draft == &s->copied    ? DRAFT_SOURCE_COPY
+           : s->draft == &s->guessed ? DRAFT_SOURCE_TRIGRAM
+                                     : DRAFT_SOURCE_MODEL;
 }
 
 /* Rows where the request names drafting but no number; a draft model's tree has as many nodes as are wanted. */

@@ -12,7 +12,8 @@
 #include "mem.h"
 
 enum {
-    N_TENANT = 8,    /* tables; more tenants at once than these learn for each request alone */
+    N_TENANT = 8, /* tables; more tenants at once than these learn for each request alone */
+    TENANT_CONTEXTS = 1 << 13,
     TRY_AGAIN = 128, /* steps after which a table that did not pay is asked once more */
 };
 static const int64_t TENANT_KEEP_NS = 60000000000; /* a table not used for so long may become another tenant's */
@@ -31,20 +32,20 @@ struct trigram_source { /* owner: the engine thread */
     double seconds, n_token; /* what the step costs and yields so far */
     int32_t n_row;           /* rows it has */
     struct tenant tenant[N_TENANT];
-    struct trigram_context *memory; /* [N_TENANT][TRIGRAM_MAX_CONTEXTS] */
+    struct trigram_context *memory; /* [N_TENANT][TENANT_CONTEXTS] */
 };
 
 int trigrams_create(struct engine *eng, struct err *e)
 {
     struct trigram_source *w = eng->trigram = mem_calloc(1, sizeof *w);
-    size_t n = trigrams_bytes(TRIGRAM_MAX_CONTEXTS);
+    size_t n = trigrams_bytes(TENANT_CONTEXTS);
     if (w)
         w->memory = mem_calloc(N_TENANT, n); /* touched when a tenant comes, not before */
     if (!w || !w->memory)
         return err_set(e, ERR_NOMEM, "out of memory");
     w->search_s = FIRST_SEARCH_S;
     for (int32_t i = 0; i < N_TENANT; i++)
-        trigrams_init(&w->tenant[i].table, w->memory + i * TRIGRAM_MAX_CONTEXTS, TRIGRAM_MAX_CONTEXTS, eng->ngram);
+        trigrams_init(&w->tenant[i].table, w->memory + i * TENANT_CONTEXTS, TENANT_CONTEXTS, eng->ngram);
     return 0;
 }
 
@@ -161,6 +162,8 @@ static void propose(struct engine *eng, struct seq *s)
 void trigrams_run(struct engine *eng, int32_t n_row, double n_token)
 {
     struct trigram_source *w = eng->trigram;
+    if (!w)
+        return;
     w->n_row = n_row;
     w->n_token = n_token;
     w->seconds = cost_step(&eng->target.cost, n_row);

@@ -95,7 +95,8 @@ static void write_engine(struct text_buf *b, const char *labels, const struct en
         tb_printf(b, "vllm:spec_decode_num_accepted_tokens_per_pos_total{%s,position=\"%d\"} %llu\n", labels, i,
                   (unsigned long long)m->n_accepted_at[i]);
 
-    write_by_source(b, "galley_draft_tokens_total", "Tokens drafted, by where they came from.", labels, m->n_drafted_by);
+    write_by_source(b, "galley_draft_tokens_total", "Tokens drafted, by where they came from.", labels,
+                    m->n_drafted_by);
     write_by_source(b, "galley_draft_accepted_tokens_total", "Of them those that came true.", labels, m->n_accepted_by);
     one(b, "galley_trigram_searches_total", "counter", "Searches of trigram tables.", labels,
         (double)m->n_trigram_search);

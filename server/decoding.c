@@ -7,9 +7,10 @@
 static const char *const strategy_name[] = {
     [DECODE_AUTO] = "auto", [DECODE_OFF] = "off", [DECODE_SPECULATIVE] = "speculative", [DECODE_CAUTIOUS] = "cautious",
     [DECODE_CONTRASTIVE] = "contrastive", [DECODE_BEAM] = "beam", [DECODE_SUPERPOSED] = "superposed"};
-static const char *const source_name[] = {
-    [DRAFT_SOURCE_AUTO] = "auto", [DRAFT_SOURCE_COPY] = "copy", [DRAFT_SOURCE_MODEL] = "model",
-    [DRAFT_SOURCE_TRIGRAM] = "trigram"};
+static const char *const source_name[] = {[DRAFT_SOURCE_AUTO] = "auto",
+                                          [DRAFT_SOURCE_COPY] = "copy",
+                                          [DRAFT_SOURCE_MODEL] = "model",
+                                          [DRAFT_SOURCE_TRIGRAM] = "trigram"};
 static const char *const scope_name[] = {[DRAFT_SCOPE_REQUEST] = "request", [DRAFT_SCOPE_TENANT] = "tenant"};
 static const char *const verify_name[] = {"auto", "nss", "naive", "rrs", "kseq", "greedy", "block", "traversal"};
 static const char *const sampling_name[] = {"auto", "iid", "wor", "greedy"};
@@ -24,15 +25,15 @@ static bool read_strategy(const char *word, bool has_ngram, struct decoding_para
         enum decode_strategy strategy;
         enum draft_source source;
         int32_t width, n_group;
-    } meaning[] = {{DECODE_AUTO, DRAFT_SOURCE_AUTO, 0, 0},        {DECODE_OFF, DRAFT_SOURCE_AUTO, 0, 0},
-                   {DECODE_SPECULATIVE, DRAFT_SOURCE_AUTO, 0, 0}, {DECODE_SPECULATIVE, DRAFT_SOURCE_COPY, 0, 0},
+    } meaning[] = {{DECODE_AUTO, DRAFT_SOURCE_AUTO, 0, 0},         {DECODE_OFF, DRAFT_SOURCE_AUTO, 0, 0},
+                   {DECODE_SPECULATIVE, DRAFT_SOURCE_AUTO, 0, 0},  {DECODE_SPECULATIVE, DRAFT_SOURCE_COPY, 0, 0},
                    {DECODE_SPECULATIVE, DRAFT_SOURCE_MODEL, 0, 0}, {DECODE_SPECULATIVE, DRAFT_SOURCE_TRIGRAM, 0, 0},
-                   {DECODE_CAUTIOUS, DRAFT_SOURCE_AUTO, 0, 0},
-                   {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0}, {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},
-                   {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4},         {DECODE_SUPERPOSED, DRAFT_SOURCE_AUTO, 0, 0}};
-    static const char *const word_of[] = {"auto",     "off",         "speculative", "copy",        "model", "trigram",
-                                          "cautious", "contrastive", "beam",        "diverse_beam", "superposed",
-                                          "vote",     "navigate"};
+                   {DECODE_CAUTIOUS, DRAFT_SOURCE_AUTO, 0, 0},     {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0},
+                   {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},         {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4},
+                   {DECODE_SUPERPOSED, DRAFT_SOURCE_AUTO, 0, 0}};
+    static const char *const word_of[] = {"auto",       "off",      "speculative", "copy", "model",
+                                          "trigram",    "cautious", "contrastive", "beam", "diverse_beam",
+                                          "superposed", "vote",     "navigate"};
     int32_t i = find_name("decoding.strategy", word, word_of, sizeof word_of / sizeof *word_of, e);
     BUG_ON(i >= (int32_t)(sizeof meaning / sizeof *meaning)); /* composed ones are read elsewhere */
     if (i < 0)
@@ -100,7 +101,8 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
         api_fail(e, 400, "decoding.draft", "decoding.draft: nothing is drafted when decoding.strategy is \"off\"");
         return false;
     }
-    int32_t i = source ? find_name("decoding.draft.source", source, source_name, N_DRAFT_SOURCE, e) : (int32_t)d->source;
+    int32_t i =
+        source ? find_name("decoding.draft.source", source, source_name, N_DRAFT_SOURCE, e) : (int32_t)d->source;
     if (i < 0)
         return false;
     if (d->source != DRAFT_SOURCE_AUTO && i != (int32_t)d->source) {
@@ -195,8 +197,8 @@ bool decoding_read(struct job *j, struct api_error *e)
     bool copies = d->strategy != DECODE_OFF && decodes_exactly(d->strategy) &&
                   (d->source == DRAFT_SOURCE_AUTO || d->source == DRAFT_SOURCE_COPY);
     if (prediction && decoding && !is_composed && !copies) {
-        api_fail(e, 400, "prediction",
-                 "prediction: nothing is copied when decoding is \"%s\"%s", strategy_name[d->strategy],
+        api_fail(e, 400, "prediction", "prediction: nothing is copied when decoding is \"%s\"%s",
+                 strategy_name[d->strategy],
                  d->source == DRAFT_SOURCE_MODEL     ? " from the draft model"
                  : d->source == DRAFT_SOURCE_TRIGRAM ? " from trigrams"
                                                      : "");

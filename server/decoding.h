@@ -4,9 +4,8 @@
  *   "decoding": "auto" | "off" | "speculative" | "copy" | "model" | "trigram" | "cautious" | "contrastive" | "beam" |
  *               "diverse_beam" | "superposed"
  *                                                                        short for {"strategy": ...}
- *   "decoding": {"strategy": ..., "draft": {"source": "auto" | "copy" | "model" | "trigram", "max": 1..64, "min_match": 1..16,
- *                "scope": "request" | "tenant",
- *                "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64,
+ *   "decoding": {"strategy": ..., "draft": {"source": "auto" | "copy" | "model" | "trigram", "max": 1..64,
+ * "min_match": 1..16, "scope": "request" | "tenant", "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64,
  *                                   "sampling": "auto" | "iid" | "wor" | "greedy"}},
  *                "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
  *                "lossless": true | false}

@@ -14,7 +14,7 @@ static void help(FILE *out)
           "  galley serve [options]           serve a model over the OpenAI API (without --model: the bundled demo)\n"
           "  galley bench [options]           measure prefill and decode on this machine\n"
           "  galley quantize IN OUT TYPE      write a GGUF file in a smaller type\n"
-          "  galley ngram build ...           count a text's n-grams for the superposed way of decoding\n"
+          "  galley ngram build ...           count a text's n-grams for superposed decoding and trigram drafts\n"
           "  galley COMMAND --help            what a command takes\n"
           "  galley --version\n"
           "\n"

@@ -21,9 +21,9 @@ struct ngram;
 enum {
     TRIGRAM_SUCCESSORS = 12,
     TRIGRAM_WINDOW = 16,
-    TRIGRAM_MAX_TAKE = 512,  /* tokens taken in at once: long prompts are taken in over several steps */
-    TRIGRAM_MAX_SCAN = 1024, /* continuations of the store that are looked at */
-    TRIGRAM_MAX_CONTEXTS = 1 << 13
+    TRIGRAM_MAX_TAKE = 512,        /* tokens taken in at once: long prompts are taken in over several steps */
+    TRIGRAM_MAX_SCAN = 1024,       /* continuations of the store that are looked at */
+    TRIGRAM_MAX_CONTEXTS = 1 << 11 /* of a request, which has its memory while it waits: 224 KiB */
 };
 #define TRIGRAM_RATE 0.04F
 #define TRIGRAM_CAP 3.0F
@@ -42,7 +42,7 @@ struct trigrams {                    /* owner: a request or the engine's tenants
     const struct ngram *store; /* NULL: the table starts empty */
 };
 
-/* Contexts for a text of so many tokens, a power of two; what a store adds needs room of its own. */
+/* Contexts of a request with a text of so many tokens, a power of two; what a store adds needs room of its own. */
 int32_t trigrams_size(int32_t n_tok, bool has_store);
 size_t trigrams_bytes(int32_t n_context);
 /* `mem` is the caller's, zeroed, and must outlive t. */

@@ -45,7 +45,7 @@ struct engine_options {
     int32_t max_queue;        /* requests that may wait; 0: 1024 */
     int32_t max_draft;        /* drafted tokens of a sequence in a step, whatever a request asks; 0: 64 */
     bool no_drafts;           /* never draft */
-    const char *ngram_path;   /* n-gram store for Superposed Decoding and trigram drafts (`galley ngram build`), or NULL */
+    const char *ngram_path;   /* n-gram store (`galley ngram build`) for Superposed Decoding and trigrams, or NULL */
     bool no_contrastive;      /* keep no hidden states: contrastive search is refused, and the KV cache is smaller */
     bool no_prefix_cache;
     int (*progress)(void *arg, size_t done, size_t total); /* while loading; nonzero stops it */
@@ -112,9 +112,9 @@ static inline bool decodes_exactly(enum decode_strategy s)
 enum draft_source { DRAFT_SOURCE_AUTO, DRAFT_SOURCE_COPY, DRAFT_SOURCE_MODEL, DRAFT_SOURCE_TRIGRAM };
 enum { N_DRAFT_SOURCE = DRAFT_SOURCE_TRIGRAM + 1 };
 
-enum draft_scope {                       /* from whose text the trigram table learns */
-                   DRAFT_SCOPE_REQUEST,  /* the request's */
-                   DRAFT_SCOPE_TENANT    /* that of all who ask for it with the same cache_salt */
+enum draft_scope {                      /* from whose text the trigram table learns */
+                   DRAFT_SCOPE_REQUEST, /* the request's */
+                   DRAFT_SCOPE_TENANT   /* that of all who ask for it with the same cache_salt */
 };
 
 enum decode_verify {                     /* autoregressive.md, section 17 */

@@ -1,6 +1,6 @@
 /* How often did these tokens follow those in some text? A read-only store of the 1- to 6-grams of token ids with their
- * counts, for Superposed Decoding (section 2 of papers/autoregressive.md) and drafts (section 8). Private to engine/: strategies look counts
- * up here; `galley ngram build` makes the files (engine/include/ngram_build.h).
+ * counts, for Superposed Decoding (section 2 of papers/autoregressive.md) and drafts (section 8). Private to engine/:
+ * strategies look counts up here; `galley ngram build` makes the files (engine/include/ngram_build.h).
  *
  * A store is a trie in sorted arrays. Level n holds the distinct n-grams in lexicographic order, and those that begin
  * alike lie side by side, so a context is found by one binary search for each of its tokens, and what followed it is

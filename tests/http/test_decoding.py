@@ -2,9 +2,12 @@
 
     python3 tests/http/test_decoding.py GALLEY GALLEY_FAKE TARGET DRAFT [unittest arguments]
 """
+import subprocess
 import sys
+import tempfile
 import threading
 import unittest
+from pathlib import Path
 
 from harness import Server
 
@@ -13,7 +16,8 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 WAYS = ("auto", "off", "speculative", "copy", "model",
         {"strategy": "speculative", "draft": {"source": "copy", "max": 3, "min_match": 1}},
         {"strategy": "speculative", "draft": {"source": "model", "max": 16}, "verify": "nss", "lossless": True},
-        {"strategy": "model", "draft": {"tree": {"nodes": 24, "width": 3, "depth": 5}}})
+        {"strategy": "model", "draft": {"tree": {"nodes": 24, "width": 3, "depth": 5}}},
+        "trigram", {"strategy": "speculative", "draft": {"source": "trigram", "max": 64}})
 
 
 def tell(text, **more):
@@ -95,13 +99,13 @@ class Decoding(unittest.TestCase):
         self.assertEqual(c["choices"], self.s.ok(TEXT, {"prompt": "Once", "max_tokens": 30, "temperature": 0})["choices"])
 
     def test_refusals(self):
-        self.refused({"decoding": "quickly"}, "decoding.strategy", '"auto"', '"model"')
+        self.refused({"decoding": "quickly"}, "decoding.strategy", '"auto"', '"model"', '"trigram"')
         self.refused({"decoding": 3}, "decoding")
         self.refused({"decoding": {"stategy": "auto"}}, "decoding", '"strategy"')
         self.refused({"decoding": {"draft": {"max": 65}}}, "decoding.draft.max")
         self.refused({"decoding": {"draft": {"max": 0}}}, "decoding.draft.max")
         self.refused({"decoding": {"draft": {"min_match": 17}}}, "decoding.draft.min_match")
-        self.refused({"decoding": {"draft": {"source": "oracle"}}}, "decoding.draft.source", '"copy"')
+        self.refused({"decoding": {"draft": {"source": "oracle"}}}, "decoding.draft.source", '"copy"', '"trigram"')
         self.refused({"decoding": {"strategy": "off", "draft": {"max": 2}}}, "decoding.draft")
         self.refused({"decoding": {"strategy": "model", "draft": {"source": "copy"}}}, "decoding.draft.source", "model")
         self.refused({"decoding": {"strategy": 1}}, "decoding.strategy")
@@ -130,6 +134,30 @@ class Decoding(unittest.TestCase):
         self.refused({"decoding": {"strategy": "model", "verify": "block"}, "logprobs": True}, "decoding.verify")
         self.refused({"decoding": {"strategy": "model", "draft": {"tree": {"sampling": "iid"}}}}, "decoding.verify")
 
+    def test_trigrams(self):
+        question = "Tell me a story about a boy named Tom and a kite."
+        tenant = {"decoding": {"strategy": "trigram", "draft": {"scope": "tenant"}}, "cache_salt": "ours"}
+        plain = self.s.ok(CHAT, tell(question, decoding="off"))
+        told = []
+        for more in (tenant, tenant, {**tenant, "cache_salt": "theirs"}, {"decoding": "trigram"}):
+            a = self.s.ok(CHAT, tell(question, **more))
+            self.assertEqual(content(a), content(plain))
+            told.append(a["decoding"])
+        self.assertEqual((told[0]["strategy"], told[0]["draft"], told[0]["verify"], told[0]["guarantee"]),
+                         ("speculative", {"source": "trigram"}, "nss", "exact"))
+        first, again, other, alone = (a["accepted"] for a in told)
+        self.assertGreater(again, 2 * first)  # it knows its tenant's answers
+        self.assertGreater(again, 2 * other)  # and nobody else's
+        self.assertGreater(again, 2 * alone)
+        self.assertGreater(self.s.metric("galley_trigram_searches_total"), 0)
+        self.refused({"decoding": tenant["decoding"]}, "decoding.draft.scope", "cache_salt")
+        self.refused({"decoding": {"strategy": "trigram", "draft": {"scope": "all"}}}, "decoding.draft.scope", '"tenant"')
+        self.refused({"decoding": {"strategy": "copy", "draft": {"scope": "request"}}}, "decoding.draft.scope", "copy")
+        self.refused({"decoding": {"strategy": "trigram", "draft": {"source": "model"}}}, "decoding.draft.source")
+        self.refused({"decoding": {"strategy": "trigram", "draft": {"tree": {}}}}, "decoding.draft.tree")
+        self.refused({"decoding": {"strategy": "trigram", "verify": "block"}}, "decoding.verify", '"model"')
+        self.refused({"decoding": "trigram", "prediction": {"type": "content", "content": "x"}}, "prediction", "trigrams")
+
     def test_metrics(self):
         before = self.s.metric("vllm:spec_decode_num_draft_tokens_total")
         self.s.ok(CHAT, tell("Tell me a story about an owl.", decoding="model"))
@@ -143,6 +171,24 @@ class NoDraftModel(unittest.TestCase):
         status, answer = s.post(CHAT, tell("hi", decoding="model"))
         self.assertEqual((status, answer["error"]["param"]), (400, "decoding.draft.source"))
         s.stop()
+
+
+class NGramStore(unittest.TestCase):
+    def test_trigrams_start_from_it(self):
+        question = "Tell me a story about a girl named Lucy and a boat."
+        with tempfile.TemporaryDirectory() as at:
+            text, store = Path(at, "text.txt"), Path(at, "store.ngram")
+            s = Server(GALLEY, "--model", TARGET, "--threads", "2")
+            plain = s.ok(CHAT, tell(question, decoding="trigram"))
+            s.stop()
+            text.write_text(content(plain))
+            subprocess.run([GALLEY, "ngram", "build", "--model", TARGET, "--out", store, text], check=True,
+                           stdout=subprocess.DEVNULL)
+            s = Server(GALLEY, "--model", TARGET, "--threads", "2", "--ngram", str(store))
+            known = s.ok(CHAT, tell(question, decoding="trigram"))
+            s.stop()
+        self.assertEqual(content(known), content(plain))
+        self.assertGreater(known["decoding"]["accepted"], 2 * plain["decoding"]["accepted"])
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ START_TEST(the_table_is_a_plain_one_where_it_has_room)
 {
     struct rnd r = rnd_begin("the_table_is_a_plain_one_where_it_has_room", 41);
     static struct plain p;
-    enum { MAX = 600, CONTEXTS = TRIGRAM_MAX_CONTEXTS };
+    enum { MAX = 600, CONTEXTS = 1 << 13 };
     int32_t tok[MAX];
     for (int round = 0; round < 40; round++) {
         int32_t n = rnd_int(&r, 1, MAX), alphabet = rnd_int(&r, 1, round % 2 ? 3 : 20), from = 0;
@@ -171,7 +171,7 @@ START_TEST(a_store_gives_what_it_has_most)
     ck_assert_msg(!rig_write(path, &text, &o, 1 << 20, &h, &e), "%s", e.msg);
     uint8_t *data = rig_read(path, &size);
     ck_assert_msg(!ngram_open_mem(&g, data, size, path, NULL, &e), "%s", e.msg);
-    struct trigrams t = new_table(TRIGRAM_MAX_CONTEXTS, g);
+    struct trigrams t = new_table(1 << 13, g);
     for (int32_t a = 0; a < 30; a++)
         for (int32_t b = 0; b < 30; b++) {
             int32_t gram[3] = {a, b, 0}, *ctx = gram, n_ctx = 2, tok[TRIGRAM_SUCCESSORS], n_after = 0;

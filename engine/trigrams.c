@@ -118,10 +118,11 @@ static bool pays(const struct engine *eng, const struct seq *s)
 static void search(struct engine *eng, struct seq *s, struct trigrams *table, const struct history_text *t)
 {
     struct trigram_source *w = eng->trigram;
-    const struct decoding_params *p = &s->req->p.decoding;
-    int32_t depth = drafts_most(s), rows = p->max_draft ? p->max_draft : eng->opt.max_draft;
+    int32_t depth = drafts_most(s), rows = eng->opt.max_draft, asked = s->req->p.decoding.max_draft;
+    if (asked && asked < rows)
+        rows = asked;
     int64_t from = clock_ns();
-    trigram_propose(&s->trigram, table, &w->search, &w->rates, t, rows < eng->opt.max_draft ? rows : eng->opt.max_draft,
+    trigram_propose(&s->trigram, table, &w->search, &w->rates, t, rows,
                     depth < TRIGRAM_DEPTH + 1 ? depth : TRIGRAM_DEPTH + 1, &s->guessed);
     double took = (double)(clock_ns() - from) * 1e-9;
     w->search_s += ADAPT * (took - w->search_s);

@@ -172,6 +172,12 @@ class NoDraftModel(unittest.TestCase):
         self.assertEqual((status, answer["error"]["param"]), (400, "decoding.draft.source"))
         s.stop()
 
+    def test_a_server_that_never_drafts(self):
+        s = Server(FAKE, "--model", TARGET, "--max-draft", "0")
+        for way in ("trigram", "copy", "auto"):
+            self.assertEqual(s.ok(CHAT, tell("hi", decoding=way))["decoding"]["drafted"], 0)
+        s.stop()
+
 
 class NGramStore(unittest.TestCase):
     def test_trigrams_start_from_it(self):

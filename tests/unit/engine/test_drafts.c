@@ -389,6 +389,29 @@ START_TEST(a_table_is_its_tenants_alone)
 }
 END_TEST
 
+/* Where every row costs what a step costs, no guess pays for its row, and nobody searches unless asked by name. */
+START_TEST(auto_does_not_search_where_it_cannot_pay)
+{
+    struct rnd r = rnd_begin("auto_does_not_search_where_it_cannot_pay", 39);
+    int32_t prompt[N_PROMPT];
+    random_prompt(&r, prompt, N_PROMPT);
+    open_engine(512, 64, 512, 8);
+    cost_init(&eng->target.cost);
+    for (int32_t n = 1; n <= 64; n *= 2)
+        cost_set(&eng->target.cost, n, n);
+    struct gen_params p = params(N_OUT);
+    struct heard *h = ask(prompt, N_PROMPT, &p);
+    finish(h);
+    ck_assert_uint_le(eng->metrics.now.n_trigram_search, 1); /* beside the prompt's rows one more is cheap */
+    forget(h);
+    h = ask_tenant(prompt, &p, DRAFT_SCOPE_REQUEST, NULL);
+    finish(h);
+    ck_assert_uint_gt(eng->metrics.now.n_trigram_search, N_OUT / 2);
+    forget(h);
+    close_engine();
+}
+END_TEST
+
 /* A right prediction makes an answer of 60 tokens in a few steps. */
 START_TEST(a_right_prediction_saves_steps)
 {
@@ -555,6 +578,7 @@ int main(void)
     tcase_add_loop_test(tc, no_draft_changes_the_text, 0, 8);
     tcase_add_loop_test(tc, what_a_tenant_learnt_does_not_change_the_text, 0, 3);
     tcase_add_test(tc, a_table_is_its_tenants_alone);
+    tcase_add_test(tc, auto_does_not_search_where_it_cannot_pay);
     tcase_add_test(tc, a_right_prediction_saves_steps);
     tcase_add_loop_test(tc, named_verifiers_keep_the_law, 0, (int)(sizeof verified / sizeof *verified));
     tcase_add_test(tc, a_perfect_draft_model_saves_steps);

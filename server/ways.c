@@ -1,5 +1,7 @@
 #include "ways.h"
 
+#include <math.h>
+
 
 static bool read_ends(const json_t *v, struct cautious_params *c, struct api_error *e)
 {
@@ -85,9 +87,15 @@ static void write_scores(const struct job *j, struct text_buf *b)
     double score, logprob;
     const char *sep = "";
     tb_str(b, ",\"scores\":[");
-    for (int32_t i = 0; i < j->n_prompt; i++)
-        for (int32_t c = 0; c < j->par.p.n && j->prompt[i].r && request_score(j->prompt[i].r, c, &score, &logprob); c++, sep = ",")
-            tb_printf(b, "%s{\"score\":%.7g,\"logprob\":%.7g}", sep, score, logprob);
+    for (int32_t i = 0; i < j->n_prompt; i++) {
+        const struct request *r = j->prompt[i].r;
+        for (int32_t c = 0; r && c < j->par.p.n && request_score(r, c, &score, &logprob); c++, sep = ",") {
+            tb_printf(b, "%s{\"score\":%.7g", sep, score);
+            if (!isnan(logprob))
+                tb_printf(b, ",\"logprob\":%.7g", logprob);
+            tb_str(b, "}");
+        }
+    }
     tb_str(b, "]");
 }
 

@@ -311,7 +311,7 @@ struct request_decoding { /* what decoding did, over all choices */
 const struct request_decoding *request_decoding(const struct request *r);
 
 /* Beam search and Superposed Decoding: a choice's score by the method (beams: over its length), and its summed
- * log-probability. False: another strategy. */
+ * log-probability, NaN where it is not known. False: another strategy. */
 bool request_score(const struct request *r, int32_t choice, double *score, double *logprob);
 
 const char *request_error(const struct request *r); /* once done with FINISH_ERROR */

@@ -57,7 +57,7 @@ struct kv_config {
     int32_t block_len; /* slots a block, a power of two */
     int32_t n_block;
     int32_t k_type, v_type; /* DT_F32, DT_F16, DT_BF16 or DT_Q8_0 */
-    int32_t hidden_plane;   /* 1: keep each slot's normalised final hidden state, for READ_CONTRAST */
+    int32_t hidden_plane;   /* 1: keep each slot's final hidden state at unit length, in f16, for READ_CONTRAST */
     int32_t n_bank;         /* rows of the vector bank */
 };
 

@@ -17,8 +17,8 @@ bool drafts_now(const struct seq *s)
 {
     if (s->verified && !request_has_room(s->req, verified_room(s->req)))
         return false; /* what a verifier has decided must be said: it could not decide it again */
-    return s->strategy == &strategy_chain && s->req->p.decoding.strategy != DECODE_OFF && s->req->eng->opt.max_draft > 0 &&
-           seq_draws(s);
+    return s->strategy == &strategy_chain && s->req->p.decoding.strategy != DECODE_OFF &&
+           s->req->eng->opt.max_draft > 0 && seq_draws(s);
 }
 
 /* The last token of max_tokens needs no row of its own, and a span has one law, so a draft must not reach over the

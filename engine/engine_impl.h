@@ -40,7 +40,7 @@ enum { MAX_WOKEN = 16 };
 struct engine {
     struct engine_options opt;
     struct model model, draft_model;
-    struct ngram *ngram; /* NULL without a store */
+    struct ngram *ngram;       /* NULL without a store */
     struct lane target, draft; /* draft.model is NULL when there is none */
     struct request_limits limits;
     char memory_plan[2048];

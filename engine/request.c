@@ -24,19 +24,20 @@ enum {
 
 void gen_params_init(struct gen_params *p)
 {
-    *p = (struct gen_params){.temperature = 1,
-                             .top_p = 1,
-                             .typical_p = 1,
-                             .top_h_n = 100,
-                             .repetition_penalty = 1,
-                             .max_tokens = 16,
-                             .n = 1,
-                             .n_logprobs = -1,
-                             .n_prompt_logprobs = -1,
-                             .decoding = {.cautious = {.h_min = 0.01F, .h_max = 1.5F, .max_trials = 10, .max_segment = 64},
-                                          .contrastive = {.alpha = 0.6F, .k = 4},
-                                          .beam = {.width = 4, .n_group = 1, .diversity = 0.5F, .length_penalty = 1},
-                                          .superposed = {.alpha = 0.54F, .tau = 0.06F, .rescore = true}}};
+    *p = (struct gen_params){
+        .temperature = 1,
+        .top_p = 1,
+        .typical_p = 1,
+        .top_h_n = 100,
+        .repetition_penalty = 1,
+        .max_tokens = 16,
+        .n = 1,
+        .n_logprobs = -1,
+        .n_prompt_logprobs = -1,
+        .decoding = {.cautious = {.h_min = 0.01F, .h_max = 1.5F, .max_trials = 10, .max_segment = 64},
+                     .contrastive = {.alpha = 0.6F, .k = 4},
+                     .beam = {.width = 4, .n_group = 1, .diversity = 0.5F, .length_penalty = 1},
+                     .superposed = {.alpha = 0.54F, .tau = 0.06F, .rescore = true}}};
 }
 
 /* ---- Ranges ---- */
@@ -338,8 +339,8 @@ static uint64_t random_u64(void)
 static void init_copy(struct request *r, struct seq *s, bool *failed)
 {
     const struct decoding_params *d = &r->p.decoding;
-    if (s->choice >= MAX_COPYING || d->strategy == DECODE_OFF || !decodes_exactly(d->strategy) || d->source == DRAFT_SOURCE_MODEL ||
-        (r->p.max_tokens < MIN_TOKENS_TO_DRAFT && !r->n_prediction))
+    if (s->choice >= MAX_COPYING || d->strategy == DECODE_OFF || !decodes_exactly(d->strategy) ||
+        d->source == DRAFT_SOURCE_MODEL || (r->p.max_tokens < MIN_TOKENS_TO_DRAFT && !r->n_prediction))
         return;
     int32_t n = r->n_prediction + r->n_prompt + r->p.max_tokens;
     void *mem = copy(r, NULL, copy_bytes(n), failed);

@@ -4,9 +4,13 @@
 
 #include <string.h>
 
-static const char *const strategy_name[] = {
-    [DECODE_AUTO] = "auto", [DECODE_OFF] = "off", [DECODE_SPECULATIVE] = "speculative", [DECODE_CAUTIOUS] = "cautious",
-    [DECODE_CONTRASTIVE] = "contrastive", [DECODE_BEAM] = "beam", [DECODE_SUPERPOSED] = "superposed"};
+static const char *const strategy_name[] = {[DECODE_AUTO] = "auto",
+                                            [DECODE_OFF] = "off",
+                                            [DECODE_SPECULATIVE] = "speculative",
+                                            [DECODE_CAUTIOUS] = "cautious",
+                                            [DECODE_CONTRASTIVE] = "contrastive",
+                                            [DECODE_BEAM] = "beam",
+                                            [DECODE_SUPERPOSED] = "superposed"};
 static const char *const source_name[] = {
     [DRAFT_SOURCE_AUTO] = "auto", [DRAFT_SOURCE_COPY] = "copy", [DRAFT_SOURCE_MODEL] = "model"};
 static const char *const verify_name[] = {"auto", "nss", "naive", "rrs", "kseq", "greedy", "block", "traversal"};
@@ -22,14 +26,13 @@ static bool read_strategy(const char *word, bool has_ngram, struct decoding_para
         enum decode_strategy strategy;
         enum draft_source source;
         int32_t width, n_group;
-    } meaning[] = {{DECODE_AUTO, DRAFT_SOURCE_AUTO, 0, 0},        {DECODE_OFF, DRAFT_SOURCE_AUTO, 0, 0},
-                   {DECODE_SPECULATIVE, DRAFT_SOURCE_AUTO, 0, 0}, {DECODE_SPECULATIVE, DRAFT_SOURCE_COPY, 0, 0},
+    } meaning[] = {{DECODE_AUTO, DRAFT_SOURCE_AUTO, 0, 0},         {DECODE_OFF, DRAFT_SOURCE_AUTO, 0, 0},
+                   {DECODE_SPECULATIVE, DRAFT_SOURCE_AUTO, 0, 0},  {DECODE_SPECULATIVE, DRAFT_SOURCE_COPY, 0, 0},
                    {DECODE_SPECULATIVE, DRAFT_SOURCE_MODEL, 0, 0}, {DECODE_CAUTIOUS, DRAFT_SOURCE_AUTO, 0, 0},
-                   {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0}, {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},
+                   {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0},  {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},
                    {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4},         {DECODE_SUPERPOSED, DRAFT_SOURCE_AUTO, 0, 0}};
-    static const char *const word_of[] = {"auto",     "off",         "speculative", "copy",        "model",
-                                          "cautious", "contrastive", "beam",        "diverse_beam", "superposed",
-                                          "vote",     "navigate"};
+    static const char *const word_of[] = {"auto",        "off",  "speculative",  "copy",       "model", "cautious",
+                                          "contrastive", "beam", "diverse_beam", "superposed", "vote",  "navigate"};
     int32_t i = find_name("decoding.strategy", word, word_of, sizeof word_of / sizeof *word_of, e);
     BUG_ON(i >= (int32_t)(sizeof meaning / sizeof *meaning)); /* composed ones are read elsewhere */
     if (i < 0)
@@ -129,7 +132,8 @@ static bool read_decoding(const json_t *v, const struct options *opt, struct dec
     }
     const char *strategy = opt->decoding, *verify = "auto";
     bool lossless = true; /* what is drafted keeps at least the law; asking for less changes nothing */
-    if (!field_string_as(v, "strategy", "decoding.strategy", &strategy, e) || !read_strategy(strategy, opt->ngram, d, e))
+    if (!field_string_as(v, "strategy", "decoding.strategy", &strategy, e) ||
+        !read_strategy(strategy, opt->ngram, d, e))
         return false;
     if (!decodes_exactly(d->strategy))
         return way_read(v, d, e);
@@ -180,9 +184,8 @@ bool decoding_read(struct job *j, struct api_error *e)
         return false;
     bool copies = d->strategy != DECODE_OFF && decodes_exactly(d->strategy) && d->source != DRAFT_SOURCE_MODEL;
     if (prediction && decoding && !is_composed && !copies) {
-        api_fail(e, 400, "prediction",
-                 "prediction: nothing is copied when decoding is \"%s\"%s", strategy_name[d->strategy],
-                 d->source == DRAFT_SOURCE_MODEL ? " from the draft model" : "");
+        api_fail(e, 400, "prediction", "prediction: nothing is copied when decoding is \"%s\"%s",
+                 strategy_name[d->strategy], d->source == DRAFT_SOURCE_MODEL ? " from the draft model" : "");
         return false;
     }
     return !prediction || read_prediction(j, prediction, e);
@@ -196,16 +199,17 @@ void decoding_write(const struct job *j, struct text_buf *b)
     const struct compose_ops *ops = j->how.ops;
     struct job_usage u;
     int32_t n_position = 0;
-    bool is_exact = d->verify <= DECODE_VERIFY_NSS || j->par.p.temperature == 0, is_drafted = decodes_exactly(d->strategy);
+    bool is_exact = d->verify <= DECODE_VERIFY_NSS || j->par.p.temperature == 0,
+         is_drafted = decodes_exactly(d->strategy);
     if (!j->tells_decoding)
         return;
     job_usage(j, &u);
     for (int32_t k = 0; k < DECODING_POSITIONS; k++)
         n_position = u.decoding.drafted_at[k] ? k + 1 : n_position;
     tb_printf(b, ",\"decoding\":{\"strategy\":\"%s\"",
-              ops                                                     ? ops->name
+              ops                                                 ? ops->name
               : d->strategy == DECODE_BEAM && d->beam.n_group > 1 ? "diverse_beam"
-                                                                      : strategy_name[d->strategy]);
+                                                                  : strategy_name[d->strategy]);
     if (ops)
         ops->tell(j, b);
     else if (!is_drafted)

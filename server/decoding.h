@@ -1,12 +1,10 @@
 /* How a request is to be decoded: the `decoding` and `prediction` fields, and what the answer says about it.
  * Private to server/.
  *
- *   "decoding": "auto" | "off" | "speculative" | "copy" | "model" | "cautious" | "contrastive" | "beam" | "diverse_beam"
- *                                                                        short for {"strategy": ...}
- *   "decoding": {"strategy": ..., "draft": {"source": "auto" | "copy" | "model", "max": 1..64, "min_match": 1..16,
- *                "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64,
- *                                   "sampling": "auto" | "iid" | "wor" | "greedy"}},
- *                "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
+ *   "decoding": "auto" | "off" | "speculative" | "copy" | "model" | "cautious" | "contrastive" | "beam" |
+ * "diverse_beam" short for {"strategy": ...} "decoding": {"strategy": ..., "draft": {"source": "auto" | "copy" |
+ * "model", "max": 1..64, "min_match": 1..16, "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64, "sampling": "auto"
+ * | "iid" | "wor" | "greedy"}}, "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
  *                "lossless": true | false}
  *   "decoding": {"strategy": "cautious" | "contrastive" | "beam" | "diverse_beam", ...}     see ways.h
  *   "decoding": {"strategy": "vote" | "navigate", ...}                   composed answers: compose/compose.h

@@ -2,7 +2,6 @@
 
 #include <math.h>
 
-
 static bool read_ends(const json_t *v, struct cautious_params *c, struct api_error *e)
 {
     const char *field = "decoding.segment_end";
@@ -25,7 +24,8 @@ static bool read_ends(const json_t *v, struct cautious_params *c, struct api_err
 
 static bool read_cautious(const json_t *o, struct cautious_params *c, struct api_error *e)
 {
-    static const char *const key[] = {"strategy", "h_min", "h_max", "max_trials", "max_segment", "segment_end", "formula"};
+    static const char *const key[] = {"strategy",    "h_min",       "h_max",  "max_trials",
+                                      "max_segment", "segment_end", "formula"};
     static const char *const formula[] = {"code", "paper"};
     const char *named = formula[0];
     if (!only_keys(o, "decoding", key, sizeof key / sizeof *key, e) ||
@@ -107,7 +107,8 @@ void way_write(const struct job *j, const struct request_decoding *did, struct t
     else if (d->strategy == DECODE_CONTRASTIVE)
         tb_printf(b, ",\"penalty_alpha\":%.7g,\"top_k\":%d", d->contrastive.alpha, d->contrastive.k);
     else if (d->strategy == DECODE_SUPERPOSED)
-        tb_printf(b, ",\"num_drafts\":%d,\"alpha\":%.7g,\"tau\":%.7g", did->width, d->superposed.alpha, d->superposed.tau);
+        tb_printf(b, ",\"num_drafts\":%d,\"alpha\":%.7g,\"tau\":%.7g", did->width, d->superposed.alpha,
+                  d->superposed.tau);
     else
         tb_printf(b, ",\"num_beams\":%d,\"num_beam_groups\":%d", did->width, d->beam.n_group);
     if ((d->strategy == DECODE_BEAM || d->strategy == DECODE_SUPERPOSED) && j->best_of == j->par.p.n)

@@ -92,9 +92,9 @@ struct logit_bias {
     float bias;
 };
 
-enum decode_strategy {                    /* how a request is decoded */
-                       DECODE_AUTO,       /* whatever draft pays, none included */
-                       DECODE_OFF,        /* token by token */
+enum decode_strategy {                     /* how a request is decoded */
+                       DECODE_AUTO,        /* whatever draft pays, none included */
+                       DECODE_OFF,         /* token by token */
                        DECODE_SPECULATIVE, /* drafts of the named source whenever it has any */
                        /* what follows changes the text, and is done only when asked for */
                        DECODE_CAUTIOUS,    /* several trials of a segment where the model is unsure (CNTP) */
@@ -142,9 +142,9 @@ enum {
 
 /* autoregressive.md, section 3 */
 struct cautious_params {
-    float h_min, h_max;              /* [0.01], [1.5] nats: below, one trial; above, all of them */
-    int32_t max_trials, max_segment; /* [10] 1..32; [64] 1..256 tokens */
-    bool by_paper;                   /* the paper's formula for the number of trials, not its code's */
+    float h_min, h_max;                 /* [0.01], [1.5] nats: below, one trial; above, all of them */
+    int32_t max_trials, max_segment;    /* [10] 1..32; [64] 1..256 tokens */
+    bool by_paper;                      /* the paper's formula for the number of trials, not its code's */
     const char *end[CAUTIOUS_MAX_ENDS]; /* what ends a segment; none: . , newline ? ! : ; ) ] } */
     int32_t n_end;
 };
@@ -303,7 +303,7 @@ struct request_decoding { /* what decoding did, over all choices */
     int64_t n_step;       /* steps that yielded tokens */
     int64_t n_drafted, n_accepted;
     int64_t drafted_at[DECODING_POSITIONS], accepted_at[DECODING_POSITIONS]; /* by depth in the draft */
-    int32_t width;    /* trials or beams it had at most: fewer than asked for where the server runs fewer at once */
+    int32_t width;     /* trials or beams it had at most: fewer than asked for where the server runs fewer at once */
     int64_t n_segment; /* cautious: segments tried more than once; their tokens count as drafted, the best one's as
                           accepted */
 };

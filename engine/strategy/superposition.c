@@ -90,8 +90,8 @@ static int plan_tree(struct seq *s, struct step_plan *p, int32_t row0)
     for (int32_t i = 0; i < u->n_row; i++) {
         const struct score_row *r = &u->row[i];
         sees[i] = UINT64_C(1) << i | (r->parent >= 0 ? sees[r->parent] : 0);
-        if (plan_row(p, r->tok, s->req->n_prompt + r->depth, r->parent >= 0 ? (int16_t)r->parent : PARENT_CTX, sees[i]) <
-            0)
+        if (plan_row(p, r->tok, s->req->n_prompt + r->depth, r->parent >= 0 ? (int16_t)r->parent : PARENT_CTX,
+                     sees[i]) < 0)
             return -ERR_NOMEM;
     }
     for (int32_t i = 0; i < u->n_row; i++) {
@@ -348,8 +348,8 @@ const struct strategy_ops strategy_superposed = {
 static bool say_choice(struct engine *eng, struct superposition *u, struct seq *s, struct superposed_text *t)
 {
     struct request *r = s->req;
-    r->score[s->choice] = (struct choice_score){
-        .score = t->score, .logprob = r->p.decoding.superposed.rescore ? t->sum_logprob : NAN};
+    r->score[s->choice] =
+        (struct choice_score){.score = t->score, .logprob = r->p.decoding.superposed.rescore ? t->sum_logprob : NAN};
     for (; u->n_said < t->n; u->n_said++) {
         struct sampled said = {.tok = own(t)[u->n_said]};
         if (r->p.n_logprobs >= 0) {

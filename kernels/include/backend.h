@@ -1,6 +1,6 @@
-/* The back-end contract: model-forward level, about nine functions. The engine is its only caller, from one thread at a time
- * (load may run on another before the first submit). A back end owns weights, KV memory and its threads; a plan is lent
- * to it from submit to wait. Architecture is data (struct model_desc), never a class. */
+/* The back-end contract: model-forward level, about nine functions. The engine is its only caller, from one thread at a
+ * time (load may run on another before the first submit). A back end owns weights, KV memory and its threads; a plan is
+ * lent to it from submit to wait. Architecture is data (struct model_desc), never a class. */
 #ifndef GALLEY_BACKEND_H
 #define GALLEY_BACKEND_H
 

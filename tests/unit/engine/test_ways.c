@@ -102,8 +102,8 @@ START_TEST(the_best_are_found_in_order)
                 double cost = 0;
                 for (int u = 0; u < n_used; u++)
                     cost += used[u] == tok[b][i] ? diversity : 0;
-                all[n++] = (struct beam_pick){
-                    .beam = b, .tok = tok[b][i], .score = list[b].score + logprob[b][i] - cost};
+                all[n++] =
+                    (struct beam_pick){.beam = b, .tok = tok[b][i], .score = list[b].score + logprob[b][i] - cost};
             }
         }
         qsort(all, (size_t)n, sizeof *all, compare_picks);
@@ -334,8 +334,8 @@ START_TEST(drafts_are_scored_exactly)
 }
 END_TEST
 
-/* autoregressive.md, section 3, test 3: with segments of one token and a law of two, the likelier one is kept unless all
- * N trials draw the other. */
+/* autoregressive.md, section 3, test 3: with segments of one token and a law of two, the likelier one is kept unless
+ * all N trials draw the other. */
 START_TEST(the_order_statistic)
 {
     struct rnd r = rnd_begin("the_order_statistic", 64);
@@ -360,7 +360,8 @@ START_TEST(the_order_statistic)
         forget(h);
     }
     double sigma = sqrt(right * (1 - right) / DRAWS);
-    ck_assert_msg(fabs((double)n_likelier / DRAWS - right) < 4 * sigma, "%d of %d, expected %g", n_likelier, DRAWS, right);
+    ck_assert_msg(fabs((double)n_likelier / DRAWS - right) < 4 * sigma, "%d of %d, expected %g", n_likelier, DRAWS,
+                  right);
     ck_assert_double_gt(right - a, 8 * sigma); /* one trial alone would be told apart */
     close_engine();
 }

@@ -35,7 +35,7 @@ static uint8_t class_of(double p, const double *above)
 /* ---- What came of the last draft ---- */
 
 /* Walks the tree along the text: the child that came true was guessed right, its siblings wrong. */
-static void learn(struct engine *eng, struct seq *s, const struct draft *d)
+static void learn(struct seq *s, const struct draft *d)
 {
     if (d->n == 0)
         return;
@@ -48,7 +48,7 @@ static void learn(struct engine *eng, struct seq *s, const struct draft *d)
                 continue;
             accept_learn(later ? &s->later_rates : &s->model_rates, d->guess[i] & ~LATER, i == came);
             if (!s->verified) /* its drafts were drawn by another law */
-                accept_learn(later ? &eng->later_rates : &eng->model_rates, d->guess[i] & ~LATER, i == came);
+                accept_learn(later ? &s->drafter->later : &s->drafter->first, d->guess[i] & ~LATER, i == came);
         }
         if (came < 0)
             return;
@@ -57,10 +57,10 @@ static void learn(struct engine *eng, struct seq *s, const struct draft *d)
 }
 
 /* What the draft model computed stands as far as its rows lie in order and came true. */
-void tree_restart(struct engine *eng, struct seq *s)
+void tree_restart(struct seq *s)
 {
     const struct draft *d = &s->modelled;
-    learn(eng, s, d);
+    learn(s, d);
     int32_t n_ctx = s->n_draft_ctx, node = -1;
     for (int32_t i = 0; i < s->n_held && n_ctx < seq_n_tok(s) - 1; i++, n_ctx++) { /* the last is read again */
         node = draft_child(d, node, seq_tok(s, n_ctx));
@@ -77,9 +77,9 @@ void tree_restart(struct engine *eng, struct seq *s)
 
 /* ---- How it may grow ---- */
 
-float tree_mean_rate(const struct engine *eng, const struct seq *s)
+float tree_mean_rate(const struct seq *s)
 {
-    return accept_mean(&s->model_rates, &eng->model_rates, .6f);
+    return accept_mean(&s->model_rates, &s->drafter->first, .6f);
 }
 
 struct tree_shape tree_shape(const struct seq *s)
@@ -147,7 +147,7 @@ static int32_t draw(struct seq *s, int32_t node, const int32_t *tok, const float
     return n;
 }
 
-float tree_grow(struct engine *eng, struct seq *s, int32_t node, const int32_t *tok, const float *logprob)
+float tree_grow(struct seq *s, int32_t node, const int32_t *tok, const float *logprob)
 {
     struct draft *d = &s->modelled;
     struct candidate c[TREE_CANDIDATES];
@@ -157,8 +157,8 @@ float tree_grow(struct engine *eng, struct seq *s, int32_t node, const int32_t *
                             : rank(s, tok, logprob, seq_n_tok(s) + tree_depth(s, node), c);
     for (int32_t i = 0; i < n && i < shape.width && tree_may_grow(s, node); i++) {
         uint8_t g = class_of(c[i].p, i ? later_above : first_above);
-        float rate = i ? accept_rate(&s->later_rates, &eng->later_rates, g, later_prior[g])
-                       : accept_rate(&s->model_rates, &eng->model_rates, g, first_prior[g]);
+        float rate = i ? accept_rate(&s->later_rates, &s->drafter->later, g, later_prior[g])
+                       : accept_rate(&s->model_rates, &s->drafter->first, g, first_prior[g]);
         if (!shape.named && above * rate < LEAST_CHANCE)
             continue;
         d->tok[d->n] = c[i].tok;

@@ -5,6 +5,16 @@
 #include "draft/allot.h"
 #include "strategy/strategy.h"
 
+struct drafter *drafter_of(struct engine *eng, const struct decoding_params *d)
+{
+    struct drafter *model = &eng->drafter[DRAFTER_MODEL], *exit = &eng->drafter[DRAFTER_EXIT];
+    if (d->source == DRAFT_SOURCE_COPY || d->strategy == DECODE_OFF || !decodes_exactly(d->strategy))
+        return NULL;
+    if (d->source == DRAFT_SOURCE_EXIT || (d->source == DRAFT_SOURCE_AUTO && !model->lane))
+        return exit->lane ? exit : NULL;
+    return model->lane ? model : NULL;
+}
+
 static struct history_text text_of(const struct seq *s)
 {
     const struct request *r = s->req;
@@ -101,7 +111,7 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
     struct seq *bidder[ALLOT_MAX_BID];
     double n_token = tokens_for_certain(eng);
     propose_copies(eng);
-    int rc = eng->draft.model && spare > 0 ? waves_run(eng, n_row, spare, n_token, e) : 0;
+    int rc = spare > 0 ? waves_run(eng, n_row, spare, n_token, e) : 0;
     int32_t n = collect_bids(eng, bid, bidder);
     if (rc || n == 0 || spare <= 0)
         return rc;

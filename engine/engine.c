@@ -88,6 +88,8 @@ int request_create(struct engine *eng, const int32_t *prompt, int32_t n_prompt, 
     if (rc)
         return rc;
     (*out)->eng = eng;
+    for (int32_t i = 0; i < (*out)->p.n; i++)
+        (*out)->seq[i].drafter = drafter_of(eng, &(*out)->p.decoding);
     return 0;
 }
 

@@ -35,6 +35,18 @@ struct seq_list {
     int32_t n;
 };
 
+/* A model that drafts: one of its own, or the target's first layers (S2D, autoregressive.md section 13), whose K and V
+ * are the target's own, in slots that verifying writes again. */
+struct drafter {
+    struct lane *lane;                /* NULL: there is none */
+    struct step_cost *cost;           /* of its waves */
+    int32_t n_layer;                  /* of the lane's model that a wave runs */
+    bool is_exit;                     /* the target's first layers */
+    struct accept_rates first, later; /* how often its first choices and its others come true, over all sequences */
+};
+
+enum { DRAFTER_MODEL, DRAFTER_EXIT, N_DRAFTER };
+
 enum { MAX_WOKEN = 16 };
 
 struct engine {
@@ -54,9 +66,11 @@ struct engine {
     struct sink *woken[MAX_WOKEN]; /* to wake at the end of the step */
     int32_t n_woken;
     struct metrics metrics;
-    struct accept_rates copy_rates, model_rates, later_rates; /* how often drafts come true, over all sequences */
-    struct wave *wave;                                        /* waves.c's */
-    char *text; /* one token's text and whatever was held back before it */
+    struct accept_rates copy_rates; /* how often copies come true, over all sequences */
+    struct drafter drafter[N_DRAFTER];
+    struct step_cost exit_cost;
+    struct wave *wave; /* waves.c's */
+    char *text;        /* one token's text and whatever was held back before it */
 
     /* shared */
     struct queue inbox;
@@ -118,6 +132,8 @@ int32_t sched_pick(struct engine *eng);
 
 /* ---- drafting.c: drafts beside the tokens that must be computed ---- */
 
+/* The model that drafts for a request, or NULL: for `auto` the draft model, where there is one. */
+struct drafter *drafter_of(struct engine *eng, const struct decoding_params *d);
 /* Decides the drafted rows of every running sequence, in a step that has n_row rows and room for `spare` more. -ERR_*:
  * the draft model failed. */
 int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *e);

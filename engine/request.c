@@ -116,7 +116,7 @@ static int check_verify(const struct gen_params *p, struct err *e)
                                  field);
         return 0;
     }
-    if (d->strategy != DECODE_SPECULATIVE || d->source != DRAFT_SOURCE_MODEL)
+    if (d->strategy != DECODE_SPECULATIVE || (d->source != DRAFT_SOURCE_MODEL && d->source != DRAFT_SOURCE_EXIT))
         return err_set_field(e, ERR_INVALID, field,
                              "%s: \"%s\" weighs a draft model's probabilities; it needs decoding.strategy \"model\"",
                              field, verify_name(kind_of(p)));
@@ -177,6 +177,10 @@ static int check_params(struct gen_params *p, const struct request_limits *lim, 
     if (p->decoding.source == DRAFT_SOURCE_MODEL && !lim->has_draft)
         return err_set_field(e, ERR_INVALID, "decoding.draft.source",
                              "decoding.draft.source: the server was started without a draft model (--draft-model)");
+    if (p->decoding.source == DRAFT_SOURCE_EXIT && !lim->has_exit)
+        return err_set_field(
+            e, ERR_INVALID, "decoding.draft.source",
+            "decoding.draft.source: the model names no layer to leave after (galley.early_exit_layer)");
     int rc = check_stops(p, e);
     return rc ? rc : check_ids("stop_token_ids", p->stop_ids, p->n_stop_ids, n_vocab, e);
 }
@@ -340,7 +344,8 @@ static void init_copy(struct request *r, struct seq *s, bool *failed)
 {
     const struct decoding_params *d = &r->p.decoding;
     if (s->choice >= MAX_COPYING || d->strategy == DECODE_OFF || !decodes_exactly(d->strategy) ||
-        d->source == DRAFT_SOURCE_MODEL || (r->p.max_tokens < MIN_TOKENS_TO_DRAFT && !r->n_prediction))
+        d->source == DRAFT_SOURCE_MODEL || d->source == DRAFT_SOURCE_EXIT ||
+        (r->p.max_tokens < MIN_TOKENS_TO_DRAFT && !r->n_prediction))
         return;
     int32_t n = r->n_prediction + r->n_prompt + r->p.max_tokens;
     void *mem = copy(r, NULL, copy_bytes(n), failed);

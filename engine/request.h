@@ -15,6 +15,7 @@
 
 struct contrastive;
 struct gang;
+struct drafter;
 struct strategy_ops;
 struct verified;
 
@@ -55,7 +56,8 @@ struct seq { /* owner: the engine thread from submission until its request is do
     const struct draft *draft; /* copied or modelled */
     struct draft copied, modelled;
     struct copy_drafter copy;
-    struct accept_rates model_rates, later_rates; /* the draft model's first choices and its others */
+    struct drafter *drafter;                      /* the model that drafts for it, or NULL */
+    struct accept_rates model_rates, later_rates; /* that one's first choices and its others */
     struct verified *verified;                    /* when the request names a verifier, else NULL */
     struct contrastive *contrastive;              /* with DECODE_CONTRASTIVE, else NULL */
     struct gang *gang;                            /* that it leads or is a member of, else NULL */
@@ -137,6 +139,7 @@ static inline bool seq_draws(const struct seq *s)
 struct request_limits {
     int32_t n_ctx, block_len, n_block, max_seqs, max_row; /* max_row: tokens of a step */
     bool has_draft;                                       /* there is a draft model */
+    bool has_exit;                                        /* the model can leave after its first layers */
     bool has_contrast;                                    /* the back end keeps hidden states */
     bool has_ngram;                                       /* there is an n-gram store */
 };

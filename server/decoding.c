@@ -11,8 +11,10 @@ static const char *const strategy_name[] = {[DECODE_AUTO] = "auto",
                                             [DECODE_CONTRASTIVE] = "contrastive",
                                             [DECODE_BEAM] = "beam",
                                             [DECODE_SUPERPOSED] = "superposed"};
-static const char *const source_name[] = {
-    [DRAFT_SOURCE_AUTO] = "auto", [DRAFT_SOURCE_COPY] = "copy", [DRAFT_SOURCE_MODEL] = "model"};
+static const char *const source_name[] = {[DRAFT_SOURCE_AUTO] = "auto",
+                                          [DRAFT_SOURCE_COPY] = "copy",
+                                          [DRAFT_SOURCE_MODEL] = "model",
+                                          [DRAFT_SOURCE_EXIT] = "early_exit"};
 static const char *const verify_name[] = {"auto", "nss", "naive", "rrs", "kseq", "greedy", "block", "traversal"};
 static const char *const sampling_name[] = {"auto", "iid", "wor", "greedy"};
 enum { N_VERIFY = sizeof verify_name / sizeof *verify_name };
@@ -28,11 +30,13 @@ static bool read_strategy(const char *word, bool has_ngram, struct decoding_para
         int32_t width, n_group;
     } meaning[] = {{DECODE_AUTO, DRAFT_SOURCE_AUTO, 0, 0},         {DECODE_OFF, DRAFT_SOURCE_AUTO, 0, 0},
                    {DECODE_SPECULATIVE, DRAFT_SOURCE_AUTO, 0, 0},  {DECODE_SPECULATIVE, DRAFT_SOURCE_COPY, 0, 0},
-                   {DECODE_SPECULATIVE, DRAFT_SOURCE_MODEL, 0, 0}, {DECODE_CAUTIOUS, DRAFT_SOURCE_AUTO, 0, 0},
-                   {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0},  {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},
-                   {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4},         {DECODE_SUPERPOSED, DRAFT_SOURCE_AUTO, 0, 0}};
-    static const char *const word_of[] = {"auto",        "off",  "speculative",  "copy",       "model", "cautious",
-                                          "contrastive", "beam", "diverse_beam", "superposed", "vote",  "navigate"};
+                   {DECODE_SPECULATIVE, DRAFT_SOURCE_MODEL, 0, 0}, {DECODE_SPECULATIVE, DRAFT_SOURCE_EXIT, 0, 0},
+                   {DECODE_CAUTIOUS, DRAFT_SOURCE_AUTO, 0, 0},     {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0},
+                   {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},         {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4},
+                   {DECODE_SUPERPOSED, DRAFT_SOURCE_AUTO, 0, 0}};
+    static const char *const word_of[] = {"auto",       "off",      "speculative", "copy", "model",
+                                          "early_exit", "cautious", "contrastive", "beam", "diverse_beam",
+                                          "superposed", "vote",     "navigate"};
     int32_t i = find_name("decoding.strategy", word, word_of, sizeof word_of / sizeof *word_of, e);
     BUG_ON(i >= (int32_t)(sizeof meaning / sizeof *meaning)); /* composed ones are read elsewhere */
     if (i < 0)
@@ -46,6 +50,11 @@ static bool read_strategy(const char *word, bool has_ngram, struct decoding_para
     return true;
 }
 
+static bool from_a_model(const struct decoding_params *d)
+{
+    return d->source == DRAFT_SOURCE_MODEL || d->source == DRAFT_SOURCE_EXIT;
+}
+
 static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_error *e)
 {
     static const char *const key[] = {"nodes", "width", "depth", "sampling"};
@@ -57,7 +66,7 @@ static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_
         api_fail(e, 400, "decoding.draft.tree", "decoding.draft.tree must be an object");
         return false;
     }
-    if (d->strategy != DECODE_SPECULATIVE || d->source != DRAFT_SOURCE_MODEL || d->max_draft) {
+    if (d->strategy != DECODE_SPECULATIVE || !from_a_model(d) || d->max_draft) {
         api_fail(e, 400, "decoding.draft.tree",
                  "decoding.draft.tree needs decoding.strategy \"model\" (or \"speculative\" with decoding.draft.source "
                  "\"model\"), and takes the place of decoding.draft.max");
@@ -99,7 +108,7 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
         api_fail(e, 400, "decoding.draft", "decoding.draft: nothing is drafted when decoding.strategy is \"off\"");
         return false;
     }
-    int32_t i = source ? find_name("decoding.draft.source", source, source_name, 3, e) : (int32_t)d->source;
+    int32_t i = source ? find_name("decoding.draft.source", source, source_name, 4, e) : (int32_t)d->source;
     if (i < 0)
         return false;
     if (d->source != DRAFT_SOURCE_AUTO && i != (int32_t)d->source) {
@@ -182,10 +191,10 @@ bool decoding_read(struct job *j, struct api_error *e)
     if (!(decoding && !is_composed ? read_decoding(decoding, opt, d, e)
                                    : read_strategy(opt->decoding, opt->ngram, d, e)))
         return false;
-    bool copies = d->strategy != DECODE_OFF && decodes_exactly(d->strategy) && d->source != DRAFT_SOURCE_MODEL;
+    bool copies = d->strategy != DECODE_OFF && decodes_exactly(d->strategy) && !from_a_model(d);
     if (prediction && decoding && !is_composed && !copies) {
         api_fail(e, 400, "prediction", "prediction: nothing is copied when decoding is \"%s\"%s",
-                 strategy_name[d->strategy], d->source == DRAFT_SOURCE_MODEL ? " from the draft model" : "");
+                 strategy_name[d->strategy], from_a_model(d) ? " from a model" : "");
         return false;
     }
     return !prediction || read_prediction(j, prediction, e);

@@ -1,13 +1,15 @@
 /* How a request is to be decoded: the `decoding` and `prediction` fields, and what the answer says about it.
  * Private to server/.
  *
- *   "decoding": "auto" | "off" | "speculative" | "copy" | "model" | "cautious" | "contrastive" | "beam" |
- * "diverse_beam" short for {"strategy": ...} "decoding": {"strategy": ..., "draft": {"source": "auto" | "copy" |
- * "model", "max": 1..64, "min_match": 1..16, "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64, "sampling": "auto"
- * | "iid" | "wor" | "greedy"}}, "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
+ *   "decoding": a word, short for {"strategy": word}
+ *   "decoding": {"strategy": "auto" | "off" | "speculative" | "copy" | "model" | "early_exit",
+ *                "draft": {"source": "auto" | "copy" | "model" | "early_exit", "max": 1..64, "min_match": 1..16,
+ *                          "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64,
+ *                                   "sampling": "auto" | "iid" | "wor" | "greedy"}},
+ *                "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
  *                "lossless": true | false}
- *   "decoding": {"strategy": "cautious" | "contrastive" | "beam" | "diverse_beam", ...}     see ways.h
- *   "decoding": {"strategy": "vote" | "navigate", ...}                   composed answers: compose/compose.h
+ *   "decoding": {"strategy": "cautious" | "contrastive" | "beam" | "diverse_beam" | "superposed", ...}     see ways.h
+ *   "decoding": {"strategy": "vote" | "navigate", ...}                        composed answers: compose/compose.h
  *   "prediction": {"type": "content", "content": "..." | [{"type": "text", "text": "..."}]}      as OpenAI has it
  */
 #ifndef GALLEY_DECODING_H

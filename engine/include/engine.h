@@ -109,7 +109,12 @@ static inline bool decodes_exactly(enum decode_strategy s)
     return s <= DECODE_SPECULATIVE;
 }
 
-enum draft_source { DRAFT_SOURCE_AUTO, DRAFT_SOURCE_COPY, DRAFT_SOURCE_MODEL };
+enum draft_source {
+    DRAFT_SOURCE_AUTO,
+    DRAFT_SOURCE_COPY,
+    DRAFT_SOURCE_MODEL,
+    DRAFT_SOURCE_EXIT /* the target's own first layers */
+};
 
 enum decode_verify {                     /* autoregressive.md, section 17 */
                      DECODE_VERIFY_AUTO, /* as NSS */

@@ -66,6 +66,14 @@ void rig_setup(void)
     path = tiny_gguf_write("llama", 2048, 1, 0);
 }
 
+void rig_add_exit(void)
+{
+    unlink(path);
+    free(path);
+    tiny_exit_layer = 1;
+    path = tiny_gguf_write("llama", 2048, 1, 0);
+}
+
 void rig_add_draft(uint64_t seed, float flaw)
 {
     draft_path = tiny_gguf_write("llama", 2048, seed, flaw);

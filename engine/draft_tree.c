@@ -32,19 +32,19 @@ static uint8_t class_of(double p, const double *above)
 
 /* ---- What came of the last draft ---- */
 
-static void learn(struct engine *eng, struct seq *s)
+static void learn(struct seq *s)
 {
     struct history_text t = drafts_text(s);
     draft_learn(&s->modelled, &t, &s->model_rates);
     if (!s->verified) /* its drafts were drawn by another law */
-        draft_learn(&s->modelled, &t, &eng->model_rates);
+        draft_learn(&s->modelled, &t, &s->drafter->rates);
 }
 
 /* What the draft model computed stands as far as its rows lie in order and came true. */
-void tree_restart(struct engine *eng, struct seq *s)
+void tree_restart(struct seq *s)
 {
     const struct draft *d = &s->modelled;
-    learn(eng, s);
+    learn(s);
     int32_t n_ctx = s->n_draft_ctx, node = -1;
     for (int32_t i = 0; i < s->n_held && n_ctx < seq_n_tok(s) - 1; i++, n_ctx++) { /* the last is read again */
         node = draft_child(d, node, seq_tok(s, n_ctx));
@@ -61,9 +61,9 @@ void tree_restart(struct engine *eng, struct seq *s)
 
 /* ---- How it may grow ---- */
 
-float tree_mean_rate(const struct engine *eng, const struct seq *s)
+float tree_mean_rate(const struct seq *s)
 {
-    return accept_mean(&s->model_rates.first, &eng->model_rates.first, .6f);
+    return accept_mean(&s->model_rates.first, &s->drafter->rates.first, .6f);
 }
 
 struct tree_shape tree_shape(const struct seq *s)
@@ -131,7 +131,7 @@ static int32_t draw(struct seq *s, int32_t node, const int32_t *tok, const float
     return n;
 }
 
-float tree_grow(struct engine *eng, struct seq *s, int32_t node, const int32_t *tok, const float *logprob)
+float tree_grow(struct seq *s, int32_t node, const int32_t *tok, const float *logprob)
 {
     struct draft *d = &s->modelled;
     struct candidate c[TREE_CANDIDATES];
@@ -141,8 +141,8 @@ float tree_grow(struct engine *eng, struct seq *s, int32_t node, const int32_t *
                             : rank(s, tok, logprob, seq_n_tok(s) + tree_depth(s, node), c);
     for (int32_t i = 0; i < n && i < shape.width && tree_may_grow(s, node); i++) {
         uint8_t g = class_of(c[i].p, i ? later_above : first_above);
-        float rate = i ? accept_rate(&s->model_rates.later, &eng->model_rates.later, g, later_prior[g])
-                       : accept_rate(&s->model_rates.first, &eng->model_rates.first, g, first_prior[g]);
+        float rate = i ? accept_rate(&s->model_rates.later, &s->drafter->rates.later, g, later_prior[g])
+                       : accept_rate(&s->model_rates.first, &s->drafter->rates.first, g, first_prior[g]);
         if (!shape.named && above * rate < LEAST_CHANCE)
             continue;
         d->tok[d->n] = c[i].tok;

@@ -11,7 +11,7 @@ enum { TREE_CANDIDATES = 16 }; /* likeliest tokens of the draft model that are r
 
 /* Learns what came of the last tree, keeps what the draft model computed for it as far as it came true, and empties it.
  */
-void tree_restart(struct engine *eng, struct seq *s);
+void tree_restart(struct seq *s);
 
 /* The tree that a sequence may grow: of any shape while it pays, or as its request names it. */
 struct tree_shape {
@@ -21,13 +21,13 @@ struct tree_shape {
 struct tree_shape tree_shape(const struct seq *s);
 bool tree_may_grow(const struct seq *s, int32_t node);
 /* How often the draft model's first choice comes true. */
-float tree_mean_rate(const struct engine *eng, const struct seq *s);
+float tree_mean_rate(const struct seq *s);
 /* Drafted tokens down to the node; 0 for -1, the sequence's last token. */
 int32_t tree_depth(const struct seq *s, int32_t node);
 
 /* Gives the node children, from the likeliest tokens after it and their log-probabilities [TREE_CANDIDATES, -1 ends].
  * Returns the chance of the first, 0: there is none. */
-float tree_grow(struct engine *eng, struct seq *s, int32_t node, const int32_t *tok, const float *logprob);
+float tree_grow(struct seq *s, int32_t node, const int32_t *tok, const float *logprob);
 
 /* The place among the held rows of a node that the draft model has read. */
 int32_t tree_held_at(const struct seq *s, int32_t node);

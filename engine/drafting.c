@@ -5,6 +5,17 @@
 #include "draft/allot.h"
 #include "strategy/strategy.h"
 
+struct drafter *drafter_of(struct engine *eng, const struct decoding_params *d)
+{
+    struct drafter *model = &eng->drafter[DRAFTER_MODEL], *exit = &eng->drafter[DRAFTER_EXIT];
+    if (d->source == DRAFT_SOURCE_COPY || d->source == DRAFT_SOURCE_TRIGRAM || d->strategy == DECODE_OFF ||
+        !decodes_exactly(d->strategy))
+        return NULL;
+    if (d->source == DRAFT_SOURCE_EXIT || (d->source == DRAFT_SOURCE_AUTO && !model->lane))
+        return exit->lane ? exit : NULL;
+    return model->lane ? model : NULL;
+}
+
 struct history_text drafts_text(const struct seq *s)
 {
     const struct request *r = s->req;
@@ -17,8 +28,8 @@ bool drafts_now(const struct seq *s)
 {
     if (s->verified && !request_has_room(s->req, verified_room(s->req)))
         return false; /* what a verifier has decided must be said: it could not decide it again */
-    return s->strategy == &strategy_chain && s->req->p.decoding.strategy != DECODE_OFF && s->req->eng->opt.max_draft > 0 &&
-           seq_draws(s);
+    return s->strategy == &strategy_chain && s->req->p.decoding.strategy != DECODE_OFF &&
+           s->req->eng->opt.max_draft > 0 && seq_draws(s);
 }
 
 /* The last token of max_tokens needs no row of its own, and a span has one law, so a draft must not reach over the
@@ -66,12 +77,14 @@ static enum draft_source source_of(const struct seq *s)
 {
     return s->draft == &s->copied    ? DRAFT_SOURCE_COPY
            : s->draft == &s->guessed ? DRAFT_SOURCE_TRIGRAM
+           : s->drafter->is_exit     ? DRAFT_SOURCE_EXIT
                                      : DRAFT_SOURCE_MODEL;
 }
 
 /* Rows where the request names drafting but no number; a draft model's tree has as many nodes as are wanted. */
 static const int32_t by_default[N_DRAFT_SOURCE] = {[DRAFT_SOURCE_COPY] = COPY_DEFAULT_DRAFT,
                                                    [DRAFT_SOURCE_MODEL] = DRAFT_MAX,
+                                                   [DRAFT_SOURCE_EXIT] = DRAFT_MAX,
                                                    [DRAFT_SOURCE_TRIGRAM] = TRIGRAM_DEFAULT_DRAFT};
 
 static int32_t sure_rows(const struct seq *s, int32_t most)
@@ -114,7 +127,7 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
     double n_token = tokens_for_certain(eng);
     propose_copies(eng);
     trigrams_run(eng, n_row, n_token);
-    int rc = eng->draft.model && spare > 0 ? waves_run(eng, n_row, spare, n_token, e) : 0;
+    int rc = spare > 0 ? waves_run(eng, n_row, spare, n_token, e) : 0;
     int32_t n = collect_bids(eng, bid, bidder);
     if (rc || n == 0 || spare <= 0)
         return rc;

@@ -89,6 +89,8 @@ int request_create(struct engine *eng, const int32_t *prompt, int32_t n_prompt, 
         return rc;
     (*out)->eng = eng;
     (*out)->trigrams.store = eng->ngram;
+    for (int32_t i = 0; i < (*out)->p.n; i++)
+        (*out)->seq[i].drafter = drafter_of(eng, &(*out)->p.decoding);
     return 0;
 }
 

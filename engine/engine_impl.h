@@ -35,12 +35,24 @@ struct seq_list {
     int32_t n;
 };
 
+/* A model that drafts: one of its own, or the target's first layers (S2D, autoregressive.md section 13), whose K and V
+ * are the target's own, in slots that verifying writes again. */
+struct drafter {
+    struct lane *lane;       /* NULL: there is none */
+    struct step_cost *cost;  /* of its waves */
+    int32_t n_layer;         /* of the lane's model that a wave runs */
+    bool is_exit;            /* the target's first layers */
+    struct tree_rates rates; /* how often its choices come true, over all sequences */
+};
+
+enum { DRAFTER_MODEL, DRAFTER_EXIT, N_DRAFTER };
+
 enum { MAX_WOKEN = 16 };
 
 struct engine {
     struct engine_options opt;
     struct model model, draft_model;
-    struct ngram *ngram; /* NULL without a store */
+    struct ngram *ngram;       /* NULL without a store */
     struct lane target, draft; /* draft.model is NULL when there is none */
     struct request_limits limits;
     char memory_plan[2048];
@@ -54,11 +66,12 @@ struct engine {
     struct sink *woken[MAX_WOKEN]; /* to wake at the end of the step */
     int32_t n_woken;
     struct metrics metrics;
-    struct accept_rates copy_rates; /* how often drafts come true, over all sequences */
-    struct tree_rates model_rates;
+    struct accept_rates copy_rates; /* how often copies come true, over all sequences */
     struct trigram_source *trigram; /* trigrams.c's; NULL: nothing is ever drafted */
-    struct wave *wave;              /* waves.c's */
-    char *text; /* one token's text and whatever was held back before it */
+    struct drafter drafter[N_DRAFTER];
+    struct step_cost exit_cost;
+    struct wave *wave; /* waves.c's */
+    char *text;        /* one token's text and whatever was held back before it */
 
     /* shared */
     struct queue inbox;
@@ -120,6 +133,8 @@ int32_t sched_pick(struct engine *eng);
 
 /* ---- drafting.c: drafts beside the tokens that must be computed ---- */
 
+/* The model that drafts for a request, or NULL: for `auto` the draft model, where there is one. */
+struct drafter *drafter_of(struct engine *eng, const struct decoding_params *d);
 /* Decides the drafted rows of every running sequence, in a step that has n_row rows and room for `spare` more. -ERR_*:
  * the draft model failed. */
 int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *e);

@@ -34,7 +34,8 @@ static inline int32_t gang_fork_point(const struct seq *leader)
 
 /* Members that live and do not run fork from the leader, once it has computed enough. Each has a token to compute. */
 void gang_join(struct engine *eng, struct gang *g);
-/* Takes the members from the running list and all their blocks, not their tokens. Returns the rows they were granted. */
+/* Takes the members from the running list and all their blocks, not their tokens. Returns the rows they were granted.
+ */
 int32_t gang_suspend(struct engine *eng, struct gang *g);
 /* A member has no more work. */
 void gang_stop(struct engine *eng, struct seq *member);

@@ -46,13 +46,13 @@ static int submit_and_wait(struct lane *lane, double *seconds, struct err *e)
     return rc;
 }
 
-int lane_run(struct lane *lane, struct err *e)
+int lane_run(struct lane *lane, struct step_cost *cost, struct err *e)
 {
     const struct plan_limits *n = &lane->plan.n;
     double seconds;
     int rc = submit_and_wait(lane, &seconds, e);
     if (!rc && n->n_readout >= n->n_row) /* prompt rows cost less: they are not what a draft costs */
-        cost_observe(&lane->cost, n->n_row, seconds);
+        cost_observe(cost, n->n_row, seconds);
     return rc;
 }
 
@@ -62,13 +62,13 @@ enum { TIME_NS = 100 * 1000 * 1000, DRAFT_ROWS = 32, MAX_ROW = 1024 };
 static const double LONG_S = 0.2;
 
 /* Times a step of n rows of one sequence, each with a draw, as verifying needs it. */
-static int time_step(struct lane *lane, int32_t n, double *seconds, struct err *e)
+static int time_step(struct lane *lane, int32_t n_layer, int32_t n, double *seconds, struct err *e)
 {
     struct step_plan *p = &lane->plan;
     int32_t n_block = (n + lane->env.block_len - 1) / lane->env.block_len, block[MAX_ROW];
     struct law law = {.top_p = 1, .typical_p = 1, .repetition = 1, .top_h_n = 100};
     plan_reset(p);
-    struct span span = {.n_chain = n, .n_counted = n, .group = -1, .layer1 = (int16_t)lane->env.n_layer};
+    struct span span = {.n_chain = n, .n_counted = n, .group = -1, .layer1 = (int16_t)n_layer};
     span.law = plan_law(p, &law, NULL, 0, NULL, 0);
     plan_span(p, &span);
     for (int32_t i = 0; i < n; i++) {
@@ -83,12 +83,12 @@ static int time_step(struct lane *lane, int32_t n, double *seconds, struct err *
 }
 
 /* The better of two runs, or one where even that is long. */
-static int time_steps(struct lane *lane, int32_t n, double *seconds, struct err *e)
+static int time_steps(struct lane *lane, int32_t n_layer, int32_t n, double *seconds, struct err *e)
 {
     double again;
-    int rc = time_step(lane, n, seconds, e);
+    int rc = time_step(lane, n_layer, n, seconds, e);
     if (!rc && *seconds < LONG_S)
-        rc = time_step(lane, n, &again, e);
+        rc = time_step(lane, n_layer, n, &again, e);
     if (!rc && *seconds < LONG_S && again < *seconds)
         *seconds = again;
     return rc;
@@ -96,20 +96,20 @@ static int time_steps(struct lane *lane, int32_t n, double *seconds, struct err 
 
 /* Without a second point nothing could be said of drafts, so two are always taken; then, while there is time or a step
  * is short, up to where drafts end. */
-int lane_calibrate(struct lane *lane, int32_t max_row, struct err *e)
+int lane_calibrate(struct lane *lane, int32_t n_layer, struct step_cost *cost, int32_t max_row, struct err *e)
 {
     int32_t slots = lane->env.n_block * lane->env.block_len, most = max_row < slots ? max_row : slots;
     double s = 0;
-    cost_init(&lane->cost);
-    int rc = time_step(lane, 1, &s, e); /* warms up */
+    cost_init(cost);
+    int rc = time_step(lane, n_layer, 1, &s, e); /* warms up */
     int64_t from = clock_ns();
     for (int32_t n = 1; !rc && n <= most && n <= MAX_ROW; n *= 2) {
         bool late = clock_ns() - from > TIME_NS;
         if (n > 2 && late && (n > DRAFT_ROWS || s > LONG_S))
             break;
-        rc = time_steps(lane, n, &s, e);
+        rc = time_steps(lane, n_layer, n, &s, e);
         if (!rc)
-            cost_set(&lane->cost, n, s);
+            cost_set(cost, n, s);
     }
     return rc;
 }

@@ -24,19 +24,20 @@ enum {
 
 void gen_params_init(struct gen_params *p)
 {
-    *p = (struct gen_params){.temperature = 1,
-                             .top_p = 1,
-                             .typical_p = 1,
-                             .top_h_n = 100,
-                             .repetition_penalty = 1,
-                             .max_tokens = 16,
-                             .n = 1,
-                             .n_logprobs = -1,
-                             .n_prompt_logprobs = -1,
-                             .decoding = {.cautious = {.h_min = 0.01F, .h_max = 1.5F, .max_trials = 10, .max_segment = 64},
-                                          .contrastive = {.alpha = 0.6F, .k = 4},
-                                          .beam = {.width = 4, .n_group = 1, .diversity = 0.5F, .length_penalty = 1},
-                                          .superposed = {.alpha = 0.54F, .tau = 0.06F, .rescore = true}}};
+    *p = (struct gen_params){
+        .temperature = 1,
+        .top_p = 1,
+        .typical_p = 1,
+        .top_h_n = 100,
+        .repetition_penalty = 1,
+        .max_tokens = 16,
+        .n = 1,
+        .n_logprobs = -1,
+        .n_prompt_logprobs = -1,
+        .decoding = {.cautious = {.h_min = 0.01F, .h_max = 1.5F, .max_trials = 10, .max_segment = 64},
+                     .contrastive = {.alpha = 0.6F, .k = 4},
+                     .beam = {.width = 4, .n_group = 1, .diversity = 0.5F, .length_penalty = 1},
+                     .superposed = {.alpha = 0.54F, .tau = 0.06F, .rescore = true}}};
 }
 
 /* ---- Ranges ---- */
@@ -115,7 +116,7 @@ static int check_verify(const struct gen_params *p, struct err *e)
                                  field);
         return 0;
     }
-    if (d->strategy != DECODE_SPECULATIVE || d->source != DRAFT_SOURCE_MODEL)
+    if (d->strategy != DECODE_SPECULATIVE || (d->source != DRAFT_SOURCE_MODEL && d->source != DRAFT_SOURCE_EXIT))
         return err_set_field(e, ERR_INVALID, field,
                              "%s: \"%s\" weighs a draft model's probabilities; it needs decoding.strategy \"model\"",
                              field, verify_name(kind_of(p)));
@@ -176,6 +177,10 @@ static int check_params(struct gen_params *p, const struct request_limits *lim, 
     if (p->decoding.source == DRAFT_SOURCE_MODEL && !lim->has_draft)
         return err_set_field(e, ERR_INVALID, "decoding.draft.source",
                              "decoding.draft.source: the server was started without a draft model (--draft-model)");
+    if (p->decoding.source == DRAFT_SOURCE_EXIT && !lim->has_exit)
+        return err_set_field(
+            e, ERR_INVALID, "decoding.draft.source",
+            "decoding.draft.source: the model names no layer to leave after (galley.early_exit_layer)");
     if (p->decoding.scope == DRAFT_SCOPE_TENANT && !p->cache_salt)
         return err_set_field(e, ERR_INVALID, "decoding.draft.scope",
                              "decoding.draft.scope: \"tenant\" needs a cache_salt, which says who shares");

@@ -16,6 +16,7 @@
 
 struct contrastive;
 struct gang;
+struct drafter;
 struct strategy_ops;
 struct verified;
 
@@ -57,7 +58,8 @@ struct seq { /* owner: the engine thread from submission until its request is do
     struct draft copied, guessed, modelled;
     struct copy_drafter copy;
     struct trigram_drafter trigram;
-    struct tree_rates model_rates;                /* the draft model's choices */
+    struct drafter *drafter;                      /* the model that drafts for it, or NULL */
+    struct tree_rates model_rates;                /* that one's choices */
     struct verified *verified;                    /* when the request names a verifier, else NULL */
     struct contrastive *contrastive;              /* with DECODE_CONTRASTIVE, else NULL */
     struct gang *gang;                            /* that it leads or is a member of, else NULL */
@@ -95,13 +97,13 @@ struct request {
     int32_t *prompt, n_prompt;
     int32_t *prediction, n_prediction; /* what the client expects the answer to be, or nearly */
     struct stop_set stop_set;
-    int32_t *ban, n_ban;              /* end tokens, banned before min_tokens */
-    int32_t *user_ban, n_user_ban;    /* logit_bias -100 */
-    struct trigrams trigrams;         /* what its choices draft from and teach; empty: nothing */
-    int32_t n_taken;                  /* prompt tokens that were learnt */
-    struct seq *seq;                  /* [n_seq] the choices, then the members of gangs */
-    int32_t n_seq, n_run;             /* choices 0..n_run-1 run; a beam search runs one for all choices */
-    struct gang **gang;               /* [n_gang] */
+    int32_t *ban, n_ban;           /* end tokens, banned before min_tokens */
+    int32_t *user_ban, n_user_ban; /* logit_bias -100 */
+    struct trigrams trigrams;      /* what its choices draft from and teach; empty: nothing */
+    int32_t n_taken;               /* prompt tokens that were learnt */
+    struct seq *seq;               /* [n_seq] the choices, then the members of gangs */
+    int32_t n_seq, n_run;          /* choices 0..n_run-1 run; a beam search runs one for all choices */
+    struct gang **gang;            /* [n_gang] */
     int32_t n_gang;
     struct choice_score *score;       /* [p.n] beam search's, else NULL */
     int32_t n_active;                 /* choices not done */
@@ -140,9 +142,10 @@ static inline bool seq_draws(const struct seq *s)
 /* What request_create must know of the engine. */
 struct request_limits {
     int32_t n_ctx, block_len, n_block, max_seqs, max_row; /* max_row: tokens of a step */
-    bool has_draft;    /* there is a draft model */
-    bool has_contrast; /* the back end keeps hidden states */
-    bool has_ngram;    /* there is an n-gram store */
+    bool has_draft;                                       /* there is a draft model */
+    bool has_exit;                                        /* the model can leave after its first layers */
+    bool has_contrast;                                    /* the back end keeps hidden states */
+    bool has_ngram;                                       /* there is an n-gram store */
 };
 
 int32_t request_max_n(const struct request_limits *lim);

@@ -167,6 +167,7 @@ static int load_lanes(struct engine *eng, struct err *e)
                                           .max_seqs = o->max_seqs,
                                           .max_row = o->max_batch_tokens,
                                           .has_draft = draft->model != NULL,
+                                          .has_exit = eng->model.exit_layer > 0,
                                           .has_contrast = !o->no_contrastive,
                                           .has_ngram = o->ngram_path != NULL};
     return rc;
@@ -234,6 +235,31 @@ static int check_options(const struct engine_options *o, struct err *e)
     return 0;
 }
 
+static int calibrate(struct engine *eng, struct lane *lane, int32_t n_layer, struct step_cost *cost, struct err *e)
+{
+    return eng->opt.max_draft ? lane_calibrate(lane, n_layer, cost, eng->opt.max_batch_tokens, e) : 0;
+}
+
+/* What can draft, and what steps cost. */
+static int set_up_drafting(struct engine *eng, struct err *e)
+{
+    struct lane *target = &eng->target, *draft = &eng->draft;
+    int32_t exit_layer = eng->model.exit_layer;
+    int rc = calibrate(eng, target, target->env.n_layer, &target->cost, e);
+    if (draft->model)
+        eng->drafter[DRAFTER_MODEL] =
+            (struct drafter){.lane = draft, .cost = &draft->cost, .n_layer = draft->env.n_layer};
+    if (exit_layer)
+        eng->drafter[DRAFTER_EXIT] =
+            (struct drafter){.lane = target, .cost = &eng->exit_cost, .n_layer = exit_layer, .is_exit = true};
+    for (int i = 0; !rc && i < N_DRAFTER; i++)
+        if (eng->drafter[i].lane)
+            rc = calibrate(eng, eng->drafter[i].lane, eng->drafter[i].n_layer, eng->drafter[i].cost, e);
+    if (!rc && eng->opt.max_draft)
+        rc = trigrams_create(eng, e);
+    return rc ? rc : waves_create(eng, e);
+}
+
 int engine_setup(struct engine *eng, struct err *e)
 {
     fill_defaults(&eng->opt);
@@ -247,13 +273,7 @@ int engine_setup(struct engine *eng, struct err *e)
     if (!rc)
         rc = load_lanes(eng, e);
     if (!rc)
-        rc = eng->opt.max_draft ? lane_calibrate(&eng->target, eng->opt.max_batch_tokens, e) : 0;
-    if (!rc && eng->opt.max_draft)
-        rc = trigrams_create(eng, e);
-    if (!rc && eng->draft.model)
-        rc = waves_create(eng, e);
-    if (!rc && eng->draft.model && eng->opt.max_draft)
-        rc = lane_calibrate(&eng->draft, eng->opt.max_batch_tokens, e);
+        rc = set_up_drafting(eng, e);
     if (rc)
         return rc;
     eng->text = mem_alloc(MAX_STOP_BYTES + 4 * detok_bound(eng->model.tok));

@@ -128,7 +128,7 @@ static bool compute(struct engine *eng, struct err *e)
     plan_sequences(eng);
     bool busy = lane->plan.n.n_row > 0;
     if (busy || lane->plan.n.n_kvop > 0) {
-        if (lane_run(lane, e))
+        if (lane_run(lane, &lane->cost, e))
             return false;
         eng->metrics.now.n_steps++;
         hist_add(&eng->metrics.now.step_rows, lane->plan.n.n_row);

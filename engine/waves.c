@@ -1,6 +1,7 @@
-/* Draft waves: the draft model grows a tree for every sequence that wants one, a layer of all trees in each wave, as
- * long as a further wave is expected to pay. The draft model is a lane of its own: it falls behind while it is not
- * asked, and catches up with one chain. */
+/* Draft waves: a drafter grows a tree for every sequence that wants one, a layer of all trees in each wave, as long as
+ * a further wave is expected to pay. The draft model is a lane of its own: it falls behind while it is not asked, and
+ * catches up with one chain. The target's first layers draft on the target's lane: what they have to read is what the
+ * target has not computed, and all they write is written again when the target does. */
 #include <string.h>
 
 #include "draft/allot.h"
@@ -15,6 +16,7 @@ enum {
     CATCH_UP_SHARE = 32, /* steps that share the cost of what the draft model has missed */
     LEAST_WAVE = 64,     /* rows of a wave that are always granted */
     MAX_UNIT = 1024,
+    EXIT_MOST = 4, /* tokens that the target has not computed */
 };
 
 struct unit { /* a node to be expanded: the draft model reads its token and says what may follow */
@@ -31,6 +33,7 @@ static float chance_of(const struct unit *u)
 
 struct wave { /* one step's drafting; owner: the engine thread */
     struct engine *eng;
+    struct drafter *by;
     struct unit unit[MAX_UNIT]; /* a sequence's units stand together */
     struct unit next[MAX_UNIT];
     int32_t n;
@@ -41,9 +44,9 @@ struct wave { /* one step's drafting; owner: the engine thread */
 /* ---- What is worth expanding ---- */
 
 /* What a copy or trigrams promise comes without asking anyone. */
-static bool draft_suffices(const struct engine *eng, const struct seq *s)
+static bool draft_suffices(const struct seq *s)
 {
-    double r = tree_mean_rate(eng, s), model = r / (1.0 - r + 1e-6);
+    double r = tree_mean_rate(s), model = r / (1.0 - r + 1e-6);
     return s->draft->n > 0 && s->draft->chance[0] >= r && drafts_worth(s->draft, drafts_most(s)) >= model;
 }
 
@@ -53,11 +56,28 @@ static bool has_place(struct engine *eng, struct seq *s)
     return !s->verified || seq_reserve(&eng->target, &s->kv, s->n_want + tree_shape(s).nodes);
 }
 
-static bool wants_model(const struct engine *eng, const struct seq *s)
+/* The target's first layers read what it has not computed yet, and that is to be a token or two and not a prompt. */
+static bool wants_model(const struct drafter *by, const struct seq *s)
 {
-    enum draft_source source = s->req->p.decoding.source;
-    return drafts_now(s) && drafts_most(s) > 0 &&
-           (source == DRAFT_SOURCE_MODEL || (source == DRAFT_SOURCE_AUTO && !draft_suffices(eng, s)));
+    return s->drafter == by && drafts_now(s) && drafts_most(s) > 0 && (!by->is_exit || s->n_want <= EXIT_MOST) &&
+           (s->req->p.decoding.source != DRAFT_SOURCE_AUTO || !draft_suffices(s));
+}
+
+/* ---- Its K and V ---- */
+
+/* While waves run, a sequence that its target drafts for has the target's table for a draft table as well. */
+static void borrow_blocks(struct seq *s)
+{
+    s->draft_kv = (struct seq_kv){.n_computed = s->kv.n_computed, .block = s->kv.block, .n_block = s->kv.n_block};
+}
+
+static bool reserve(struct engine *eng, struct seq *s, int32_t n_slot)
+{
+    if (!s->drafter->is_exit)
+        return seq_reserve(&eng->draft, &s->draft_kv, n_slot);
+    bool ok = seq_reserve(&eng->target, &s->kv, s->draft_kv.n_computed - s->kv.n_computed + n_slot);
+    s->draft_kv.n_block = s->kv.n_block;
+    return ok;
 }
 
 /* The shape was named, or it is time to try once more. */
@@ -70,7 +90,7 @@ static bool must_expand(const struct unit *u)
  * that do not pay their share leave, until all that are left do. */
 static void drop_unworthy(struct wave *w, double n_row_draft)
 {
-    const struct step_cost *target = &w->eng->target.cost, *draft = &w->eng->draft.cost;
+    const struct step_cost *target = &w->eng->target.cost, *draft = w->by->cost;
     for (int32_t before = -1; w->n > 0 && w->n != before;) {
         double rows = n_row_draft > w->n ? n_row_draft : w->n,
                cost =
@@ -80,7 +100,7 @@ static void drop_unworthy(struct wave *w, double n_row_draft)
         before = w->n;
         for (int32_t i = 0; i < w->n; i++) {
             struct unit *u = &w->unit[i];
-            if (must_expand(u) || chance_of(u) * tree_mean_rate(w->eng, u->seq) >= needed)
+            if (must_expand(u) || chance_of(u) * tree_mean_rate(u->seq) >= needed)
                 w->unit[kept++] = *u;
             else if (u->node < 0)
                 u->seq->n_undrafted++;
@@ -94,10 +114,12 @@ static void choose(struct wave *w)
     struct engine *eng = w->eng;
     double n_row_draft = 0;
     for (struct seq *s = eng->running.head; s; s = s->next) {
-        if (w->n == ALLOT_MAX_BID || !wants_model(eng, s) || !has_place(eng, s))
+        if (w->n == ALLOT_MAX_BID || !wants_model(w->by, s) || !has_place(eng, s))
             continue;
-        tree_restart(eng, s);
-        if (s->draft_kv.n_block == 0)
+        tree_restart(s);
+        if (w->by->is_exit)
+            borrow_blocks(s);
+        else if (s->draft_kv.n_block == 0)
             seq_match_prefix(&eng->draft, s, &s->draft_kv);
         s->n_draft_ctx = s->draft_kv.n_computed;
         n_row_draft += 1 + (double)(seq_n_tok(s) - s->draft_kv.n_computed - 1) / CATCH_UP_SHARE;
@@ -108,18 +130,18 @@ static void choose(struct wave *w)
 
 /* ---- A wave's plan ---- */
 
-static int open_span(struct lane *lane, struct seq *s, int32_t n_chain, int law)
+static int open_span(struct step_plan *p, struct seq *s, int32_t n_chain, int law)
 {
     struct span span = {.seq = (int32_t)s->req->order,
                         .ctx_len = s->draft_kv.n_computed,
                         .n_held = s->n_held,
-                        .held0 = lane->plan.n.n_held,
+                        .held0 = p->n.n_held,
                         .n_chain = n_chain,
                         .n_counted = n_chain,
                         .group = -1,
                         .law = law,
-                        .layer1 = (int16_t)lane->env.n_layer};
-    return plan_span(&lane->plan, &span);
+                        .layer1 = (int16_t)s->drafter->n_layer};
+    return plan_span(p, &span);
 }
 
 /* The draft model's own order of tokens matters even where the target only takes the first. */
@@ -139,17 +161,16 @@ static int add_candidates(struct step_plan *p, int32_t row, struct unit *u)
 }
 
 /* The first wave: a chain of the tokens that the draft model has not seen, or as many as fit the budget. */
-static int plan_catch_up(struct lane *lane, struct unit *u, int32_t *budget)
+static int plan_catch_up(struct engine *eng, struct step_plan *p, struct unit *u, int32_t *budget)
 {
     struct seq *s = u->seq;
-    struct step_plan *p = &lane->plan;
     int32_t from = s->draft_kv.n_computed, n = seq_n_tok(s) - from;
     bool ends = n <= *budget;
     n = ends ? n : *budget;
-    if (n <= 0 || !seq_reserve(lane, &s->draft_kv, n))
+    if (n <= 0 || !reserve(eng, s, n))
         return -ERR_NOMEM;
     int law = ends ? plan_draft_law(s, p) : -1;
-    if ((ends && law < 0) || open_span(lane, s, n, law) < 0)
+    if ((ends && law < 0) || open_span(p, s, n, law) < 0)
         return -ERR_NOMEM;
     int32_t row0 = p->n.n_row;
     for (int32_t i = 0; i < n; i++)
@@ -171,15 +192,14 @@ static uint64_t sees_of(const struct seq *s, int32_t node, int32_t bit)
 }
 
 /* A later wave: a tree row for each of the sequence's n units, whose parents are held rows of the waves before. */
-static int plan_layer(struct lane *lane, struct unit *u, int32_t n, int32_t *budget)
+static int plan_layer(struct engine *eng, struct step_plan *p, struct unit *u, int32_t n, int32_t *budget)
 {
     struct seq *s = u->seq;
     const struct draft *d = &s->modelled;
-    struct step_plan *p = &lane->plan;
-    if (n > *budget || !seq_reserve(lane, &s->draft_kv, s->n_held + n))
+    if (n > *budget || !reserve(eng, s, s->n_held + n))
         return -ERR_NOMEM;
     int law = plan_draft_law(s, p);
-    if (law < 0 || open_span(lane, s, 0, law) < 0)
+    if (law < 0 || open_span(p, s, 0, law) < 0)
         return -ERR_NOMEM;
     for (int32_t i = 0; i < s->n_held; i++) {
         int32_t above = d->parent[s->held[i]];
@@ -216,7 +236,7 @@ static int32_t run_length(const struct wave *w, int32_t i)
 static int32_t wave_rows(const struct wave *w)
 {
     int32_t n = w->eng->opt.max_batch_tokens;
-    while (n > LEAST_WAVE && n / 2 >= w->n && cost_step(&w->eng->draft.cost, n) > w->seconds / 2)
+    while (n > LEAST_WAVE && n / 2 >= w->n && cost_step(w->by->cost, n) > w->seconds / 2)
         n /= 2;
     return n;
 }
@@ -224,17 +244,17 @@ static int32_t wave_rows(const struct wave *w)
 /* Plans all that fit; those that find no place keep no readout. */
 static void plan_wave(struct wave *w)
 {
-    struct lane *lane = &w->eng->draft;
+    struct step_plan *p = &w->by->lane->plan;
     int32_t budget = wave_rows(w);
-    plan_reset(&lane->plan);
+    plan_reset(p);
     for (int32_t i = 0, n; i < w->n; i += n) {
         struct seq *s = w->unit[i].seq;
-        struct plan_limits before = lane->plan.n;
+        struct plan_limits before = p->n;
         bool first = w->unit[i].node < 0;
         int32_t n_held = s->n_held, rows = budget;
         n = run_length(w, i);
-        if (first ? plan_catch_up(lane, &w->unit[i], &budget) : plan_layer(lane, &w->unit[i], n, &budget)) {
-            lane->plan.n = before;
+        if (first ? plan_catch_up(w->eng, p, &w->unit[i], &budget) : plan_layer(w->eng, p, &w->unit[i], n, &budget)) {
+            p->n = before;
             s->n_held = n_held;
             for (int32_t k = 0; k < n; k++)
                 w->unit[i + k].readout = -1;
@@ -250,9 +270,9 @@ static void plan_wave(struct wave *w)
 /* The first child is what a wave is paid for; its siblings are counted when rows are shared out. */
 static void take_unit(struct wave *w, const struct unit *u)
 {
-    const struct lane *lane = &w->eng->draft;
+    const struct lane *lane = w->by->lane;
     const struct readout *r = &lane->plan.readout[u->readout];
-    float chance = tree_grow(w->eng, u->seq, u->node, lane->result.i + r->i0, lane->result.f + r->f0);
+    float chance = tree_grow(u->seq, u->node, lane->result.i + r->i0, lane->result.f + r->f0);
     w->n_token += chance;
     w->n_row += chance > 0;
     w->spare -= chance > 0;
@@ -274,7 +294,7 @@ static void take_wave(struct wave *w)
         struct seq *s = w->unit[i].seq;
         int32_t from = s->modelled.n;
         n = run_length(w, i);
-        if (w->unit[i].node < 0)
+        if (w->unit[i].node < 0 && !w->by->is_exit)
             seq_commit(&w->eng->draft, s, &s->draft_kv, 0); /* what was caught up is published */
         for (int32_t k = 0; k < n; k++)
             if (w->unit[i + k].readout >= 0)
@@ -294,31 +314,48 @@ int waves_create(struct engine *eng, struct err *e)
     return 0;
 }
 
+/* Waves of one drafter, as long as a further one is expected to pay. */
+static int run_drafter(struct wave *w, struct err *e)
+{
+    struct lane *lane = w->by->lane;
+    const struct step_cost *target = &w->eng->target.cost;
+    w->n = 0;
+    choose(w);
+    while (w->n > 0 && w->spare > 0) {
+        double before = cost_step(target, w->n_row);
+        plan_wave(w);
+        if (lane->plan.n.n_row == 0)
+            break;
+        lane_plan_moves(lane);
+        int rc = lane_run(lane, w->by->cost, e);
+        if (rc)
+            return rc;
+        w->seconds += cost_step(w->by->cost, lane->plan.n.n_row);
+        take_wave(w);
+        w->seconds += cost_step(target, w->n_row) - before;
+        drop_unworthy(w, 0);
+    }
+    return 0;
+}
+
 int waves_run(struct engine *eng, int32_t n_row, int32_t spare, double n_token, struct err *e)
 {
     struct wave *w = eng->wave;
-    w->n = 0;
+    int rc = 0;
     w->n_row = n_row;
     w->spare = spare;
     w->seconds = cost_step(&eng->target.cost, n_row);
     w->n_token = n_token;
-    choose(w);
-    while (w->n > 0 && w->spare > 0) {
-        double before = cost_step(&eng->target.cost, w->n_row);
-        plan_wave(w);
-        if (eng->draft.plan.n.n_row == 0)
-            break;
-        lane_plan_moves(&eng->draft);
-        int rc = lane_run(&eng->draft, e);
-        if (rc)
-            return rc;
-        w->seconds += cost_step(&eng->draft.cost, eng->draft.plan.n.n_row);
-        take_wave(w);
-        w->seconds += cost_step(&eng->target.cost, w->n_row) - before;
-        drop_unworthy(w, 0);
+    for (int i = 0; i < N_DRAFTER && !rc; i++) {
+        w->by = &eng->drafter[i];
+        if (w->by->lane)
+            rc = run_drafter(w, e);
     }
-    for (struct seq *s = eng->running.head; s; s = s->next)
+    for (struct seq *s = eng->running.head; s; s = s->next) {
+        if (s->drafter && s->drafter->is_exit)
+            s->draft_kv = (struct seq_kv){0}; /* the table was the target's */
         if (s->draft == &s->modelled)
             tree_sort(s);
-    return 0;
+    }
+    return rc;
 }

@@ -31,7 +31,7 @@ const struct strategy_ops *strategy_of(const struct request *r)
 /* Members of one gang. */
 static int32_t n_member(const struct gen_params *p)
 {
-    return p->max_tokens == 0                             ? 0
+    return p->max_tokens == 0                        ? 0
            : p->decoding.strategy == DECODE_CAUTIOUS ? p->decoding.cautious.max_trials
            : p->decoding.strategy == DECODE_BEAM     ? p->decoding.beam.width
                                                      : 0;
@@ -85,7 +85,8 @@ static int check_contrastive(const struct contrastive_params *c, const struct re
     return check_ranges(range, sizeof range / sizeof *range, e);
 }
 
-static int check_beam(const struct gen_params *p, struct beam_params *b, const struct request_limits *lim, struct err *e)
+static int check_beam(const struct gen_params *p, struct beam_params *b, const struct request_limits *lim,
+                      struct err *e)
 {
     const struct param_range range[] = {
         {"decoding.num_beams", b->width, 1, BEAM_MAX, false},

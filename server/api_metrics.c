@@ -53,8 +53,10 @@ static void write_finished(struct text_buf *b, const char *name, const char *lab
 static void write_by_source(struct text_buf *b, const char *name, const char *help, const char *labels,
                             const uint64_t *n)
 {
-    static const char *const source[N_DRAFT_SOURCE] = {
-        [DRAFT_SOURCE_COPY] = "copy", [DRAFT_SOURCE_MODEL] = "model", [DRAFT_SOURCE_TRIGRAM] = "trigram"};
+    static const char *const source[N_DRAFT_SOURCE] = {[DRAFT_SOURCE_COPY] = "copy",
+                                                       [DRAFT_SOURCE_MODEL] = "model",
+                                                       [DRAFT_SOURCE_EXIT] = "early_exit",
+                                                       [DRAFT_SOURCE_TRIGRAM] = "trigram"};
     head(b, name, "counter", help);
     for (int32_t i = DRAFT_SOURCE_COPY; i < N_DRAFT_SOURCE; i++)
         tb_printf(b, "%s{%s,source=\"%s\"} %llu\n", name, labels, source[i], (unsigned long long)n[i]);

@@ -4,12 +4,17 @@
 
 #include <string.h>
 
-static const char *const strategy_name[] = {
-    [DECODE_AUTO] = "auto", [DECODE_OFF] = "off", [DECODE_SPECULATIVE] = "speculative", [DECODE_CAUTIOUS] = "cautious",
-    [DECODE_CONTRASTIVE] = "contrastive", [DECODE_BEAM] = "beam", [DECODE_SUPERPOSED] = "superposed"};
+static const char *const strategy_name[] = {[DECODE_AUTO] = "auto",
+                                            [DECODE_OFF] = "off",
+                                            [DECODE_SPECULATIVE] = "speculative",
+                                            [DECODE_CAUTIOUS] = "cautious",
+                                            [DECODE_CONTRASTIVE] = "contrastive",
+                                            [DECODE_BEAM] = "beam",
+                                            [DECODE_SUPERPOSED] = "superposed"};
 static const char *const source_name[] = {[DRAFT_SOURCE_AUTO] = "auto",
                                           [DRAFT_SOURCE_COPY] = "copy",
                                           [DRAFT_SOURCE_MODEL] = "model",
+                                          [DRAFT_SOURCE_EXIT] = "early_exit",
                                           [DRAFT_SOURCE_TRIGRAM] = "trigram"};
 static const char *const scope_name[] = {[DRAFT_SCOPE_REQUEST] = "request", [DRAFT_SCOPE_TENANT] = "tenant"};
 static const char *const verify_name[] = {"auto", "nss", "naive", "rrs", "kseq", "greedy", "block", "traversal"};
@@ -25,15 +30,15 @@ static bool read_strategy(const char *word, bool has_ngram, struct decoding_para
         enum decode_strategy strategy;
         enum draft_source source;
         int32_t width, n_group;
-    } meaning[] = {{DECODE_AUTO, DRAFT_SOURCE_AUTO, 0, 0},         {DECODE_OFF, DRAFT_SOURCE_AUTO, 0, 0},
-                   {DECODE_SPECULATIVE, DRAFT_SOURCE_AUTO, 0, 0},  {DECODE_SPECULATIVE, DRAFT_SOURCE_COPY, 0, 0},
-                   {DECODE_SPECULATIVE, DRAFT_SOURCE_MODEL, 0, 0}, {DECODE_SPECULATIVE, DRAFT_SOURCE_TRIGRAM, 0, 0},
-                   {DECODE_CAUTIOUS, DRAFT_SOURCE_AUTO, 0, 0},     {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0},
-                   {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},         {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4},
-                   {DECODE_SUPERPOSED, DRAFT_SOURCE_AUTO, 0, 0}};
-    static const char *const word_of[] = {"auto",       "off",      "speculative", "copy", "model",
-                                          "trigram",    "cautious", "contrastive", "beam", "diverse_beam",
-                                          "superposed", "vote",     "navigate"};
+    } meaning[] = {{DECODE_AUTO, DRAFT_SOURCE_AUTO, 0, 0},           {DECODE_OFF, DRAFT_SOURCE_AUTO, 0, 0},
+                   {DECODE_SPECULATIVE, DRAFT_SOURCE_AUTO, 0, 0},    {DECODE_SPECULATIVE, DRAFT_SOURCE_COPY, 0, 0},
+                   {DECODE_SPECULATIVE, DRAFT_SOURCE_MODEL, 0, 0},   {DECODE_SPECULATIVE, DRAFT_SOURCE_EXIT, 0, 0},
+                   {DECODE_SPECULATIVE, DRAFT_SOURCE_TRIGRAM, 0, 0}, {DECODE_CAUTIOUS, DRAFT_SOURCE_AUTO, 0, 0},
+                   {DECODE_CONTRASTIVE, DRAFT_SOURCE_AUTO, 0, 0},    {DECODE_BEAM, DRAFT_SOURCE_AUTO, 4, 1},
+                   {DECODE_BEAM, DRAFT_SOURCE_AUTO, 8, 4},           {DECODE_SUPERPOSED, DRAFT_SOURCE_AUTO, 0, 0}};
+    static const char *const word_of[] = {"auto",         "off",        "speculative", "copy",        "model",
+                                          "early_exit",   "trigram",    "cautious",    "contrastive", "beam",
+                                          "diverse_beam", "superposed", "vote",        "navigate"};
     int32_t i = find_name("decoding.strategy", word, word_of, sizeof word_of / sizeof *word_of, e);
     BUG_ON(i >= (int32_t)(sizeof meaning / sizeof *meaning)); /* composed ones are read elsewhere */
     if (i < 0)
@@ -47,6 +52,11 @@ static bool read_strategy(const char *word, bool has_ngram, struct decoding_para
     return true;
 }
 
+static bool from_a_model(const struct decoding_params *d)
+{
+    return d->source == DRAFT_SOURCE_MODEL || d->source == DRAFT_SOURCE_EXIT;
+}
+
 static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_error *e)
 {
     static const char *const key[] = {"nodes", "width", "depth", "sampling"};
@@ -58,7 +68,7 @@ static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_
         api_fail(e, 400, "decoding.draft.tree", "decoding.draft.tree must be an object");
         return false;
     }
-    if (d->strategy != DECODE_SPECULATIVE || d->source != DRAFT_SOURCE_MODEL || d->max_draft) {
+    if (d->strategy != DECODE_SPECULATIVE || !from_a_model(d) || d->max_draft) {
         api_fail(e, 400, "decoding.draft.tree",
                  "decoding.draft.tree needs decoding.strategy \"model\" (or \"speculative\" with decoding.draft.source "
                  "\"model\"), and takes the place of decoding.draft.max");
@@ -145,7 +155,8 @@ static bool read_decoding(const json_t *v, const struct options *opt, struct dec
     }
     const char *strategy = opt->decoding, *verify = "auto";
     bool lossless = true; /* what is drafted keeps at least the law; asking for less changes nothing */
-    if (!field_string_as(v, "strategy", "decoding.strategy", &strategy, e) || !read_strategy(strategy, opt->ngram, d, e))
+    if (!field_string_as(v, "strategy", "decoding.strategy", &strategy, e) ||
+        !read_strategy(strategy, opt->ngram, d, e))
         return false;
     if (!decodes_exactly(d->strategy))
         return way_read(v, d, e);
@@ -199,7 +210,7 @@ bool decoding_read(struct job *j, struct api_error *e)
     if (prediction && decoding && !is_composed && !copies) {
         api_fail(e, 400, "prediction", "prediction: nothing is copied when decoding is \"%s\"%s",
                  strategy_name[d->strategy],
-                 d->source == DRAFT_SOURCE_MODEL     ? " from the draft model"
+                 from_a_model(d)                     ? " from a model"
                  : d->source == DRAFT_SOURCE_TRIGRAM ? " from trigrams"
                                                      : "");
         return false;
@@ -215,16 +226,17 @@ void decoding_write(const struct job *j, struct text_buf *b)
     const struct compose_ops *ops = j->how.ops;
     struct job_usage u;
     int32_t n_position = 0;
-    bool is_exact = d->verify <= DECODE_VERIFY_NSS || j->par.p.temperature == 0, is_drafted = decodes_exactly(d->strategy);
+    bool is_exact = d->verify <= DECODE_VERIFY_NSS || j->par.p.temperature == 0,
+         is_drafted = decodes_exactly(d->strategy);
     if (!j->tells_decoding)
         return;
     job_usage(j, &u);
     for (int32_t k = 0; k < DECODING_POSITIONS; k++)
         n_position = u.decoding.drafted_at[k] ? k + 1 : n_position;
     tb_printf(b, ",\"decoding\":{\"strategy\":\"%s\"",
-              ops                                                     ? ops->name
+              ops                                                 ? ops->name
               : d->strategy == DECODE_BEAM && d->beam.n_group > 1 ? "diverse_beam"
-                                                                      : strategy_name[d->strategy]);
+                                                                  : strategy_name[d->strategy]);
     if (ops)
         ops->tell(j, b);
     else if (!is_drafted)

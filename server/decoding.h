@@ -1,16 +1,16 @@
 /* How a request is to be decoded: the `decoding` and `prediction` fields, and what the answer says about it.
  * Private to server/.
  *
- *   "decoding": "auto" | "off" | "speculative" | "copy" | "model" | "trigram" | "cautious" | "contrastive" | "beam" |
- *               "diverse_beam" | "superposed"
- *                                                                        short for {"strategy": ...}
- *   "decoding": {"strategy": ..., "draft": {"source": "auto" | "copy" | "model" | "trigram", "max": 1..64,
- * "min_match": 1..16, "scope": "request" | "tenant", "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64,
+ *   "decoding": a word, short for {"strategy": word}
+ *   "decoding": {"strategy": "auto" | "off" | "speculative" | "copy" | "model" | "early_exit" | "trigram",
+ *                "draft": {"source": "auto" | "copy" | "model" | "early_exit" | "trigram", "max": 1..64,
+ *                          "min_match": 1..16, "scope": "request" | "tenant",
+ *                          "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64,
  *                                   "sampling": "auto" | "iid" | "wor" | "greedy"}},
  *                "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
  *                "lossless": true | false}
- *   "decoding": {"strategy": "cautious" | "contrastive" | "beam" | "diverse_beam", ...}     see ways.h
- *   "decoding": {"strategy": "vote" | "navigate", ...}                   composed answers: compose/compose.h
+ *   "decoding": {"strategy": "cautious" | "contrastive" | "beam" | "diverse_beam" | "superposed", ...}     see ways.h
+ *   "decoding": {"strategy": "vote" | "navigate", ...}                        composed answers: compose/compose.h
  *   "prediction": {"type": "content", "content": "..." | [{"type": "text", "text": "..."}]}      as OpenAI has it
  */
 #ifndef GALLEY_DECODING_H

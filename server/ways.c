@@ -1,5 +1,6 @@
 #include "ways.h"
 
+#include <math.h>
 
 static bool read_ends(const json_t *v, struct cautious_params *c, struct api_error *e)
 {
@@ -23,7 +24,8 @@ static bool read_ends(const json_t *v, struct cautious_params *c, struct api_err
 
 static bool read_cautious(const json_t *o, struct cautious_params *c, struct api_error *e)
 {
-    static const char *const key[] = {"strategy", "h_min", "h_max", "max_trials", "max_segment", "segment_end", "formula"};
+    static const char *const key[] = {"strategy",    "h_min",       "h_max",  "max_trials",
+                                      "max_segment", "segment_end", "formula"};
     static const char *const formula[] = {"code", "paper"};
     const char *named = formula[0];
     if (!only_keys(o, "decoding", key, sizeof key / sizeof *key, e) ||
@@ -85,9 +87,15 @@ static void write_scores(const struct job *j, struct text_buf *b)
     double score, logprob;
     const char *sep = "";
     tb_str(b, ",\"scores\":[");
-    for (int32_t i = 0; i < j->n_prompt; i++)
-        for (int32_t c = 0; c < j->par.p.n && j->prompt[i].r && request_score(j->prompt[i].r, c, &score, &logprob); c++, sep = ",")
-            tb_printf(b, "%s{\"score\":%.7g,\"logprob\":%.7g}", sep, score, logprob);
+    for (int32_t i = 0; i < j->n_prompt; i++) {
+        const struct request *r = j->prompt[i].r;
+        for (int32_t c = 0; r && c < j->par.p.n && request_score(r, c, &score, &logprob); c++, sep = ",") {
+            tb_printf(b, "%s{\"score\":%.7g", sep, score);
+            if (!isnan(logprob))
+                tb_printf(b, ",\"logprob\":%.7g", logprob);
+            tb_str(b, "}");
+        }
+    }
     tb_str(b, "]");
 }
 
@@ -99,7 +107,8 @@ void way_write(const struct job *j, const struct request_decoding *did, struct t
     else if (d->strategy == DECODE_CONTRASTIVE)
         tb_printf(b, ",\"penalty_alpha\":%.7g,\"top_k\":%d", d->contrastive.alpha, d->contrastive.k);
     else if (d->strategy == DECODE_SUPERPOSED)
-        tb_printf(b, ",\"num_drafts\":%d,\"alpha\":%.7g,\"tau\":%.7g", did->width, d->superposed.alpha, d->superposed.tau);
+        tb_printf(b, ",\"num_drafts\":%d,\"alpha\":%.7g,\"tau\":%.7g", did->width, d->superposed.alpha,
+                  d->superposed.tau);
     else
         tb_printf(b, ",\"num_beams\":%d,\"num_beam_groups\":%d", did->width, d->beam.n_group);
     if ((d->strategy == DECODE_BEAM || d->strategy == DECODE_SUPERPOSED) && j->best_of == j->par.p.n)

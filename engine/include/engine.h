@@ -92,9 +92,9 @@ struct logit_bias {
     float bias;
 };
 
-enum decode_strategy {                    /* how a request is decoded */
-                       DECODE_AUTO,       /* whatever draft pays, none included */
-                       DECODE_OFF,        /* token by token */
+enum decode_strategy {                     /* how a request is decoded */
+                       DECODE_AUTO,        /* whatever draft pays, none included */
+                       DECODE_OFF,         /* token by token */
                        DECODE_SPECULATIVE, /* drafts of the named source whenever it has any */
                        /* what follows changes the text, and is done only when asked for */
                        DECODE_CAUTIOUS,    /* several trials of a segment where the model is unsure (CNTP) */
@@ -109,7 +109,13 @@ static inline bool decodes_exactly(enum decode_strategy s)
     return s <= DECODE_SPECULATIVE;
 }
 
-enum draft_source { DRAFT_SOURCE_AUTO, DRAFT_SOURCE_COPY, DRAFT_SOURCE_MODEL, DRAFT_SOURCE_TRIGRAM };
+enum draft_source {
+    DRAFT_SOURCE_AUTO,
+    DRAFT_SOURCE_COPY,
+    DRAFT_SOURCE_MODEL,
+    DRAFT_SOURCE_EXIT, /* the target's own first layers */
+    DRAFT_SOURCE_TRIGRAM
+};
 enum { N_DRAFT_SOURCE = DRAFT_SOURCE_TRIGRAM + 1 };
 
 enum draft_scope {                      /* from whose text the trigram table learns */
@@ -148,9 +154,9 @@ enum {
 
 /* autoregressive.md, section 3 */
 struct cautious_params {
-    float h_min, h_max;              /* [0.01], [1.5] nats: below, one trial; above, all of them */
-    int32_t max_trials, max_segment; /* [10] 1..32; [64] 1..256 tokens */
-    bool by_paper;                   /* the paper's formula for the number of trials, not its code's */
+    float h_min, h_max;                 /* [0.01], [1.5] nats: below, one trial; above, all of them */
+    int32_t max_trials, max_segment;    /* [10] 1..32; [64] 1..256 tokens */
+    bool by_paper;                      /* the paper's formula for the number of trials, not its code's */
     const char *end[CAUTIOUS_MAX_ENDS]; /* what ends a segment; none: . , newline ? ! : ; ) ] } */
     int32_t n_end;
 };
@@ -310,7 +316,7 @@ struct request_decoding { /* what decoding did, over all choices */
     int64_t n_step;       /* steps that yielded tokens */
     int64_t n_drafted, n_accepted;
     int64_t drafted_at[DECODING_POSITIONS], accepted_at[DECODING_POSITIONS]; /* by depth in the draft */
-    int32_t width;    /* trials or beams it had at most: fewer than asked for where the server runs fewer at once */
+    int32_t width;     /* trials or beams it had at most: fewer than asked for where the server runs fewer at once */
     int64_t n_segment; /* cautious: segments tried more than once; their tokens count as drafted, the best one's as
                           accepted */
 };
@@ -318,7 +324,7 @@ struct request_decoding { /* what decoding did, over all choices */
 const struct request_decoding *request_decoding(const struct request *r);
 
 /* Beam search and Superposed Decoding: a choice's score by the method (beams: over its length), and its summed
- * log-probability. False: another strategy. */
+ * log-probability, NaN where it is not known. False: another strategy. */
 bool request_score(const struct request *r, int32_t choice, double *score, double *logprob);
 
 const char *request_error(const struct request *r); /* once done with FINISH_ERROR */

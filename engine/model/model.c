@@ -109,6 +109,19 @@ static int read_sizes(struct model *m, struct err *e)
 }
 
 /* Rotation frequencies: the base, a linear factor, and Llama 3's factors from rope_freqs.weight. */
+static int read_exit(struct model *m, struct err *e)
+{
+    uint32_t layer;
+    const char *key = "galley.early_exit_layer";
+    if (!gguf_find(m->file, key))
+        return 0;
+    int rc = gguf_get_u32(m->file, key, &layer, e);
+    if (!rc && layer >= (uint32_t)m->desc.n_layer)
+        return err_set(e, ERR_FORMAT, "%s is %u, and the model has %d layers", key, layer, m->desc.n_layer);
+    m->exit_layer = rc ? 0 : (int32_t)layer;
+    return rc;
+}
+
 static int read_rope(struct model *m, struct err *e)
 {
     struct model_desc *d = &m->desc;
@@ -293,6 +306,8 @@ static int open_file(struct model *m, const char *path, struct err *e)
     if (!m->architecture)
         return err_set(e, ERR_NOMEM, "out of memory");
     rc = read_sizes(m, e);
+    if (!rc)
+        rc = read_exit(m, e);
     if (!rc)
         rc = read_rope(m, e);
     if (!rc)

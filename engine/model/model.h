@@ -15,6 +15,7 @@ struct model { /* owner: the engine */
     struct model_desc desc;
     struct model_weights w; /* points into the file's map */
     struct tokenizer *tok;
+    int32_t exit_layer; /* galley.early_exit_layer: the output norm and head also fit after so many layers; 0: do not */
     char *chat_template, *architecture; /* NUL-terminated copies behind info */
 };
 

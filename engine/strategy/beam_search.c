@@ -85,8 +85,7 @@ static void beam_settle(struct engine *eng, struct seq *m, const struct step_pla
         seq_commit(&eng->target, m, &m->kv, m->n_want);
 }
 
-const struct strategy_ops strategy_beam = {
-    .name = "beam", .want = beam_want, .plan = plan_list, .settle = beam_settle};
+const struct strategy_ops strategy_beam = {.name = "beam", .want = beam_want, .plan = plan_list, .settle = beam_settle};
 
 /* ---- Choosing ---- */
 

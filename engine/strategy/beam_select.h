@@ -1,6 +1,6 @@
-/* One time step of Diverse Beam Search (Vijayakumar et al., arXiv:1610.02424; autoregressive.md, section 11), apart from
- * all engine types: groups choose one after the other, and a token costs `diversity` for each beam of an earlier group
- * that chose it at the same step. One group is plain beam search. Private to engine/. */
+/* One time step of Diverse Beam Search (Vijayakumar et al., arXiv:1610.02424; autoregressive.md, section 11), apart
+ * from all engine types: groups choose one after the other, and a token costs `diversity` for each beam of an earlier
+ * group that chose it at the same step. One group is plain beam search. Private to engine/. */
 #ifndef GALLEY_BEAM_SELECT_H
 #define GALLEY_BEAM_SELECT_H
 
@@ -23,8 +23,8 @@ struct beam_pick {
     int32_t rank;      /* of tok in the beam's list */
 };
 
-/* Tokens of a list that must be seen so that neither ends nor penalties can hide a candidate: a group picks two for each
- * of its beams, and so did every group before it. */
+/* Tokens of a list that must be seen so that neither ends nor penalties can hide a candidate: a group picks two for
+ * each of its beams, and so did every group before it. */
 static inline int32_t beam_list_len(int32_t width)
 {
     return 2 * width;

@@ -157,8 +157,7 @@ static void cautious_settle(struct engine *eng, struct seq *s, const struct step
         return;
     const struct readout *entropy = &p->readout[at], *draw = &p->readout[at + 1];
     struct sampled t = read_draw(s, p, r, at + 1, top);
-    int32_t n = cautious_trials(&s->req->p.decoding.cautious, r->f[entropy->f0 + entropy->n + 1],
-                                s->gang->n_member);
+    int32_t n = cautious_trials(&s->req->p.decoding.cautious, r->f[entropy->f0 + entropy->n + 1], s->gang->n_member);
     drafting_count_step(eng, s);
     if (n > 1 && t.tok >= 0)
         start_trials(eng, s, n, &t, r->f[draw->f0]);

@@ -31,9 +31,10 @@ static bool is_verified(const struct seq *s)
 static int chain_plan(struct engine *eng, struct seq *s, struct step_plan *p)
 {
     int32_t row0 = p->n.n_row;
-    int rc = seq_plan_span(eng, s, p, &(struct span_shape){.n_row = s->n_want,
-                                                           .n_chain_after = s->rows.is_chain ? s->rows.n : 0,
-                                                           .draws = seq_draws(s)});
+    int rc = seq_plan_span(eng, s, p,
+                           &(struct span_shape){.n_row = s->n_want,
+                                                .n_chain_after = s->rows.is_chain ? s->rows.n : 0,
+                                                .draws = seq_draws(s)});
     if (!rc)
         rc = add_drafted(s, p);
     if (!rc && is_verified(s))

@@ -8,8 +8,8 @@
 #include "engine_impl.h"
 
 struct candidate {
-    int32_t tok, rank;      /* rank among the raw logits */
-    float p, logprob;       /* of the law; raw */
+    int32_t tok, rank; /* rank among the raw logits */
+    float p, logprob;  /* of the law; raw */
 };
 
 struct contrastive { /* owner: its sequence's request */

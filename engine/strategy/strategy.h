@@ -20,8 +20,8 @@ struct strategy_ops {
     void (*settle)(struct engine *eng, struct seq *s, const struct step_plan *p, const struct step_result *r);
 };
 
-extern const struct strategy_ops strategy_chain, strategy_cautious, strategy_trial, strategy_contrastive, strategy_search,
-    strategy_beam, strategy_superposed;
+extern const struct strategy_ops strategy_chain, strategy_cautious, strategy_trial, strategy_contrastive,
+    strategy_search, strategy_beam, strategy_superposed;
 
 /* What a request's choices are decoded with: members of gangs have ops of their own. */
 const struct strategy_ops *strategy_of(const struct request *r);
@@ -40,7 +40,8 @@ struct span_shape {
     int32_t n_out_after;   /* which stands so many tokens behind the last decided one */
 };
 
-/* Opens the sequence's span: law, decided rows, blocks, readouts of the prompt's scores. Sets s->span and s->readout0. */
+/* Opens the sequence's span: law, decided rows, blocks, readouts of the prompt's scores. Sets s->span and s->readout0.
+ */
 int seq_plan_span(struct engine *eng, struct seq *s, struct step_plan *p, const struct span_shape *shape);
 /* Records the prompt's scores; returns the readout after them. Before seq_commit. */
 int32_t seq_take_prompt_scores(struct seq *s, const struct step_plan *p, const struct step_result *r);

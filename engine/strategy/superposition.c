@@ -1,5 +1,6 @@
 #include "superposition.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,10 +56,12 @@ static int plan_mixture(struct seq *s, struct step_plan *p)
     return plan_row(p, n > 1 ? MIX_ROW(mix) : part[0].src, pos, -1, 0) < 0 ? -ERR_NOMEM : 0;
 }
 
-static int plan_top(struct seq *s, struct step_plan *p, int32_t row)
+/* The likeliest tokens; behind the prompt, where nothing is mixed yet, also as the model has them without biases. */
+static int plan_top(struct seq *s, struct step_plan *p, int32_t row, bool in_prompt)
 {
-    struct readout top = {.kind = READ_TOPK, .row = row, .n = super_of(s)->n_top, .bank = -1};
-    return plan_readout(p, &top, NULL) < 0 ? -ERR_NOMEM : 0;
+    struct readout top = {.kind = READ_TOPK, .row = row, .n = super_of(s)->n_top, .bank = -1}, raw = top;
+    raw.raw = 1;
+    return plan_readout(p, &top, NULL) < 0 || (in_prompt && plan_readout(p, &raw, NULL) < 0) ? -ERR_NOMEM : 0;
 }
 
 /* The tokens that stand behind a row in the texts it is part of. */
@@ -87,8 +90,8 @@ static int plan_tree(struct seq *s, struct step_plan *p, int32_t row0)
     for (int32_t i = 0; i < u->n_row; i++) {
         const struct score_row *r = &u->row[i];
         sees[i] = UINT64_C(1) << i | (r->parent >= 0 ? sees[r->parent] : 0);
-        if (plan_row(p, r->tok, s->req->n_prompt + r->depth, r->parent >= 0 ? (int16_t)r->parent : PARENT_CTX, sees[i]) <
-            0)
+        if (plan_row(p, r->tok, s->req->n_prompt + r->depth, r->parent >= 0 ? (int16_t)r->parent : PARENT_CTX,
+                     sees[i]) < 0)
             return -ERR_NOMEM;
     }
     for (int32_t i = 0; i < u->n_row; i++) {
@@ -117,7 +120,7 @@ static int plan(struct engine *eng, struct seq *s, struct step_plan *p)
     if (u->drafted)
         return plan_tree(s, p, row0);
     rc = in_prompt ? 0 : plan_mixture(s, p);
-    return rc ? rc : plan_top(s, p, p->n.n_row - 1);
+    return rc ? rc : plan_top(s, p, p->n.n_row - 1, in_prompt);
 }
 
 /* ---- Drafting ---- */
@@ -136,12 +139,27 @@ static void grow(struct superposed_text *to, const struct superposed_text *from,
 {
     *to = *from;
     own(to)[to->n] = pick->tok;
-    if (to->n == 0) { /* the one place where the model's own distribution is not blurred */
+    if (to->n == 0) { /* a biased token that is not among the raw list keeps what the law says of it */
         to->logprob[0] = top->logprob[pick->at];
         to->rank[0] = pick->at;
     }
     to->n++;
     to->score = pick->score;
+}
+
+/* The first tokens' own log-probabilities. */
+static void take_first(struct superposition *u, const struct step_plan *p, const struct step_result *r, int32_t at)
+{
+    const struct readout *raw = &p->readout[at];
+    struct superposed_text *list[] = {u->alive, u->ended};
+    const int32_t n[] = {u->n_alive, u->n_ended};
+    for (int32_t l = 0; l < 2; l++)
+        for (int32_t i = 0; i < n[l]; i++)
+            for (int32_t k = 0; k < raw->n; k++)
+                if (r->i[raw->i0 + k] == own(&list[l][i])[0]) {
+                    list[l][i].logprob[0] = r->f[raw->f0 + k];
+                    list[l][i].rank[0] = k;
+                }
 }
 
 static void end_text(struct superposition *u, const struct superposed_text *t)
@@ -190,7 +208,8 @@ static bool take_step(struct engine *eng, struct seq *s, const struct step_plan 
         grow(&u->alive[i], &from[out.alive[i].parent], &out.alive[i], &top);
     memcpy(u->weight, out.weight, sizeof u->weight);
     u->n_alive = out.n_alive;
-    u->n_step++;
+    if (u->n_step++ == 0)
+        take_first(u, p, r, at + 1);
     drafting_count_step(eng, s);
     return true;
 }
@@ -329,7 +348,8 @@ const struct strategy_ops strategy_superposed = {
 static bool say_choice(struct engine *eng, struct superposition *u, struct seq *s, struct superposed_text *t)
 {
     struct request *r = s->req;
-    r->score[s->choice] = (struct choice_score){.score = t->score, .logprob = t->sum_logprob};
+    r->score[s->choice] =
+        (struct choice_score){.score = t->score, .logprob = r->p.decoding.superposed.rescore ? t->sum_logprob : NAN};
     for (; u->n_said < t->n; u->n_said++) {
         struct sampled said = {.tok = own(t)[u->n_said]};
         if (r->p.n_logprobs >= 0) {

@@ -80,7 +80,8 @@ struct bmodel { /* owner: its backend's caller */
     struct kv_config kv;
     struct region cache, scratch;
     struct kv_plane k, v;
-    float *plane, *bank;              /* [n_slot][n_embd], NULL without hidden_plane; [n_bank][n_embd] */
+    uint16_t *plane;                  /* [n_slot][n_embd] unit-length hidden states in f16, NULL without hidden_plane */
+    float *bank;                      /* [n_bank][n_embd] */
     size_t n_q, n_kv, n_ff, n_vocab;  /* widths rounded up to whole panels: strides of what follows */
     float *x, *q, *k_new, *v_new, *h; /* [n_row][n_embd], [n_row][n_q], [n_row][n_kv] twice, [n_row][n_ff] */
     float *rope;                      /* [n_row][rope_dim / 2][cos, sin] */

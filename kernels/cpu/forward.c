@@ -53,7 +53,7 @@ static void move_layer(const struct worker *w, const struct kv_plane *p, int32_t
 static void move_hidden(const struct worker *w)
 {
     const struct step_plan *p = w->m->plan;
-    size_t row = sizeof(float) * (size_t)w->m->d.n_embd;
+    size_t row = sizeof *w->m->plane * (size_t)w->m->d.n_embd;
     char *plane = (char *)w->m->plane, *at = w->staging;
     for (int32_t i = 0; i < p->n.n_kvop; at += row * (size_t)p->kvop[i].n, i++)
         memcpy(at, plane + row * (size_t)p->kvop[i].src, row * (size_t)p->kvop[i].n);

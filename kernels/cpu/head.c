@@ -29,7 +29,7 @@ void cpu_plan_heads(struct bmodel *m)
     }
 }
 
-static float *plane_at(const struct bmodel *m, const struct span *s, int32_t seq_slot)
+static uint16_t *plane_at(const struct bmodel *m, const struct span *s, int32_t seq_slot)
 {
     return m->plane + (size_t)m->d.n_embd * (size_t)span_slot(m->plan, s, m->kv.block_len, seq_slot);
 }
@@ -43,24 +43,24 @@ static void fill_plane(struct worker *w)
     cpu_share(w, m->plan->n.n_row, &first, &end);
     for (int32_t r = first; r < end; r++) {
         const struct span *s = plan_span_of(m->plan, r);
-        float *out = plane_at(m, s, row_slot(s, r));
-        isa->rms_norm(m->x + (size_t)r * (size_t)n, m->out_norm, out, n, m->d.rms_eps);
-        float scale = 1 / sqrtf(isa->dot(out, out, n));
+        isa->rms_norm(m->x + (size_t)r * (size_t)n, m->out_norm, w->tmp, n, m->d.rms_eps);
+        float scale = 1 / sqrtf(isa->dot(w->tmp, w->tmp, n));
         for (int32_t i = 0; i < n; i++)
-            out[i] *= scale;
+            w->tmp[i] *= scale;
+        isa->kv_store(DT_F16, w->tmp, plane_at(m, s, row_slot(s, r)), n);
     }
 }
 
 static float contrast(const struct bmodel *m, const struct span *s, int32_t row)
 {
-    const float *own = plane_at(m, s, row_slot(s, row));
+    const uint16_t *own = plane_at(m, s, row_slot(s, row));
     struct visible vis;
     visible_of(m->plan, s, row, 0, &vis);
     float best = -1;
     for (int32_t j = 0; j < vis.n_prefix + vis.n_tail; j++) {
         int32_t slot = visible_slot(&vis, j);
         if (slot != row_slot(s, row))
-            best = fmaxf(best, m->b->isa->dot(own, plane_at(m, s, slot), m->d.n_embd));
+            best = fmaxf(best, m->b->isa->dot_f16(own, plane_at(m, s, slot), m->d.n_embd));
     }
     return best;
 }

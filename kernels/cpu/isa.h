@@ -68,6 +68,7 @@ struct cpu_isa {
     void (*rms_norm)(const float *x, const float *weight, float *out, int32_t n, float eps);
     void (*silu_mul)(float *gate, const float *up, int32_t n); /* gate = silu(gate) * up */
     float (*dot)(const float *a, const float *b, int32_t n);
+    float (*dot_f16)(const uint16_t *a, const uint16_t *b, int32_t n);
     /* One head of K or V to and from the type it is stored in. */
     void (*kv_store)(int32_t type, const float *x, void *dst, int32_t n);
     void (*attend)(const struct attend_job *j);

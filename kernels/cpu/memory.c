@@ -34,13 +34,13 @@ static void plane_shape(struct kv_plane *p, const struct model_desc *d, const st
 
 static void carve_cache(struct bmodel *m, struct carver *c)
 {
-    size_t n_slot = (size_t)m->kv.n_block * (size_t)m->kv.block_len, row = sizeof(float) * (size_t)m->d.n_embd;
+    size_t n_slot = (size_t)m->kv.n_block * (size_t)m->kv.block_len, n_embd = (size_t)m->d.n_embd;
     plane_shape(&m->k, &m->d, &m->kv, m->kv.k_type);
     plane_shape(&m->v, &m->d, &m->kv, m->kv.v_type);
     m->k.data = carve(c, m->k.layer * (size_t)m->d.n_layer);
     m->v.data = carve(c, m->v.layer * (size_t)m->d.n_layer);
-    m->plane = m->kv.hidden_plane ? carve(c, n_slot * row) : NULL;
-    m->bank = carve(c, (size_t)m->kv.n_bank * row);
+    m->plane = m->kv.hidden_plane ? carve(c, sizeof *m->plane * n_slot * n_embd) : NULL;
+    m->bank = carve(c, sizeof *m->bank * (size_t)m->kv.n_bank * n_embd);
 }
 
 /* The most lines that a row of activations has in either kind, over all weights. */
@@ -68,7 +68,7 @@ static void carve_acts(struct bmodel *m, struct carver *c, struct acts *a, int32
 static size_t staging_bytes(const struct bmodel *m)
 {
     size_t heads = (size_t)m->d.n_head_kv, widest = heads * (m->k.row > m->v.row ? m->k.row : m->v.row);
-    size_t plane = m->kv.hidden_plane ? sizeof(float) * (size_t)m->d.n_embd : 0;
+    size_t plane = m->kv.hidden_plane ? sizeof *m->plane * (size_t)m->d.n_embd : 0;
     return (size_t)m->limits.n_kvop * (size_t)m->kv.block_len * (widest > plane ? widest : plane);
 }
 

@@ -1,6 +1,6 @@
-/* The back-end contract: model-forward level, about nine functions. The engine is its only caller, from one thread at a time
- * (load may run on another before the first submit). A back end owns weights, KV memory and its threads; a plan is lent
- * to it from submit to wait. Architecture is data (struct model_desc), never a class. */
+/* The back-end contract: model-forward level, about nine functions. The engine is its only caller, from one thread at a
+ * time (load may run on another before the first submit). A back end owns weights, KV memory and its threads; a plan is
+ * lent to it from submit to wait. Architecture is data (struct model_desc), never a class. */
 #ifndef GALLEY_BACKEND_H
 #define GALLEY_BACKEND_H
 
@@ -57,7 +57,7 @@ struct kv_config {
     int32_t block_len; /* slots a block, a power of two */
     int32_t n_block;
     int32_t k_type, v_type; /* DT_F32, DT_F16, DT_BF16 or DT_Q8_0 */
-    int32_t hidden_plane;   /* 1: keep each slot's normalised final hidden state, for READ_CONTRAST */
+    int32_t hidden_plane;   /* 1: keep each slot's final hidden state at unit length, in f16, for READ_CONTRAST */
     int32_t n_bank;         /* rows of the vector bank */
 };
 

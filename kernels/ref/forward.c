@@ -180,7 +180,7 @@ static void move_slots(struct bmodel *m, const struct step_plan *p)
         move_plane(kv_at(m, m->v, m->v_row, l, 0), m->v_row, p, m->staging);
     }
     if (m->plane)
-        move_plane((char *)m->plane, sizeof(float) * (size_t)m->d.n_embd, p, m->staging);
+        move_plane((char *)m->plane, sizeof *m->plane * (size_t)m->d.n_embd, p, m->staging);
 }
 
 void ref_forward(struct bmodel *m, const struct step_plan *p)

@@ -180,12 +180,13 @@ static struct pool_size pool_size(const struct bmodel *m, const struct kv_config
     s.v_row = dtype_row_bytes(kv->v_type, (int64_t)n_kv);
     s.k = s.n_slot * s.k_row * (size_t)d->n_layer;
     s.v = s.n_slot * s.v_row * (size_t)d->n_layer;
-    size_t plane_row = kv->hidden_plane ? f * (size_t)d->n_embd : 0, widest = s.k_row > s.v_row ? s.k_row : s.v_row;
+    size_t plane_row = kv->hidden_plane ? sizeof *m->plane * (size_t)d->n_embd : 0,
+           widest = s.k_row > s.v_row ? s.k_row : s.v_row;
     s.plane = s.n_slot * plane_row;
     s.bank = (size_t)kv->n_bank * (size_t)d->n_embd * f;
     s.staging = (size_t)m->limits.n_kvop * (size_t)kv->block_len * (widest > plane_row ? widest : plane_row);
     s.x = (size_t)m->limits.n_row * (size_t)d->n_embd * f;
-    s.tmp = f * ((size_t)d->n_embd + 2 * n_q + 3 * n_kv + 2 * (size_t)d->n_ff);
+    s.tmp = f * (2 * (size_t)d->n_embd + 2 * n_q + 3 * n_kv + 2 * (size_t)d->n_ff);
     s.score = s.n_slot * f;
     s.logits = (size_t)d->n_vocab * f;
     return s;
@@ -232,14 +233,16 @@ static int ref_submit(struct bmodel *m, const struct step_plan *p, struct err *e
 static float contrast(struct bmodel *m, const struct step_plan *p, const struct span *s, int32_t row)
 {
     size_t n = (size_t)m->d.n_embd;
-    const float *own = m->plane + n * (size_t)span_slot(p, s, m->kv.block_len, row_slot(s, row));
+    float *own = m->tmp, *other = own + n;
+    dtype_to_f32(DT_F16, m->plane + n * (size_t)span_slot(p, s, m->kv.block_len, row_slot(s, row)), own, m->d.n_embd);
     struct visible vis;
     visible_of(p, s, row, 0, &vis);
     double best = -1;
     for (int32_t j = 0; j < vis.n_prefix + vis.n_tail; j++) {
         if (visible_slot(&vis, j) == row_slot(s, row))
             continue;
-        const float *other = m->plane + n * (size_t)span_slot(p, s, m->kv.block_len, visible_slot(&vis, j));
+        dtype_to_f32(DT_F16, m->plane + n * (size_t)span_slot(p, s, m->kv.block_len, visible_slot(&vis, j)), other,
+                     m->d.n_embd);
         double dot = 0;
         for (size_t i = 0; i < n; i++)
             dot += (double)own[i] * other[i];
@@ -254,13 +257,14 @@ static void fill_plane(struct bmodel *m, const struct step_plan *p)
     int32_t n = m->d.n_embd;
     for (int32_t r = 0; r < p->n.n_row; r++) {
         const struct span *s = plan_span_of(p, r);
-        float *out = m->plane + (size_t)n * (size_t)span_slot(p, s, m->kv.block_len, row_slot(s, r));
+        float *out = m->tmp;
         ref_rms_norm(m->x + (size_t)r * (size_t)n, m->out_norm, out, n, m->d.rms_eps);
         double sum = 0;
         for (int32_t i = 0; i < n; i++)
             sum += (double)out[i] * out[i];
         for (int32_t i = 0; i < n; i++)
             out[i] = (float)(out[i] / sqrt(sum));
+        dtype_from_f32(DT_F16, out, m->plane + (size_t)n * (size_t)span_slot(p, s, m->kv.block_len, row_slot(s, r)), n);
     }
 }
 

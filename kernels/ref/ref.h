@@ -19,7 +19,7 @@ struct bmodel { /* owner: its backend's caller */
     struct kv_config kv;
     size_t k_row, v_row; /* bytes of one slot in one layer */
     char *k, *v;         /* [n_layer][n_slot][row] as stored */
-    float *plane;        /* [n_slot][n_embd] unit-length final hidden states, with hidden_plane */
+    uint16_t *plane;     /* [n_slot][n_embd] unit-length final hidden states in f16, with hidden_plane */
     float *bank;         /* [n_bank][n_embd] */
     char *staging;       /* sources of all moves of a plan */
     float *x, *tmp;      /* [n_row][n_embd]; scratch */

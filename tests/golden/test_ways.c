@@ -1,5 +1,5 @@
-/* What contrastive search and (diverse) beam search say on the tiny Llama, against a plain implementation over transformers
- * (golden/ways/make.py). */
+/* What contrastive search and (diverse) beam search say on the tiny Llama, against a plain implementation over
+ * transformers (golden/ways/make.py). */
 #include <check.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,9 +26,8 @@ static int read_lines(struct line *line)
         struct line *l = &line[n++];
         int at = 0, used;
         ck_assert_int_lt(n, MAX_LINE);
-        ck_assert_int_eq(sscanf(text, "%15s %d %f %d %f%n", l->way, &l->width, &l->weight, &l->n_group,
-                                &l->length_penalty, &at),
-                         5);
+        ck_assert_int_eq(
+            sscanf(text, "%15s %d %f %d %f%n", l->way, &l->width, &l->weight, &l->n_group, &l->length_penalty, &at), 5);
         for (l->n_tok = 0; l->n_tok < N_OUT && sscanf(text + at, "%d%n", &l->tok[l->n_tok], &used) == 1; at += used)
             l->n_tok++;
     }

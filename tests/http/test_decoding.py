@@ -13,7 +13,8 @@ from harness import Server
 
 GALLEY, FAKE, TARGET, DRAFT = sys.argv[1:5]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
-WAYS = ("auto", "off", "speculative", "copy", "model",
+WAYS = ("auto", "off", "speculative", "copy", "model", "early_exit",
+        {"strategy": "early_exit", "draft": {"tree": {"nodes": 12, "width": 2, "depth": 6}}},
         {"strategy": "speculative", "draft": {"source": "copy", "max": 3, "min_match": 1}},
         {"strategy": "speculative", "draft": {"source": "model", "max": 16}, "verify": "nss", "lossless": True},
         {"strategy": "model", "draft": {"tree": {"nodes": 24, "width": 3, "depth": 5}}},
@@ -79,6 +80,9 @@ class Decoding(unittest.TestCase):
         self.assertEqual(len(a["acceptance"]), 5)
         a = self.s.ok(CHAT, tell("Tell me a story about a fox.", decoding="off"))["decoding"]
         self.assertEqual((a["strategy"], a["drafted"], a["acceptance"]), ("off", 0, []))
+        a = self.s.ok(CHAT, tell("Tell me a story about a fox.", decoding="early_exit"))["decoding"]
+        self.assertEqual((a["draft"]["source"], a["guarantee"]), ("early_exit", "exact"))
+        self.assertGreater(a["accepted"], 0.6 * a["drafted"])  # its first layers agree with the whole model
         self.assertNotIn("decoding", self.s.ok(CHAT, tell("hi")))
         chunks = self.s.stream(CHAT, tell("hi", decoding="auto"))
         self.assertIn("decoding", chunks[-1])

@@ -1,7 +1,7 @@
 """The ways of decoding that change the text, over HTTP: what they answer, stream and refuse, and that requests of all ways
 share a server without changing each other's text.
 
-    python3 tests/http/test_ways.py GALLEY TARGET DRAFT [unittest arguments]
+    python3 tests/http/test_ways.py GALLEY TARGET DRAFT NGRAM [unittest arguments]
 """
 import json
 import sys
@@ -10,7 +10,7 @@ import unittest
 
 from harness import Server
 
-GALLEY, TARGET, DRAFT = sys.argv[1:4]
+GALLEY, TARGET, DRAFT, NGRAM = sys.argv[1:5]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 FOX = "Tell me a story about a fox."
 
@@ -26,7 +26,7 @@ def contents(answer):
 class Ways(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.s = Server(GALLEY, "--model", TARGET, "--draft-model", DRAFT, "--threads", "2")
+        cls.s = Server(GALLEY, "--model", TARGET, "--draft-model", DRAFT, "--ngram", NGRAM, "--threads", "2")
 
     @classmethod
     def tearDownClass(cls):
@@ -94,6 +94,29 @@ class Ways(unittest.TestCase):
                 text[choice["index"]] += choice["delta"].get("content") or ""
         self.assertEqual(text, contents(self.s.ok(CHAT, tell(FOX, decoding="beam", n=2, temperature=0))))
 
+    def test_superposed(self):
+        body = {"prompt": "Once upon a time there was", "n": 3, "max_tokens": 12, "logprobs": 0}
+        a = self.s.ok(TEXT, {**body, "decoding": "superposed"})
+        d = a["decoding"]
+        self.assertEqual((d["num_drafts"], d["guarantee"], d["steps"]), (3, "approximate", 12))
+        self.assertEqual(round(d["alpha"], 4), 0.54)
+        self.assertEqual(len({c["text"] for c in a["choices"]}), 3)
+        means = []
+        for c, score in zip(a["choices"], d["scores"]):
+            self.assertAlmostEqual(sum(c["logprobs"]["token_logprobs"]), score["logprob"], places=3)
+            means.append(score["logprob"] / len(c["logprobs"]["tokens"]))
+        self.assertEqual(means, sorted(means, reverse=True))
+        exact = self.s.ok(TEXT, {**body, "prompt": body["prompt"] + a["choices"][0]["text"], "n": 1, "max_tokens": 0,
+                                 "echo": True})["choices"][0]["logprobs"]["token_logprobs"]
+        for got, want in zip(a["choices"][0]["logprobs"]["token_logprobs"], exact[-12:]):
+            self.assertAlmostEqual(got, want, places=4)
+        one = {"strategy": "superposed", "num_drafts": 1, "alpha": 0}
+        self.assertEqual(self.s.ok(TEXT, {**body, "n": 1, "decoding": one})["choices"],
+                         self.s.ok(TEXT, {**body, "n": 1, "temperature": 0, "decoding": "off"})["choices"])
+        quick = self.s.ok(TEXT, {"prompt": "Once", "n": 5, "decoding": {"strategy": "superposed", "rescore": False}})
+        self.assertEqual(len(quick["choices"]), 5)
+        self.assertNotIn("logprob", quick["decoding"]["scores"][0])
+
     def test_several_prompts(self):
         body = {"prompt": ["Once upon", "There was"], "max_tokens": 12, "temperature": 0, "n": 2}
         both = self.s.ok(TEXT, {**body, "decoding": "beam"})
@@ -135,6 +158,12 @@ class Ways(unittest.TestCase):
         self.refused({"decoding": {"strategy": "diverse_beam", "num_beams": 9}}, "decoding.num_beam_groups")
         self.refused({"decoding": "beam", "n": 5}, "n", "4 beams")
         self.refused({"decoding": "beam", "prediction": {"type": "content", "content": "x"}}, "prediction")
+        self.refused({"decoding": "superposed"}, "max_tokens", "20")
+        short = {"max_tokens": 9}
+        self.refused({"decoding": "superposed", "n": 11, **short}, "decoding.num_drafts")
+        self.refused({"decoding": {"strategy": "superposed", "tau": 0}, **short}, "decoding.tau")
+        self.refused({"decoding": "superposed", "frequency_penalty": 1, **short}, "decoding.strategy", "penalties")
+        self.refused({"decoding": {"strategy": "superposed", "rescore": False}, "logprobs": True, **short}, "top_logprobs")
         self.refused({"decoding": "sideways"}, "decoding.strategy", '"cautious"', '"diverse_beam"')
 
 
@@ -146,9 +175,13 @@ class NoHiddenStates(unittest.TestCase):
             self.assertEqual(status, 400)
             self.assertIn("--no-contrastive", json.dumps(answer))
             self.assertTrue(contents(s.ok(CHAT, tell("hi", decoding="beam"))))
+            alpha = {"strategy": "superposed", "alpha": 0.5}
+            status, answer = s.post(CHAT, tell("hi", max_tokens=9, decoding=alpha))
+            self.assertEqual((status, answer["error"]["param"]), (400, "decoding.alpha"))
+            self.assertTrue(contents(s.ok(CHAT, tell("hi", max_tokens=9, decoding="superposed"))))
         finally:
             s.stop()
 
 
 if __name__ == "__main__":
-    unittest.main(argv=["test_ways.py"] + sys.argv[4:])
+    unittest.main(argv=["test_ways.py"] + sys.argv[5:])

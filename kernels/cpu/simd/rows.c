@@ -1,6 +1,7 @@
 /* What happens to single rows between the products. */
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "functions.h"
 
@@ -49,6 +50,21 @@ float CPU_FN(dot)(const float *a, const float *b, int32_t n)
         sum = vf_fma(vf_load(a + i), vf_load(b + i), sum);
     if (i < n)
         sum = vf_fma(vf_load_n(a + i, n - i), vf_load_n(b + i, n - i), sum);
+    return vf_sum(sum);
+}
+
+float CPU_FN(dot_f16)(const uint16_t *a, const uint16_t *b, int32_t n)
+{
+    vf sum = vf_zero();
+    int32_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        sum = vf_fma(vf_load_f16(a + i), vf_load_f16(b + i), sum);
+    if (i < n) {
+        uint16_t tail[2][16] = {{0}};
+        memcpy(tail[0], a + i, sizeof *a * (size_t)(n - i));
+        memcpy(tail[1], b + i, sizeof *b * (size_t)(n - i));
+        sum = vf_fma(vf_load_f16(tail[0]), vf_load_f16(tail[1]), sum);
+    }
     return vf_sum(sum);
 }
 

@@ -19,6 +19,7 @@ const struct cpu_isa CPU_PASTE(cpu_isa, CPU_ISA) = {
     .rms_norm = CPU_FN(rms_norm),
     .silu_mul = CPU_FN(silu_mul),
     .dot = CPU_FN(dot),
+    .dot_f16 = CPU_FN(dot_f16),
     .kv_store = CPU_FN(kv_store),
     .attend = CPU_FN(attend),
 };

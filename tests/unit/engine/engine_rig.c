@@ -30,8 +30,8 @@ void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs
                                  .max_seqs = max_seqs};
     ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
     /* The option is in bytes: what n_block blocks take on this back end. */
-    struct kv_config kv = {.block_len = eng->limits.block_len, .n_block = n_block, .k_type = DT_F16, .v_type = DT_F16,
-                           .hidden_plane = 1};
+    struct kv_config kv = {
+        .block_len = eng->limits.block_len, .n_block = n_block, .k_type = DT_F16, .v_type = DT_F16, .hidden_plane = 1};
     opt.kv_mem_bytes = rig_ops->kv_bytes(eng->target.model, &kv);
     kv.hidden_plane = 0;
     if (eng->draft.model)
@@ -45,12 +45,8 @@ void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs
 void rig_open_model(const char *model, const char *kv_type, int32_t n_ctx, int32_t max_seqs)
 {
     struct err e = {0};
-    struct engine_options opt = {.model_path = model,
-                                 .ops = rig_ops,
-                                 .n_thread = 2,
-                                 .kv_type = kv_type,
-                                 .n_ctx = n_ctx,
-                                 .max_seqs = max_seqs};
+    struct engine_options opt = {
+        .model_path = model, .ops = rig_ops, .n_thread = 2, .kv_type = kv_type, .n_ctx = n_ctx, .max_seqs = max_seqs};
     ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
     rig_sink = (struct sink){.wake = on_wake};
 }
@@ -67,6 +63,14 @@ void close_engine(void)
 
 void rig_setup(void)
 {
+    path = tiny_gguf_write("llama", 2048, 1, 0);
+}
+
+void rig_add_exit(void)
+{
+    unlink(path);
+    free(path);
+    tiny_exit_layer = 1;
     path = tiny_gguf_write("llama", 2048, 1, 0);
 }
 

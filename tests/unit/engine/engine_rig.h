@@ -25,6 +25,8 @@ extern const struct backend_ops *rig_ops; /* what open_engine runs on; the fake 
 /* A model file with random weights; before and after each test. */
 void rig_setup(void);
 void rig_teardown(void);
+/* The model can leave after its first layer. */
+void rig_add_exit(void);
 /* A draft model for the engines opened from now on; the target's own weights are those of seed 1 without a flaw. */
 void rig_add_draft(uint64_t seed, float flaw);
 

@@ -100,6 +100,8 @@ static void data(struct gguf_writer *w, const struct shape *s, struct rnd *r, fl
     }
 }
 
+int32_t tiny_exit_layer;
+
 char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed, float flaw)
 {
     char *path = strdup("/tmp/galley-tiny-XXXXXX"), key[64];
@@ -122,6 +124,8 @@ char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed, float flaw
     }
     snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch);
     gguf_put_f32(w, key, 1e-5f);
+    if (tiny_exit_layer)
+        gguf_put_u32(w, "galley.early_exit_layer", (uint32_t)tiny_exit_layer);
     put_vocab(w);
 
     const struct shape embd = {"", TINY_VOCAB, N_EMBD}, norm = {"", 1, N_EMBD};

@@ -343,7 +343,7 @@ START_TEST(contrast_is_the_largest_cosine)
         }
         best = fmax(best, ab / sqrt(aa * bb));
     }
-    ck_assert(fabs(best - rig.out.f[rig.plan.readout[c].f0]) < 1e-5);
+    ck_assert(fabs(best - rig.out.f[rig.plan.readout[c].f0]) < 3e-4); /* states are kept in f16 */
     close_config();
 }
 END_TEST

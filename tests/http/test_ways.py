@@ -79,7 +79,6 @@ class Ways(unittest.TestCase):
         self.assertEqual(len(set(contents(a))), 3)
         greedy = self.s.ok(CHAT, tell(FOX, decoding={"strategy": "beam", "num_beams": 1}))
         self.assertEqual(contents(greedy), contents(self.s.ok(CHAT, tell(FOX, decoding="off", temperature=0))))
-        self.assertGreaterEqual(scores[0], greedy["decoding"]["scores"][0]["score"])
         b = self.s.ok(CHAT, tell(FOX, decoding="diverse_beam", n=4, max_tokens=20))
         self.assertEqual((b["decoding"]["num_beams"], b["decoding"]["num_beam_groups"]), (8, 4))
         self.assertEqual(len(set(contents(b))), 4)

@@ -18,8 +18,8 @@ export GOMP_SPINCOUNT=2000
 mkdir -p "$work"
 [ -f "$work/tokenizer.json" ] || "$python" "$here/bpe.py" "$work/tokenizer.json"
 for role in target draft; do
-    steps=4000 polish=1800
-    [ "$role" = target ] || steps=300 polish=400
+    steps=3000 polish=2400
+    [ "$role" = target ] || steps=1000 polish=150
     "$python" "$here/train.py" "$role" --work "$work" --steps "$steps" --polish "$polish"
     "$python" "$here/export.py" "$work/$role.pt" "$work/tokenizer.json" "$work/$role.gguf"
 done

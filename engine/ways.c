@@ -28,13 +28,15 @@ const struct strategy_ops *strategy_of(const struct request *r)
     }
 }
 
-/* Members of one gang. */
+/* Members of one gang. A single trial is the trunk's own draw and needs none. */
 static int32_t n_member(const struct gen_params *p)
 {
-    return p->max_tokens == 0                        ? 0
-           : p->decoding.strategy == DECODE_CAUTIOUS ? p->decoding.cautious.max_trials
-           : p->decoding.strategy == DECODE_BEAM     ? p->decoding.beam.width
-                                                     : 0;
+    const struct decoding_params *d = &p->decoding;
+    if (p->max_tokens == 0)
+        return 0;
+    if (d->strategy == DECODE_CAUTIOUS)
+        return d->cautious.max_trials > 1 ? d->cautious.max_trials : 0;
+    return d->strategy == DECODE_BEAM ? d->beam.width : 0;
 }
 
 /* Beam and Superposed make all choices at once. */
@@ -45,7 +47,7 @@ static bool is_joint(const struct gen_params *p)
 
 static int32_t n_gang(const struct gen_params *p)
 {
-    return is_joint(p) ? 1 : n_member(p) > 0 ? p->n : 0;
+    return is_joint(p) ? 1 : p->max_tokens != 0 && p->decoding.strategy == DECODE_CAUTIOUS ? p->n : 0;
 }
 
 int32_t way_n_seq(const struct gen_params *p)
@@ -102,6 +104,11 @@ static int check_beam(const struct gen_params *p, struct beam_params *b, const s
                              "decoding.num_beam_groups: %d groups do not divide %d beams", b->n_group, b->width);
     if (b->width > lim->max_seqs - 1)
         b->width = (lim->max_seqs - 1) / b->n_group * b->n_group;
+    if (b->width == 0)
+        return err_set_field(e, ERR_INVALID, "decoding.num_beam_groups",
+                             "decoding.num_beam_groups: the server runs %d sequences at once (--max-seqs), too few for "
+                             "%d groups",
+                             lim->max_seqs, b->n_group);
     if (p->n > b->width)
         return err_set_field(e, ERR_INVALID, "n", "n: %d choices of %d beams", p->n, b->width);
     return 0;

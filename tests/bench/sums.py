@@ -58,11 +58,12 @@ def main():
     p.add_argument("--count", type=int, default=1000)
     p.add_argument("--clients", type=int, default=16)
     p.add_argument("--temperature", type=float, nargs="+", default=[0.7, 1.0])
+    p.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     args = p.parse_args()
     print("| temperature | way | right | 95% interval | tokens a sum |\n| --- | --- | --- | --- | --- |")
     for temperature in args.temperature:
         for name, way in WAYS.items():
-            if name == "greedy" and temperature != args.temperature[0]:
+            if name not in args.ways or name == "greedy" and temperature != args.temperature[0]:
                 continue
             with concurrent.futures.ThreadPoolExecutor(args.clients) as pool:
                 done = list(pool.map(lambda i: one(args.port, i, temperature, way), range(args.count)))

@@ -179,6 +179,25 @@ START_TEST(the_simplest_case_is_plain)
 }
 END_TEST
 
+/* A server that runs one sequence at once has no place for a trial or a beam: cautious is plain, beams are refused. */
+START_TEST(one_place)
+{
+    struct rnd r = rnd_begin("one_place", 69);
+    int32_t prompt[N_PROMPT];
+    random_prompt(&r, prompt, N_PROMPT);
+    open_engine(256, 64, 64, 1);
+    struct gen_params p = way(DECODE_CAUTIOUS, N_OUT);
+    p.temperature = 1;
+    p.has_seed = true;
+    expect_plain(prompt, p);
+    struct err e = {0};
+    struct request *req;
+    p = way(DECODE_BEAM, 4);
+    ck_assert_int_eq(request_create(eng, prompt, N_PROMPT, &p, &rig_sink, NULL, &req, &e), -ERR_INVALID);
+    close_engine();
+}
+END_TEST
+
 /* ---- Against a plain implementation ---- */
 
 enum { V_TOP = 20 };
@@ -556,6 +575,7 @@ int main(void)
     tcase_add_test(tc, groups_pick_different_tokens);
     tcase_add_test(tc, the_best_are_found_in_order);
     tcase_add_loop_test(tc, the_simplest_case_is_plain, 0, 3);
+    tcase_add_test(tc, one_place);
     tcase_add_loop_test(tc, beams_are_those_of_a_plain_search, 0, 3);
     tcase_add_loop_test(tc, drafts_are_scored_exactly, 0, 3);
     tcase_add_test(tc, the_order_statistic);

@@ -208,7 +208,8 @@ class OnTheDemoModel(unittest.TestCase):
             ends[c["index"]] += c["finish_reason"] is not None
         self.assertEqual([text[i] for i in sorted(text)], [content(c) for c in a["choices"]])
         self.assertEqual(set(ends.values()), {1})
-        self.assertEqual(chunks[-1]["decoding"], a["decoding"])
+        for key in ("strategy", "rounds", "tried", "found", "guarantee"):  # steps depend on what drafting cost just then
+            self.assertEqual(chunks[-1]["decoding"][key], a["decoding"][key])
         self.assertEqual(len(self.s.ok(CHAT, {**body, "decoding": navigate(rounds=1, per_round=2, max_item=1)})["choices"]), 2)
 
     def test_banned_tokens_are_not_tried(self):

@@ -131,29 +131,59 @@ static int32_t draw(struct seq *s, int32_t node, const int32_t *tok, const float
     return n;
 }
 
-float tree_grow(struct seq *s, int32_t node, const int32_t *tok, const float *logprob)
+/* A child of the node, with the chance that it comes true; 0, and no child, where that is not worth its row. */
+static float add_child(struct seq *s, int32_t node, int32_t tok, double p, bool later, bool named)
 {
     struct draft *d = &s->modelled;
+    uint8_t g = class_of(p, later ? later_above : first_above);
+    float above = node < 0 ? 1 : d->chance[node],
+          rate = later ? accept_rate(&s->model_rates.later, &s->drafter->rates.later, g, later_prior[g])
+                       : accept_rate(&s->model_rates.first, &s->drafter->rates.first, g, first_prior[g]);
+    if (!named && above * rate < LEAST_CHANCE)
+        return 0;
+    d->tok[d->n] = tok;
+    d->parent[d->n] = (int16_t)node;
+    d->guess[d->n] = (uint8_t)(later ? g | GUESS_LATER : g);
+    d->chance[d->n++] = above * rate;
+    return above * rate;
+}
+
+static void drafted(struct seq *s)
+{
+    s->draft = &s->modelled;
+    s->modelled.strong = true;
+    s->n_undrafted = 0;
+}
+
+float tree_grow_depth(struct seq *s, const int32_t *node, int32_t n)
+{
+    struct drawn_child child[DRAFT_MAX];
+    struct tree_shape shape = tree_shape(s);
+    int32_t room = n > 0 && tree_may_grow(s, node[0]) ? shape.nodes - s->modelled.n : 0;
+    int32_t n_child = verified_draw_depth(s, node, n, shape.width, room, child);
+    float sum = 0;
+    for (int32_t i = 0; i < n_child; i++) {
+        bool later = i > 0 && child[i - 1].node == child[i].node;
+        s->verified->path[s->modelled.n + 1] = child[i].path;
+        float chance = add_child(s, child[i].node, child[i].tok, child[i].p, later, true);
+        sum += later ? 0 : chance;
+    }
+    drafted(s);
+    return sum;
+}
+
+float tree_grow(struct seq *s, int32_t node, const int32_t *tok, const float *logprob)
+{
     struct candidate c[TREE_CANDIDATES];
     struct tree_shape shape = tree_shape(s);
-    float above = node < 0 ? 1 : d->chance[node], first = 0;
+    float first = 0;
     int32_t n = s->verified ? draw(s, node, tok, logprob, shape.width, c)
                             : rank(s, tok, logprob, seq_n_tok(s) + tree_depth(s, node), c);
     for (int32_t i = 0; i < n && i < shape.width && tree_may_grow(s, node); i++) {
-        uint8_t g = class_of(c[i].p, i ? later_above : first_above);
-        float rate = i ? accept_rate(&s->model_rates.later, &s->drafter->rates.later, g, later_prior[g])
-                       : accept_rate(&s->model_rates.first, &s->drafter->rates.first, g, first_prior[g]);
-        if (!shape.named && above * rate < LEAST_CHANCE)
-            continue;
-        d->tok[d->n] = c[i].tok;
-        d->parent[d->n] = (int16_t)node;
-        d->guess[d->n] = (uint8_t)(i ? g | GUESS_LATER : g);
-        d->chance[d->n++] = above * rate;
-        first = i ? first : above * rate;
+        float chance = add_child(s, node, c[i].tok, c[i].p, i > 0, shape.named);
+        first = i ? first : chance;
     }
-    s->draft = d;
-    d->strong = true;
-    s->n_undrafted = 0;
+    drafted(s);
     return first;
 }
 

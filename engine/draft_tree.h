@@ -29,6 +29,10 @@ int32_t tree_depth(const struct seq *s, int32_t node);
  * Returns the chance of the first, 0: there is none. */
 float tree_grow(struct seq *s, int32_t node, const int32_t *tok, const float *logprob);
 
+/* The same for the n nodes of a depth that a verifier's drafts are drawn from at once; verified_read knows what follows
+ * them. */
+float tree_grow_depth(struct seq *s, const int32_t *node, int32_t n);
+
 /* The place among the held rows of a node that the draft model has read. */
 int32_t tree_held_at(const struct seq *s, int32_t node);
 

@@ -95,8 +95,11 @@ static enum verify_kind kind_of(const struct gen_params *p)
 /* How drafts are drawn: as asked, or as suits the verifier. */
 static enum draft_law law_of(const struct gen_params *p)
 {
-    static const enum draft_law named[] = {
-        [DECODE_SAMPLING_IID] = DRAFT_IID, [DECODE_SAMPLING_WOR] = DRAFT_WOR, [DECODE_SAMPLING_GREEDY] = DRAFT_GREEDY};
+    static const enum draft_law named[] = {[DECODE_SAMPLING_IID] = DRAFT_IID,
+                                           [DECODE_SAMPLING_WOR] = DRAFT_WOR,
+                                           [DECODE_SAMPLING_GREEDY] = DRAFT_GREEDY,
+                                           [DECODE_SAMPLING_SBS] = DRAFT_WOR,
+                                           [DECODE_SAMPLING_DYSPEC] = DRAFT_WOR};
     if (p->decoding.tree.nodes == 0)
         return DRAFT_CHAIN;
     if (p->decoding.tree.sampling != DECODE_SAMPLING_AUTO)
@@ -375,7 +378,8 @@ static void init_verified(struct request *r, struct seq *s, bool *failed)
         return;
     s->verified = copy(r, NULL, sizeof *s->verified, failed);
     if (s->verified)
-        *s->verified = (struct verified){.kind = kind_of(&r->p), .law = law_of(&r->p)};
+        *s->verified =
+            (struct verified){.kind = kind_of(&r->p), .law = law_of(&r->p), .sampling = r->p.decoding.tree.sampling};
 }
 
 static void init_seq(struct request *r, int32_t choice, const struct request_limits *lim, const struct tokenizer *tok,

@@ -10,6 +10,7 @@
 #include "lane.h"
 #include "mem.h"
 #include "strategy/strategy.h"
+#include "strategy/verified.h"
 
 enum {
     TRY_AGAIN = 128,     /* steps after which a model that did not pay is asked once more */
@@ -278,6 +279,25 @@ static void take_unit(struct wave *w, const struct unit *u)
     w->spare -= chance > 0;
 }
 
+/* A depth of a tree whose drafts are drawn all at once. */
+static void take_depth(struct wave *w, const struct unit *u, int32_t n)
+{
+    const struct lane *lane = w->by->lane;
+    int32_t node[MAX_UNIT], n_read = 0;
+    for (int32_t i = 0; i < n; i++) {
+        if (u[i].readout < 0)
+            continue;
+        const struct readout *r = &lane->plan.readout[u[i].readout];
+        verified_read(u[i].seq, u[i].node, lane->result.i + r->i0, lane->result.f + r->f0);
+        node[n_read++] = u[i].node;
+    }
+    int32_t before = u->seq->modelled.n;
+    if (n_read > 0)
+        w->n_token += tree_grow_depth(u->seq, node, n_read);
+    w->n_row += u->seq->modelled.n - before;
+    w->spare -= u->seq->modelled.n - before;
+}
+
 /* The nodes that this wave brought become the next one's units. */
 static void next_units(struct wave *w, struct seq *s, int32_t from, struct unit *unit, int32_t *n)
 {
@@ -296,7 +316,9 @@ static void take_wave(struct wave *w)
         n = run_length(w, i);
         if (w->unit[i].node < 0 && !w->by->is_exit)
             seq_commit(&w->eng->draft, s, &s->draft_kv, 0); /* what was caught up is published */
-        for (int32_t k = 0; k < n; k++)
+        if (verified_is_joint(s->verified))
+            take_depth(w, &w->unit[i], n);
+        for (int32_t k = 0; k < n && !verified_is_joint(s->verified); k++)
             if (w->unit[i + k].readout >= 0)
                 take_unit(w, &w->unit[i + k]);
         next_units(w, s, from, next, &n_next);

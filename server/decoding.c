@@ -18,7 +18,7 @@ static const char *const source_name[] = {[DRAFT_SOURCE_AUTO] = "auto",
                                           [DRAFT_SOURCE_TRIGRAM] = "trigram"};
 static const char *const scope_name[] = {[DRAFT_SCOPE_REQUEST] = "request", [DRAFT_SCOPE_TENANT] = "tenant"};
 static const char *const verify_name[] = {"auto", "nss", "naive", "rrs", "kseq", "greedy", "block", "traversal"};
-static const char *const sampling_name[] = {"auto", "iid", "wor", "greedy"};
+static const char *const sampling_name[] = {"auto", "iid", "wor", "greedy", "sbs", "dyspec"};
 enum { N_VERIFY = sizeof verify_name / sizeof *verify_name };
 
 /* ---- Reading ---- */
@@ -80,7 +80,8 @@ static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_
         !field_int_as(tree, "width", "decoding.draft.tree.width", 1, 8, &width, e) ||
         !field_int_as(tree, "depth", "decoding.draft.tree.depth", 1, 64, &depth, e))
         return false;
-    int32_t i = find_name("decoding.draft.tree.sampling", sampling, sampling_name, 4, e);
+    int32_t i = find_name("decoding.draft.tree.sampling", sampling, sampling_name,
+                          sizeof sampling_name / sizeof *sampling_name, e);
     if (i < 0)
         return false;
     d->tree.sampling = (enum decode_sampling)i;

@@ -140,7 +140,9 @@ enum decode_sampling {                       /* how the children of a tree's nod
                        DECODE_SAMPLING_AUTO, /* what suits the verifier */
                        DECODE_SAMPLING_IID,
                        DECODE_SAMPLING_WOR,
-                       DECODE_SAMPLING_GREEDY
+                       DECODE_SAMPLING_GREEDY,
+                       DECODE_SAMPLING_SBS,   /* stochastic beam search: `width` paths of each depth (RSD-S) */
+                       DECODE_SAMPLING_DYSPEC /* as many of a node as its chance to be reached is worth (DySpec) */
 };
 
 enum {
@@ -351,7 +353,7 @@ struct engine_metrics { /* a snapshot; counters since start */
     uint64_t n_drafted_by[N_DRAFT_SOURCE], n_accepted_by[N_DRAFT_SOURCE]; /* tokens, by where they came from */
     uint64_t n_trigram_search;                                            /* searches of trigram tables; their time */
     double trigram_search_s;
-    uint64_t n_verified, n_optimum;                       /* steps of named verifiers; of them sampled: */
+    uint64_t n_verified, n_optimum;             /* steps of named verifiers; of them sampled: */
     double optimum, optimum_accepted;           /* sums: best possible chance of keeping the first draft; kept */
     uint64_t n_moved;                           /* slots copied because a branch came true and not the likeliest path */
     uint64_t n_accepted_at[DECODING_POSITIONS]; /* by place in the draft */

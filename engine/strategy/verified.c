@@ -3,7 +3,9 @@
 #include <math.h>
 
 #include "strategy.h"
+#include "verify/beam.h"
 #include "verify/draft_law.h"
+#include "verify/dyspec.h"
 
 enum { OPTIMUM_EVERY = 64 }; /* steps: it is not cheap */
 
@@ -15,6 +17,7 @@ void verified_restart(struct seq *s)
     chance_philox(&v->chance, s->noise_key, seq_n_tok(s), NOISE_DRAFT);
     for (int32_t i = 0; i <= DRAFT_MAX; i++)
         v->node[i].n = v->node[i].n_drawn = 0;
+    v->path[0] = (struct path_value){.value = 1};
 }
 
 static int32_t draw_children(struct verified *v, struct drawn_node *d, int32_t width)
@@ -32,17 +35,24 @@ static int32_t draw_children(struct verified *v, struct drawn_node *d, int32_t w
     }
 }
 
-int32_t verified_draw(struct seq *s, int32_t node, const int32_t *tok, const float *logprob, int32_t width,
-                      int32_t *drawn)
+void verified_read(struct seq *s, int32_t node, const int32_t *tok, const float *logprob)
 {
     struct drawn_node *d = &s->verified->node[node + 1];
     double sum = 0;
+    d->n_drawn = 0;
     for (d->n = 0; d->n < VERIFIED_LIST && tok[d->n] >= 0; d->n++) {
         d->tok[d->n] = tok[d->n];
         sum += d->q[d->n] = exp(logprob[d->n]);
     }
     for (int32_t i = 0; i < d->n; i++)
         d->q[i] /= sum;
+}
+
+int32_t verified_draw(struct seq *s, int32_t node, const int32_t *tok, const float *logprob, int32_t width,
+                      int32_t *drawn)
+{
+    struct drawn_node *d = &s->verified->node[node + 1];
+    verified_read(s, node, tok, logprob);
     d->n_drawn = draw_children(s->verified, d, width < VERIFIED_WIDTH ? width : VERIFIED_WIDTH);
     int32_t n = 0;
     for (int32_t i = 0; i < d->n_drawn; i++) {
@@ -53,6 +63,67 @@ int32_t verified_draw(struct seq *s, int32_t node, const int32_t *tok, const flo
             drawn[n++] = d->drawn[i];
     }
     return n;
+}
+
+/* ---- A depth at once ---- */
+
+static int32_t append(struct verified *v, int32_t node, int32_t edge, struct path_value path, struct drawn_child *out)
+{
+    struct drawn_node *d = &v->node[node + 1];
+    d->drawn[d->n_drawn++] = (int16_t)edge;
+    *out = (struct drawn_child){.node = node, .tok = d->tok[edge], .p = d->q[edge], .path = path};
+    return 1;
+}
+
+/* The `keep` paths that are drawn from all of this depth. How many of a node's children they are depends on values that
+ * say nothing of which token would be next, so the law is that of draws without replacement (section 6). */
+static int32_t draw_beam(struct verified *v, const int32_t *node, int32_t n, int32_t keep, struct drawn_child *out)
+{
+    struct beam_item item[DRAFT_MAX * VERIFIED_LIST];
+    int32_t n_item = 0, n_out = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const struct path_value *p = &v->path[node[i] + 1];
+        const struct drawn_node *d = &v->node[node[i] + 1];
+        n_item = beam_expand((struct beam_item){.phi = p->phi, .psi = p->psi}, i, d->q, d->n, &v->chance.chance, item,
+                             n_item);
+    }
+    n_item = beam_keep(item, n_item, keep);
+    for (int32_t i = 0; i < n; i++)
+        for (int32_t k = 0; k < n_item; k++)
+            if (item[k].parent == i && v->node[node[i] + 1].n_drawn < VERIFIED_WIDTH)
+                n_out += append(v, node[i], item[k].edge, (struct path_value){.phi = item[k].phi, .psi = item[k].psi},
+                                &out[n_out]);
+    return n_out;
+}
+
+/* As many draws at a node as its value is worth, a value at a time (section 7, the threshold variant). */
+static int32_t draw_dyspec(struct verified *v, const int32_t *node, int32_t n, double least, int32_t room,
+                           struct drawn_child *out)
+{
+    int32_t n_out = 0;
+    for (int32_t i = 0; i < n && n_out < room; i++) {
+        struct drawn_node *d = &v->node[node[i] + 1];
+        int32_t most = room - n_out < VERIFIED_WIDTH ? room - n_out : VERIFIED_WIDTH;
+        double value[VERIFIED_WIDTH];
+        struct dyspec_row row = {.q = d->q, .n_list = d->n, .drawn = d->drawn};
+        int32_t k = dyspec_fill(v->path[node[i] + 1].value, least, &row, most, value, &v->chance.chance);
+        for (int32_t j = 0; j < k; j++) {
+            int32_t edge = d->drawn[j];
+            out[n_out++] = (struct drawn_child){
+                .node = node[i], .tok = d->tok[edge], .p = d->q[edge], .path = {.value = value[j]}};
+        }
+        d->n_drawn = k;
+    }
+    return n_out;
+}
+
+int32_t verified_draw_depth(struct seq *s, const int32_t *node, int32_t n, int32_t width, int32_t room,
+                            struct drawn_child *out)
+{
+    struct verified *v = s->verified;
+    if (v->sampling == DECODE_SAMPLING_SBS)
+        return draw_beam(v, node, n, width < room ? width : room, out);
+    return draw_dyspec(v, node, n, 1.0 / s->req->p.decoding.tree.nodes, room, out);
 }
 
 /* ---- Verifying ---- */

@@ -4,6 +4,7 @@
 #define GALLEY_VERIFIED_H
 
 #include "draft/draft.h"
+#include "engine.h"
 #include "plan.h"
 #include "verify/chance.h"
 #include "verify/verify.h"
@@ -26,8 +27,19 @@ struct drawn_node { /* what the draft model says after a node, and what was draw
 struct verified { /* owner: its sequence, when the request names a verifier */
     enum verify_kind kind;
     enum draft_law law;
+    enum decode_sampling sampling;
     struct chance_philox chance;           /* of this step's drafts */
     struct drawn_node node[DRAFT_MAX + 1]; /* the root, then the nodes of the sequence's tree */
+    struct path_value {
+        double phi, psi; /* SBS: ln q of the path, and the same perturbed */
+        double value;    /* DySpec: the draft's estimate that the node is reached */
+    } path[DRAFT_MAX + 1];
+};
+
+struct drawn_child {
+    int32_t node, tok; /* the node it hangs on */
+    double p;          /* of the draft model's law */
+    struct path_value path;
 };
 
 /* A new tree begins. */
@@ -36,6 +48,16 @@ void verified_restart(struct seq *s);
  * receives the distinct ones, in order; returns how many. */
 int32_t verified_draw(struct seq *s, int32_t node, const int32_t *tok, const float *logprob, int32_t width,
                       int32_t *drawn);
+
+/* SBS and DySpec draw a depth of the tree at once, from what verified_read was told of its n nodes (in order): at most
+ * `room` tokens. Returns how many, in the order of their nodes and draws. */
+static inline bool verified_is_joint(const struct verified *v)
+{
+    return v && v->sampling >= DECODE_SAMPLING_SBS;
+}
+void verified_read(struct seq *s, int32_t node, const int32_t *tok, const float *logprob);
+int32_t verified_draw_depth(struct seq *s, const int32_t *node, int32_t n, int32_t width, int32_t room,
+                            struct drawn_child *out);
 
 /* Readouts for the last decided token and every drafted row, which are plan rows row0, row0 + 1, ... */
 int verified_plan(struct seq *s, struct step_plan *p, int32_t row0);

@@ -123,6 +123,7 @@ class Decoding(unittest.TestCase):
         body = tell("Tell me a story about a fox.", temperature=0.8, seed=3)
         for verify, tree in (("block", None), ("naive", None), ("traversal", {"nodes": 16, "width": 3}),
                              ("rrs", {"nodes": 16, "sampling": "wor"}), ("rrs", {"sampling": "iid"}),
+                             ("rrs", {"sampling": "sbs", "width": 4}), ("rrs", {"sampling": "dyspec", "nodes": 24}),
                              ("kseq", {"width": 4}), ("greedy", {"nodes": 8})):
             way = {"strategy": "model", "verify": verify, **({"draft": {"tree": tree}} if tree else {})}
             a = self.s.ok(CHAT, {**body, "decoding": way})["decoding"]

@@ -26,7 +26,7 @@ import chat  # noqa: E402
 import editing  # noqa: E402
 from stories import make_story  # noqa: E402
 
-WAYS = ("off", "copy", "model", "auto")
+WAYS = ("off", "copy", "trigram", "early_exit", "model", "auto")
 
 
 def tell(rng):
@@ -78,7 +78,7 @@ def post(url, body):
 def request(case, way, args, seed):
     body = {"messages": [{"role": "user", "content": case["question"]}], "temperature": args.temperature,
             "max_tokens": args.max_tokens, "seed": seed, "decoding": way}
-    if "prediction" in case and way not in ("off", "model"):
+    if "prediction" in case and way in ("auto", "copy", "speculative"):
         body["prediction"] = {"type": "content", "content": case["prediction"]}
     return body
 

@@ -211,7 +211,8 @@ static void likeliest(const int32_t *prompt, const int32_t *out, int32_t n_out, 
     p.n_logprobs = V_TOP;
     p.decoding.strategy = DECODE_OFF;
     memcpy(text, prompt, sizeof *prompt * N_PROMPT);
-    memcpy(text + N_PROMPT, out, sizeof *out * (size_t)n_out);
+    if (n_out)
+        memcpy(text + N_PROMPT, out, sizeof *out * (size_t)n_out);
     struct heard h = {0};
     struct err e = {0};
     ck_assert(!request_create(eng, text, N_PROMPT + n_out, &p, &rig_sink, &h, &h.r, &e));

@@ -60,3 +60,42 @@ void gang_copy_tokens(struct seq *member, const struct seq *from)
         memcpy(member->law_tok, from->law_tok, sizeof *from->law_tok * (size_t)from->n_law_tok);
     seq_copy_text(member, from);
 }
+
+/* ---- Saying what was decided ---- */
+
+enum gang_said gang_say(struct engine *eng, const struct gang *g, int32_t text, struct seq *s, int32_t *i)
+{
+    struct sampled t;
+    for (; g->token(g, text, *i, &t); ++*i) {
+        if (!request_has_room(s->req, 2 * s->req->p.n))
+            return SAID_SOME;
+        if (!seq_accept(eng, s, &t))
+            return SAID_END;
+    }
+    return SAID_ALL;
+}
+
+enum gang_news gang_say_choices(struct engine *eng, struct gang *g, int32_t n_text)
+{
+    struct request *r = g->leader->req;
+    enum gang_news news = GANG_IDLE;
+    for (int32_t n = r->p.n; g->choice < n; g->choice++, g->n_said = 0) {
+        struct seq *s = &r->seq[g->choice];
+        bool only = r->n_active == 1;
+        if (s->state == SEQ_DONE)
+            continue;
+        enum gang_said said = SAID_END;
+        if (g->choice >= n_text)
+            seq_accept(eng, s, &(struct sampled){.tok = -1});
+        else
+            said = gang_say(eng, g, g->choice, s, &g->n_said);
+        if (said == SAID_SOME)
+            return news;
+        if (said == SAID_ALL)
+            seq_finish(eng, s, FINISH_LENGTH, -1, NULL);
+        news = GANG_BUSY;
+        if (only)
+            return GANG_GONE;
+    }
+    return news;
+}

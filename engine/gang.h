@@ -16,8 +16,11 @@ enum gang_news {
 struct gang { /* owner: its request's arena; the first part of a strategy's own state */
     struct seq *leader, *member;
     int32_t n_member;
+    int32_t choice, n_said; /* of gang_say_choices: the choice that is being said, and its tokens that were */
     /* After every step, and when there was nothing to compute: choose, say what is decided. */
     enum gang_news (*gather)(struct engine *eng, struct gang *g);
+    /* The i-th token of a text that was decided; false: it has no more. */
+    bool (*token)(const struct gang *g, int32_t text, int32_t i, struct sampled *out);
 };
 
 /* Of limits.max_seqs: a leader takes its members' places with its own. */
@@ -42,5 +45,17 @@ void gang_stop(struct engine *eng, struct seq *member);
 void gang_disband(struct engine *eng, struct gang *g); /* no member has */
 /* The member's tokens so far are the leader's. */
 void gang_copy_tokens(struct seq *member, const struct seq *from);
+
+enum gang_said {
+    SAID_ALL,
+    SAID_SOME,
+    SAID_END
+}; /* the text; what there was room for; the sequence is finished by it */
+
+/* Says the text from its token *i on. */
+enum gang_said gang_say(struct engine *eng, const struct gang *g, int32_t text, struct seq *s, int32_t *i);
+/* For gangs that decide all choices of their request at once: says text i as choice i, over as many calls as it takes.
+ * Choices beyond n_text end with an error: everything else was banned. */
+enum gang_news gang_say_choices(struct engine *eng, struct gang *g, int32_t n_text);
 
 #endif

@@ -152,8 +152,13 @@ bool seq_accept(struct engine *eng, struct seq *s, const struct sampled *t)
     eng->metrics.now.n_output_tokens++;
     record_times(eng, s);
 
-    struct gen_event ev = {
-        .choice = s->choice, .tok = t->tok, .logprob = t->logprob, .rank = t->rank, .n_top = t->n_top, .top = t->top};
+    struct gen_event ev = {.choice = s->choice, .tok = t->tok};
+    if (r->p.n_logprobs >= 0) { /* a way of decoding may know them all the same */
+        ev.logprob = t->logprob;
+        ev.rank = t->rank;
+        ev.n_top = t->n_top;
+        ev.top = t->top;
+    }
     bool ends = seq_ends_at(eng, s, t->tok);
     int32_t stop = -1;
     if (!ends || !tok_is_control(eng->model.tok, t->tok)) /* an end token's name is not text */

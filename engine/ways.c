@@ -193,12 +193,12 @@ static void *take(struct request *r, size_t n, size_t size)
     return arena_alloc(&r->mem, n * size > 0 ? n * size : 1);
 }
 
-static void init_members(struct request *r, struct gang *g, int32_t leader,
-                         enum gang_news (*gather)(struct engine *, struct gang *))
+static void init_members(struct request *r, struct gang *g, int32_t leader)
 {
     int32_t n = n_member(&r->p);
-    *g = (struct gang){
-        .leader = &r->seq[leader], .member = &r->seq[r->p.n + leader * n], .n_member = n, .gather = gather};
+    g->leader = &r->seq[leader];
+    g->member = &r->seq[r->p.n + leader * n];
+    g->n_member = n;
     g->leader->gang = g;
     for (int32_t i = 0; i < n; i++)
         g->member[i].gang = g;
@@ -223,7 +223,8 @@ static bool init_cautious(struct request *r)
         if (!state)
             return false;
         state->kept = -1;
-        init_members(r, &state->gang, c, cautious_gather);
+        state->gang = (struct gang){.gather = cautious_gather, .token = cautious_token};
+        init_members(r, &state->gang, c);
         for (int32_t i = 0; i < state->gang.n_member; i++) {
             struct trial *t = &state->trial[i];
             t->said = take(r, n_said, sizeof *t->said);
@@ -257,7 +258,8 @@ static bool init_beam(struct request *r)
     if (!b || !r->score)
         return false;
     *b = (struct beam_search){.width = p->width, .n_group = p->n_group, .list_len = beam_list_len(p->width)};
-    init_members(r, &b->gang, 0, beam_gather);
+    b->gang = (struct gang){.gather = beam_gather, .token = beam_token};
+    init_members(r, &b->gang, 0);
     b->spare = b->gang.member + b->width;
     b->tree = take(r, n_tree, sizeof *b->tree);
     b->top = take(r, n_tree * n_top, sizeof *b->top);
@@ -283,7 +285,8 @@ static bool init_superposed(struct request *r)
     u->how.alpha = p->alpha;
     u->how.tau = p->tau;
     u->n_top = p->n_top;
-    init_members(r, &u->gang, 0, superposed_gather);
+    u->gang = (struct gang){.gather = superposed_gather, .token = superposed_token};
+    init_members(r, &u->gang, 0);
     r->decoding.width = p->n_draft;
     return true;
 }

@@ -52,22 +52,19 @@ bool field_int_as(const json_t *o, const char *key, const char *name, int64_t lo
     return true;
 }
 
-static bool field_int32(const json_t *o, const char *name, int32_t lo, int32_t hi, int32_t *out, struct api_error *e)
+bool field_int32_as(const json_t *o, const char *key, const char *name, int32_t lo, int32_t hi, int32_t *out,
+                    struct api_error *e)
 {
     int64_t v = *out;
-    if (!field_int(o, name, lo, hi, &v, e))
+    if (!field_int_as(o, key, name, lo, hi, &v, e))
         return false;
     *out = (int32_t)v;
     return true;
 }
 
-bool field_int32_as(const json_t *o, const char *key, const char *name, int32_t *out, struct api_error *e)
+static bool field_int32(const json_t *o, const char *name, int32_t lo, int32_t hi, int32_t *out, struct api_error *e)
 {
-    int64_t v = *out;
-    if (!field_int_as(o, key, name, INT32_MIN, INT32_MAX, &v, e))
-        return false;
-    *out = (int32_t)v;
-    return true;
+    return field_int32_as(o, name, name, lo, hi, out, e);
 }
 
 bool field_float(const json_t *o, const char *name, float *out, struct api_error *e)

@@ -16,7 +16,8 @@ bool field_string(const json_t *o, const char *name, const char **out, struct ap
 /* Of an object inside the body; `name` is what errors call it, a static string. */
 bool field_int_as(const json_t *o, const char *key, const char *name, int64_t lo, int64_t hi, int64_t *out,
                   struct api_error *e);
-bool field_int32_as(const json_t *o, const char *key, const char *name, int32_t *out, struct api_error *e);
+bool field_int32_as(const json_t *o, const char *key, const char *name, int32_t lo, int32_t hi, int32_t *out,
+                    struct api_error *e);
 bool field_float_as(const json_t *o, const char *key, const char *name, float *out, struct api_error *e);
 bool field_bool_as(const json_t *o, const char *key, const char *name, bool *out, struct api_error *e);
 bool field_string_as(const json_t *o, const char *key, const char *name, const char **out, struct api_error *e);

@@ -31,8 +31,8 @@ static bool read_cautious(const json_t *o, struct cautious_params *c, struct api
     if (!only_keys(o, "decoding", key, sizeof key / sizeof *key, e) ||
         !field_float_as(o, "h_min", "decoding.h_min", &c->h_min, e) ||
         !field_float_as(o, "h_max", "decoding.h_max", &c->h_max, e) ||
-        !field_int32_as(o, "max_trials", "decoding.max_trials", &c->max_trials, e) ||
-        !field_int32_as(o, "max_segment", "decoding.max_segment", &c->max_segment, e) ||
+        !field_int32_as(o, "max_trials", "decoding.max_trials", INT32_MIN, INT32_MAX, &c->max_trials, e) ||
+        !field_int32_as(o, "max_segment", "decoding.max_segment", INT32_MIN, INT32_MAX, &c->max_segment, e) ||
         !field_string_as(o, "formula", "decoding.formula", &named, e) || !read_ends(field_get(o, "segment_end"), c, e))
         return false;
     int32_t i = find_name("decoding.formula", named, formula, 2, e);
@@ -45,7 +45,7 @@ static bool read_contrastive(const json_t *o, struct contrastive_params *c, stru
     static const char *const key[] = {"strategy", "penalty_alpha", "top_k"};
     return only_keys(o, "decoding", key, sizeof key / sizeof *key, e) &&
            field_float_as(o, "penalty_alpha", "decoding.penalty_alpha", &c->alpha, e) &&
-           field_int32_as(o, "top_k", "decoding.top_k", &c->k, e);
+           field_int32_as(o, "top_k", "decoding.top_k", INT32_MIN, INT32_MAX, &c->k, e);
 }
 
 static bool read_beam(const json_t *o, struct beam_params *b, struct api_error *e)
@@ -54,8 +54,8 @@ static bool read_beam(const json_t *o, struct beam_params *b, struct api_error *
                                       "early_stopping", "num_beam_groups", "diversity_penalty"};
     bool diverse = b->n_group > 1;
     return only_keys(o, "decoding", key, diverse ? 6 : 4, e) &&
-           field_int32_as(o, "num_beams", "decoding.num_beams", &b->width, e) &&
-           field_int32_as(o, "num_beam_groups", "decoding.num_beam_groups", &b->n_group, e) &&
+           field_int32_as(o, "num_beams", "decoding.num_beams", INT32_MIN, INT32_MAX, &b->width, e) &&
+           field_int32_as(o, "num_beam_groups", "decoding.num_beam_groups", INT32_MIN, INT32_MAX, &b->n_group, e) &&
            field_float_as(o, "diversity_penalty", "decoding.diversity_penalty", &b->diversity, e) &&
            field_float_as(o, "length_penalty", "decoding.length_penalty", &b->length_penalty, e) &&
            field_bool_as(o, "early_stopping", "decoding.early_stopping", &b->early_stopping, e);
@@ -65,8 +65,8 @@ static bool read_superposed(const json_t *o, struct superposition_params *u, str
 {
     static const char *const key[] = {"strategy", "num_drafts", "top", "alpha", "tau", "rescore"};
     return only_keys(o, "decoding", key, sizeof key / sizeof *key, e) &&
-           field_int32_as(o, "num_drafts", "decoding.num_drafts", &u->n_draft, e) &&
-           field_int32_as(o, "top", "decoding.top", &u->n_top, e) &&
+           field_int32_as(o, "num_drafts", "decoding.num_drafts", INT32_MIN, INT32_MAX, &u->n_draft, e) &&
+           field_int32_as(o, "top", "decoding.top", INT32_MIN, INT32_MAX, &u->n_top, e) &&
            field_float_as(o, "alpha", "decoding.alpha", &u->alpha, e) &&
            field_float_as(o, "tau", "decoding.tau", &u->tau, e) &&
            field_bool_as(o, "rescore", "decoding.rescore", &u->rescore, e);

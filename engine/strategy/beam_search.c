@@ -233,22 +233,23 @@ static void step_group(struct engine *eng, struct beam_search *b, int32_t group,
 
 /* ---- Changing places ---- */
 
+static void take(struct seq *to, const struct seq *from)
+{
+    to->kv = from->kv;
+    to->out = from->out;
+    to->n_out = from->n_out;
+    to->law_tok = from->law_tok;
+    to->n_law_tok = from->n_law_tok;
+    to->detok = from->detok;
+    to->stop = from->stop;
+}
+
 static void become(struct engine *eng, struct seq *m, struct seq *next)
 {
-    struct seq old = *m;
     seq_give_back(&eng->target, &m->kv);
-    old.kv = m->kv;
-    m->kv = next->kv;
-    m->out = next->out;
-    m->n_out = next->n_out;
-    m->law_tok = next->law_tok;
-    m->n_law_tok = next->n_law_tok;
-    m->detok = next->detok;
-    m->stop = next->stop;
-    next->kv = old.kv;
-    next->out = old.out;
-    next->law_tok = old.law_tok;
-    next->stop = old.stop;
+    struct seq old = *m;
+    take(m, next);
+    take(next, &old);
 }
 
 static void change_places(struct engine *eng, struct beam_search *b)
@@ -278,6 +279,9 @@ static void choose(struct beam_search *b)
         for (int32_t g = 0; g < b->n_group; g++)
             if (i < b->n_end[g])
                 b->chosen[b->n_chosen++] = b->end[g * per_group(b) + i];
+    const struct request *r = b->gang.leader->req;
+    for (int32_t i = 0; i < b->n_chosen && i < r->p.n; i++)
+        r->score[i] = (struct choice_score){.score = b->chosen[i].final, .logprob = b->chosen[i].logprob};
 }
 
 static void step_all(struct engine *eng, struct beam_search *b)
@@ -306,55 +310,28 @@ static void step_all(struct engine *eng, struct beam_search *b)
 /* ---- Saying ---- */
 
 /* Nodes of a text, first token first. */
-static int32_t trace(const struct beam_search *b, const struct beam_end *e, int32_t *out)
+static void trace(const struct beam_search *b, const struct beam_end *e, int32_t *out)
 {
     int32_t at = e->node;
     for (int32_t i = e->n_tok - 1; i >= 0; i--, at = b->tree[at].parent)
         out[i] = at;
-    return e->n_tok;
 }
 
-/* Says the choice as far as there is room. False: it is finished. */
-static bool say_choice(struct engine *eng, struct beam_search *b, struct seq *s, const struct beam_end *e)
+bool beam_token(const struct gang *g, int32_t text, int32_t i, struct sampled *out)
 {
-    int32_t n = trace(b, e, b->said), n_top = s->req->p.n_logprobs > 0 ? s->req->p.n_logprobs : 0;
-    s->req->score[s->choice] = (struct choice_score){.score = e->final, .logprob = e->logprob};
-    for (; b->n_said < n; b->n_said++) {
-        int32_t at = b->said[b->n_said];
-        const struct beam_node *node = &b->tree[at];
-        struct sampled t = {.tok = node->tok,
-                            .logprob = s->req->p.n_logprobs < 0 ? 0 : node->logprob,
+    const struct beam_search *b = container_of(g, struct beam_search, gang);
+    int32_t n_top = g->leader->req->p.n_logprobs > 0 ? g->leader->req->p.n_logprobs : 0;
+    if (i == 0)
+        trace(b, &b->chosen[text], b->said);
+    if (i == b->chosen[text].n_tok)
+        return false;
+    const struct beam_node *node = &b->tree[b->said[i]];
+    *out = (struct sampled){.tok = node->tok,
+                            .logprob = node->logprob,
                             .rank = node->rank,
                             .n_top = node->n_top,
-                            .top = b->top + (size_t)at * (size_t)n_top};
-        if (!request_has_room(s->req, 2 * s->req->p.n))
-            return true;
-        if (!seq_accept(eng, s, &t))
-            return false;
-    }
-    seq_finish(eng, s, FINISH_LENGTH, -1, NULL);
-    return false;
-}
-
-/* A search that found fewer texts than choices (everything else was banned) ends the rest with an error. */
-static enum gang_news say(struct engine *eng, struct beam_search *b)
-{
-    struct request *r = b->gang.leader->req;
-    enum gang_news news = GANG_IDLE;
-    for (int32_t n = r->p.n; b->choice < n; b->choice++, b->n_said = 0) {
-        struct seq *s = &r->seq[b->choice];
-        bool only = r->n_active == 1;
-        if (s->state == SEQ_DONE)
-            continue;
-        if (b->choice >= b->n_chosen)
-            seq_accept(eng, s, &(struct sampled){.tok = -1});
-        else if (say_choice(eng, b, s, &b->chosen[b->choice]))
-            return GANG_IDLE;
-        news = GANG_BUSY;
-        if (only)
-            return GANG_GONE;
-    }
-    return news;
+                            .top = b->top + (size_t)b->said[i] * (size_t)n_top};
+    return true;
 }
 
 static bool has_results(const struct beam_search *b)
@@ -375,5 +352,5 @@ enum gang_news beam_gather(struct engine *eng, struct gang *g)
     }
     for (int32_t i = 0; i < b->width; i++)
         b->read_at[i] = NO_READOUT;
-    return b->over ? say(eng, b) : news;
+    return b->over ? gang_say_choices(eng, g, b->n_chosen) : news;
 }

@@ -36,7 +36,6 @@ struct beam_search { /* owner: its request's arena */
     struct beam_end chosen[BEAM_MAX];
     int32_t n_chosen;
     int32_t *said; /* [max_tokens] tree nodes of the choice that is being said */
-    int32_t choice, n_said;
 };
 
 /* Nodes that a search can make: in each step as many as beams go on or end. */
@@ -46,5 +45,6 @@ static inline int32_t beam_tree_size(int32_t width, int32_t max_tokens)
 }
 
 enum gang_news beam_gather(struct engine *eng, struct gang *g);
+bool beam_token(const struct gang *g, int32_t text, int32_t i, struct sampled *out);
 
 #endif

@@ -196,27 +196,34 @@ static void keep_best(struct engine *eng, struct cautious *c)
     gang_disband(eng, &c->gang);
 }
 
-/* As far as the client has room to hear it. */
+bool cautious_token(const struct gang *g, int32_t text, int32_t i, struct sampled *out)
+{
+    const struct trial *t = &container_of(g, struct cautious, gang)->trial[text];
+    int32_t n_top = g->leader->req->p.n_logprobs > 0 ? g->leader->req->p.n_logprobs : 0;
+    if (i == t->n)
+        return false;
+    const struct said *w = &t->said[i];
+    *out = (struct sampled){.tok = w->tok,
+                            .logprob = w->logprob,
+                            .rank = w->rank,
+                            .n_top = w->n_top,
+                            .top = t->top + (size_t)i * (size_t)n_top};
+    return true;
+}
+
 static enum gang_news say_kept(struct engine *eng, struct cautious *c)
 {
     struct seq *s = c->gang.leader;
-    const struct trial *t = &c->trial[c->kept];
-    int32_t n_top = s->req->p.n_logprobs > 0 ? s->req->p.n_logprobs : 0;
     bool only = s->req->n_active == 1;
-    for (; c->n_said < t->n; c->n_said++) {
-        const struct said *w = &t->said[c->n_said];
-        if (!request_has_room(s->req, 2 * s->req->p.n))
-            return GANG_IDLE;
-        struct sampled out = {.tok = w->tok,
-                              .logprob = w->logprob,
-                              .rank = w->rank,
-                              .n_top = w->n_top,
-                              .top = t->top + (size_t)c->n_said * (size_t)n_top};
-        if (!seq_accept(eng, s, &out))
-            return only ? GANG_GONE : GANG_BUSY;
+    switch (gang_say(eng, &c->gang, c->kept, s, &c->n_said)) {
+    case SAID_SOME:
+        return GANG_IDLE;
+    case SAID_END:
+        return only ? GANG_GONE : GANG_BUSY;
+    default:
+        c->kept = -1;
+        return GANG_BUSY;
     }
-    c->kept = -1;
-    return GANG_BUSY;
 }
 
 enum gang_news cautious_gather(struct engine *eng, struct gang *g)

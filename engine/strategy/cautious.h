@@ -32,5 +32,6 @@ int32_t cautious_trials(const struct cautious_params *c, double entropy, int32_t
 int32_t cautious_choose(const struct trial *trial, int32_t n);
 
 enum gang_news cautious_gather(struct engine *eng, struct gang *g);
+bool cautious_token(const struct gang *g, int32_t text, int32_t i, struct sampled *out);
 
 #endif

@@ -86,8 +86,7 @@ static void compare(struct engine *eng, struct seq *s, const struct step_plan *p
         similarity[i] = r->f[p->readout[s->readout0 + i * per_row].f0];
     int32_t best = contrastive_choose(c->cand, similarity, c->n, s->req->p.decoding.contrastive.alpha);
     struct candidate v = c->cand[best];
-    struct sampled t = {
-        .tok = v.tok, .logprob = s->req->p.n_logprobs < 0 ? 0 : v.logprob, .rank = v.rank, .top = c->top};
+    struct sampled t = {.tok = v.tok, .logprob = v.logprob, .rank = v.rank, .top = c->top};
     t.n_top = c->n_top < n_top ? c->n_top : n_top;
     drafting_count_step(eng, s);
     if (!seq_accept(eng, s, &t))

@@ -95,11 +95,7 @@ struct sampled read_draw(const struct seq *s, const struct step_plan *p, const s
                          struct top_logprob *top)
 {
     const struct readout *draw = &p->readout[readout];
-    struct sampled t = {.tok = r->i[draw->i0], .top = top};
-    if (s->req->p.n_logprobs >= 0) {
-        t.logprob = r->f[draw->f0 + 1];
-        t.rank = r->i[draw->i0 + 1];
-    }
+    struct sampled t = {.tok = r->i[draw->i0], .logprob = r->f[draw->f0 + 1], .rank = r->i[draw->i0 + 1], .top = top};
     if (s->req->p.n_logprobs > 0)
         read_top(p, r, readout + 1, top, &t.n_top);
     return t;

@@ -251,8 +251,6 @@ static void next_tree(const struct engine *eng, struct superposition *u)
     u->n_row = u->n_in_tree = 0;
     while (u->n_scored + u->n_in_tree < u->n_text && add_text(u, u->text[u->n_scored + u->n_in_tree], max_row))
         u->n_in_tree++;
-    if (u->n_row == 0)
-        u->n_scored += u->n_in_tree;
 }
 
 static void take_scores(struct seq *s, const struct step_plan *p, const struct step_result *r)
@@ -298,6 +296,9 @@ static void rank(const struct request *r, struct superposition *u)
             t->sum_logprob += t->logprob[k];
     }
     qsort(u->text, (size_t)u->n_text, sizeof *u->text, exact ? by_logprob : by_score);
+    for (int32_t i = 0; i < u->n_text && i < r->p.n; i++)
+        r->score[i] =
+            (struct choice_score){.score = u->text[i]->score, .logprob = exact ? u->text[i]->sum_logprob : NAN};
     u->ranked = true;
 }
 
@@ -344,44 +345,17 @@ static void settle(struct engine *eng, struct seq *s, const struct step_plan *p,
 const struct strategy_ops strategy_superposed = {
     .name = "superposed", .want = n_wanted, .whole = is_tree, .plan = plan, .settle = settle};
 
-/* False: the choice is finished. */
-static bool say_choice(struct engine *eng, struct superposition *u, struct seq *s, struct superposed_text *t)
+bool superposed_token(const struct gang *g, int32_t text, int32_t i, struct sampled *out)
 {
-    struct request *r = s->req;
-    r->score[s->choice] =
-        (struct choice_score){.score = t->score, .logprob = r->p.decoding.superposed.rescore ? t->sum_logprob : NAN};
-    for (; u->n_said < t->n; u->n_said++) {
-        struct sampled said = {.tok = own(t)[u->n_said]};
-        if (r->p.n_logprobs >= 0) {
-            said.logprob = t->logprob[u->n_said];
-            said.rank = t->rank[u->n_said];
-        }
-        if (!request_has_room(r, 2 * r->p.n))
-            return true;
-        if (!seq_accept(eng, s, &said))
-            return false;
-    }
-    seq_finish(eng, s, FINISH_LENGTH, -1, NULL);
-    return false;
+    struct superposed_text *t = container_of(g, struct superposition, gang)->text[text];
+    if (i == t->n)
+        return false;
+    *out = (struct sampled){.tok = own(t)[i], .logprob = t->logprob[i], .rank = t->rank[i]};
+    return true;
 }
 
 enum gang_news superposed_gather(struct engine *eng, struct gang *g)
 {
     struct superposition *u = container_of(g, struct superposition, gang);
-    struct request *r = g->leader->req;
-    enum gang_news news = GANG_IDLE;
-    for (int32_t n = r->p.n; u->ranked && u->choice < n; u->choice++, u->n_said = 0) {
-        struct seq *s = &r->seq[u->choice];
-        bool only = r->n_active == 1;
-        if (s->state == SEQ_DONE)
-            continue;
-        if (u->choice >= u->n_text)
-            seq_accept(eng, s, &(struct sampled){.tok = -1});
-        else if (say_choice(eng, u, s, u->text[u->choice]))
-            return news;
-        news = GANG_BUSY;
-        if (only)
-            return GANG_GONE;
-    }
-    return news;
+    return u->ranked ? gang_say_choices(eng, g, u->n_text) : GANG_IDLE;
 }

@@ -38,9 +38,9 @@ struct superposition { /* owner: its request's arena */
     struct superposed_text *text[2 * SUPERPOSED_MAX_DRAFT]; /* all drafts; ranked at the end */
     int32_t n_text;
     bool ranked;
-    int32_t choice, n_said;
 };
 
 enum gang_news superposed_gather(struct engine *eng, struct gang *g);
+bool superposed_token(const struct gang *g, int32_t text, int32_t i, struct sampled *out);
 
 #endif

@@ -22,16 +22,6 @@ bool compose_is_named(const json_t *decoding)
     return ops_of(decoding) != NULL;
 }
 
-static bool read_int(const json_t *o, const char *key, const char *name, int32_t lo, int32_t hi, int32_t *out,
-                     struct api_error *e)
-{
-    int64_t v = *out;
-    if (!field_int_as(o, key, name, lo, hi, &v, e))
-        return false;
-    *out = (int32_t)v;
-    return true;
-}
-
 /* A text that ends or marks something: of the given length and without a NUL, which C strings end at. */
 static bool read_marker(const json_t *o, const char *key, const char *name, size_t max, const char **out,
                         struct api_error *e)
@@ -76,7 +66,7 @@ static bool read_vote(const json_t *o, struct job *j, struct api_error *e)
     static const char *const way[] = {"majority", "complexity"};
     const char *by = "majority";
     int32_t samples = 8;
-    if (!only_keys(o, "decoding", key, 5, e) || !read_int(o, "samples", "decoding.samples", 1, 64, &samples, e) ||
+    if (!only_keys(o, "decoding", key, 5, e) || !field_int32_as(o, "samples", "decoding.samples", 1, 64, &samples, e) ||
         !field_string_as(o, "by", "decoding.by", &by, e) ||
         !read_answer(field_get(o, "answer"), &j->how.vote.answer, e))
         return false;
@@ -87,7 +77,7 @@ static bool read_vote(const json_t *o, struct job *j, struct api_error *e)
     j->how.vote.by_complexity = i == 1;
     if (i == 1) {
         j->how.vote.keep = (samples + 1) / 2;
-        return read_int(o, "keep", "decoding.keep", 1, samples, &j->how.vote.keep, e);
+        return field_int32_as(o, "keep", "decoding.keep", 1, samples, &j->how.vote.keep, e);
     }
     if (field_get(o, "keep"))
         api_fail(e, 400, "decoding.keep",
@@ -105,10 +95,10 @@ static bool read_navigate(const json_t *o, struct job *j, struct api_error *e)
     j->how.navigate.item_stop = "\"";
     j->how.navigate.feed_back = true;
     return only_keys(o, "decoding", key, 6, e) &&
-           read_int(o, "rounds", "decoding.rounds", 1, 32, &j->how.navigate.rounds, e) &&
-           read_int(o, "per_round", "decoding.per_round", 1, 32, &j->how.navigate.per_round, e) &&
+           field_int32_as(o, "rounds", "decoding.rounds", 1, 32, &j->how.navigate.rounds, e) &&
+           field_int32_as(o, "per_round", "decoding.per_round", 1, 32, &j->how.navigate.per_round, e) &&
            read_marker(o, "item_stop", "decoding.item_stop", 64, &j->how.navigate.item_stop, e) &&
-           read_int(o, "max_item", "decoding.max_item", 1, 256, &j->how.navigate.max_item, e) &&
+           field_int32_as(o, "max_item", "decoding.max_item", 1, 256, &j->how.navigate.max_item, e) &&
            field_bool_as(o, "feed_back", "decoding.feed_back", &j->how.navigate.feed_back, e);
 }
 

@@ -11,7 +11,7 @@ import threading
 import time
 import unittest
 
-from harness import Server
+from harness import Server, together
 
 GALLEY, FAKE, TARGET = sys.argv[1:4]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -355,16 +355,7 @@ class Lifetimes(unittest.TestCase):
         bodies = [{"prompt": f"p{i}", "max_tokens": 30, "seed": i, "decoding": (vote(samples=10, answer="text"), navigate(rounds=3, per_round=8, max_item=9))[i % 2]}
                   for i in range(8)]
         alone = [s.ok(TEXT, body)["choices"] for body in bodies]
-        got = [None] * len(bodies)
-
-        def ask(i):
-            got[i] = s.ok(TEXT, bodies[i])["choices"]
-        threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(bodies))]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-        self.assertEqual(got, alone)
+        self.assertEqual(together(lambda body: s.ok(TEXT, body)["choices"], bodies), alone)
         s.stop()
 
 

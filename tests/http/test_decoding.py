@@ -5,11 +5,10 @@
 import subprocess
 import sys
 import tempfile
-import threading
 import unittest
 from pathlib import Path
 
-from harness import Server
+from harness import Server, together
 
 GALLEY, FAKE, TARGET, DRAFT = sys.argv[1:5]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -60,16 +59,7 @@ class Decoding(unittest.TestCase):
         bodies = [tell(f"Tell me a story about a {thing}.", seed=i, temperature=i % 2, decoding=WAYS[i % len(WAYS)])
                   for i, thing in enumerate("fox owl key kite drum map coin ring boat doll bell lamp".split())]
         alone = [content(self.s.ok(CHAT, {**body, "decoding": "off"})) for body in bodies]
-        got = [None] * len(bodies)
-
-        def ask(i):
-            got[i] = content(self.s.ok(CHAT, bodies[i]))
-        threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(bodies))]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-        self.assertEqual(got, alone)
+        self.assertEqual(together(lambda body: content(self.s.ok(CHAT, body)), bodies), alone)
 
     def test_what_the_answer_says(self):
         a = self.s.ok(CHAT, tell("Tell me a story about a fox.", decoding="model"))["decoding"]

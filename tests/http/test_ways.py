@@ -5,10 +5,9 @@ share a server without changing each other's text.
 """
 import json
 import sys
-import threading
 import unittest
 
-from harness import Server
+from harness import Server, together
 
 GALLEY, TARGET, DRAFT, NGRAM = sys.argv[1:5]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -130,16 +129,7 @@ class Ways(unittest.TestCase):
         bodies = [tell(f"Tell me a story about a {thing}.", seed=i, decoding=ways[i % len(ways)], n=1 + (i % 5 == 3))
                   for i, thing in enumerate(things)]
         alone = [contents(self.s.ok(CHAT, body)) for body in bodies]
-        got = [None] * len(bodies)
-
-        def ask(i):
-            got[i] = contents(self.s.ok(CHAT, bodies[i]))
-        threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(bodies))]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-        self.assertEqual(got, alone)
+        self.assertEqual(together(lambda body: contents(self.s.ok(CHAT, body)), bodies), alone)
 
     def test_refusals(self):
         self.refused({"decoding": {"strategy": "cautious", "trials": 3}}, "decoding", '"max_trials"')

@@ -1,9 +1,10 @@
 """What a user may ask about stories: tell, continue, list, count, extract."""
 
 import json
+import re
 
 import words
-from editing import mend, names, passage, rename_said, repeat
+from editing import about, mend, names, passage, rename_said, repeat
 from stories import draw_cast, make_story
 from sums import sum_exchange
 from turns import FREE, Exchange
@@ -30,6 +31,7 @@ ASK_JSON = ("Extract {kinds} as JSON.", "Give me {kinds} of this story as JSON."
             "Return {kinds} in this story as JSON.", "List {kinds} as JSON.",
             "Make a JSON object with {kinds} of this story.")
 KINDS = ("characters", "animals", "objects", "places")
+STRANGERS = 0.4  # of the requests for a story name only words that were never heard
 
 
 def topic(rng, cast):
@@ -59,7 +61,27 @@ def tell(rng, held=False):
     story = story_about(rng, cast, held)
     if rng.random() < 0.12:
         return rng.choice(TELL_ANY), story.text, story
-    return rng.choice(TELL_OPENINGS).format(x=topic(rng, cast)), story.text, story
+    question = rng.choice(TELL_OPENINGS).format(x=topic(rng, cast))
+    if rng.random() < STRANGERS:
+        question, story = strangers(rng, held, question, story)
+    return question, story.text, story
+
+
+def asked_for(question, story):
+    """The words of the story that its request names."""
+    return tuple(word for word in story.cast.kinds if re.search(rf"\b{re.escape(word)}\b", question))
+
+
+def strangers(rng, held, question, story):
+    """The same request and story, with invented words for what the request names."""
+    for old in asked_for(question, story):
+        new = ""
+        while not new or (new[0] in "aeiou") != (old[0].lower() in "aeiou"):
+            new = words.invented(rng, held)
+        new = new.capitalize() if old[0].isupper() else new
+        question = re.sub(rf"\b{re.escape(old)}\b", new, question)
+        story = story.swapped(old, new)
+    return question, story
 
 
 def continue_story(rng, held=False):
@@ -68,7 +90,7 @@ def continue_story(rng, held=False):
              and story.text[at - 1] in ".!?\""]
     cut = rng.choice(stops[1:])
     begun, rest = story.text[:cut].rstrip(), story.text[cut:].lstrip()
-    return Exchange(f"{rng.choice(CONTINUE)}\n\n{begun}", rest, weight=FREE)
+    return Exchange(about(rng, rng.choice(CONTINUE), begun), rest, weight=FREE)
 
 
 def list_question(rng, story):
@@ -110,13 +132,13 @@ def extract(rng, held=False):
     """A question with the story it is about."""
     story = passage(rng, held)
     question, answer = about_story(rng, story)
-    return f"{question}\n\n{story.text}", answer
+    return about(rng, question, story.text), answer
 
 
 def dialogue(rng, held=False, turns=3):
     """Several exchanges about one story that is told first, and then edited."""
     question, answer, story = tell(rng, held)
-    exchanges = [Exchange(question, answer, (story.cast.hero,), FREE)]
+    exchanges = [Exchange(question, answer, asked_for(question, story), FREE)]
     for _ in range(turns - 1):
         kind = rng.random()
         if kind < 0.45:

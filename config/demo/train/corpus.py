@@ -39,7 +39,7 @@ def raw_story(rng):
 
 def tell(rng):
     question, answer, story = chat.tell(rng)
-    return turns.Exchange(question, answer, (story.cast.hero,), turns.FREE)
+    return turns.Exchange(question, answer, chat.asked_for(question, story), turns.FREE)
 
 
 def dialogue(rng):
@@ -64,14 +64,14 @@ def code(rng):
 # edits is built on it. Answers to questions and sums are short, so they are drawn often.
 MIXTURE = (
     (raw_story, 0.08, 0.05, 0.02, False),
-    (single(tell), 0.12, 0.12, 0.08, False),
+    (single(tell), 0.12, 0.12, 0.12, False),
     (single(chat.continue_story), 0.03, 0.03, 0.01, False),
-    (single(editing.rename), 0.20, 0.15, 0.30, True),
-    (single(editing.swap_drill), 0.10, 0.04, 0.14, True),
+    (single(editing.rename), 0.20, 0.15, 0.34, True),
+    (single(editing.swap_drill), 0.10, 0.04, 0.10, True),
     (single(editing.repeat), 0.08, 0.05, 0.03, True),
-    (single(editing.relist), 0.05, 0.05, 0.14, True),
+    (single(editing.relist), 0.05, 0.05, 0.16, True),
     (single(editing.mend), 0.10, 0.14, 0.12, True),
-    (single(chat.extract), 0.15, 0.20, 0.36, True),
+    (single(chat.extract), 0.15, 0.20, 0.38, True),
     (single(sums.sum_exchange), 0.25, 0.28, 0.14, True),
     (chatter, 0.03, 0.04, 0.02, False),
     (code, 0.05, 0.08, 0.10, False),

@@ -9,6 +9,7 @@ import re
 import string
 
 import words
+from loose import loose_text
 from stories import excerpt, make_story
 from turns import Exchange
 
@@ -31,10 +32,31 @@ REPEAT = ("Repeat this text:", "Copy this text exactly:", "Repeat after me:",
           "Write this text again without any changes:", "Repeat the following words:")
 
 
-def passage(rng, held=False, short=0.5):
-    """A story or, `short` of the time, a few sentences from one."""
+LOOSE = 0.4  # of the texts that a question quotes, those that follow no plot
+
+
+def passage(rng, held=False, short=0.5, loose=LOOSE):
+    """A loose text, a story or, `short` of the time, a few sentences from one."""
+    if rng.random() < loose:
+        return loose_text(rng, held)
     story = make_story(rng, held)
     return excerpt(rng, story) if rng.random() < short else story
+
+
+def about(rng, ask, text):
+    """A question about a text, in one of the ways in which people put the two together."""
+    if rng.random() < 0.35:
+        ask = re.sub(r"\bstory\b", rng.choice(("text", "passage", "paragraph")), ask)
+    way = rng.random()
+    if way < 0.5:
+        return f"{ask}\n\n{text}"
+    if way < 0.65:
+        return f"{ask}\n{text}"
+    if way < 0.8:
+        return f"{ask} {text}"
+    if way < 0.9 and "\"" not in text:
+        return rng.choice((f'{ask} "{text}"', f'{ask}\n"{text}"'))
+    return f"{text}\n\n{ask[:-1]}{'?' if ask.endswith('?') else '.'}"
 
 
 def draw_swap(rng, held, story):
@@ -59,7 +81,7 @@ def rename(rng, held=False):
     old, new = draw_swap(rng, held, story)
     ask = rng.choice(RENAME).format(old=old, new=new)
     swapped = story.swapped(old, new)
-    return Exchange(f"{ask}\n\n{story.text}", swapped.text, names(swapped) + (new,))
+    return Exchange(about(rng, ask, story.text), swapped.text, names(swapped) + (new,))
 
 
 def rename_said(rng, held, story):
@@ -95,7 +117,7 @@ def mend(rng, held=False):
     story = passage(rng, held, short=0.7)
     keep = {word for kind in story.mentions().values() for word in kind}
     wrong = add_typos(rng, story.text, keep, rng.choice((0.1, 0.2, 0.3)))
-    return f"{rng.choice(MEND)}\n\n{wrong}", story.text
+    return about(rng, rng.choice(MEND), wrong), story.text
 
 
 def random_words(rng, held=False):
@@ -112,7 +134,7 @@ def repeat(rng, held=False):
         text = random_words(rng, held)
     else:
         text = passage(rng, held).text
-    return f"{rng.choice(REPEAT)}\n\n{text}", text
+    return about(rng, rng.choice(REPEAT), text), text
 
 
 def swap_drill(rng):
@@ -123,7 +145,7 @@ def swap_drill(rng):
         listed.insert(rng.randrange(len(listed)), old)
     ask = rng.choice(RENAME).format(old=old, new=new)
     answer = " ".join(new if word == old else word for word in listed)
-    return Exchange(f"{ask}\n\n{' '.join(listed)}", answer, (new,))
+    return Exchange(about(rng, ask, " ".join(listed)), answer, (new,))
 
 
 def relist(rng, held=False):
@@ -131,5 +153,5 @@ def relist(rng, held=False):
     listed = random_words(rng, held).split()[:rng.randint(2, 12)]
     shown = words.join(listed) if rng.random() < 0.3 else " ".join(listed)
     if rng.random() < 0.8:
-        return f"{rng.choice(AS_JSON)}\n\n{shown}", json.dumps(listed)
-    return f"{rng.choice(AS_LINES)}\n\n{shown}", "\n".join(f"- {word}" for word in listed)
+        return about(rng, rng.choice(AS_JSON), shown), json.dumps(listed)
+    return about(rng, rng.choice(AS_LINES), shown), "\n".join(f"- {word}" for word in listed)

@@ -19,6 +19,7 @@ import gguf_model
 import snippets
 import sums
 import turns
+from loose import loose_text
 from model import Cache
 from stories import make_story
 
@@ -65,14 +66,14 @@ def ask(question):
     return turns.prompt([("user", question)])
 
 
-def rename_case(rng, short):
-    story = editing.passage(rng, held=True, short=short)
+def rename_case(rng, short, loose=0.0):
+    story = editing.passage(rng, True, short, loose)
     while not story.mentions()["characters"]:
-        story = editing.passage(rng, held=True, short=short)
+        story = editing.passage(rng, True, short, loose)
     old = rng.choice(story.mentions()["characters"])
     new = editing.words.person(rng, held=True)[0]
     wish = rng.choice(editing.RENAME).format(old=old, new=new)
-    return ask(f"{wish}\n\n{story.text}"), exactly(story.swapped(old, new).text)
+    return ask(editing.about(rng, wish, story.text)), exactly(story.swapped(old, new).text)
 
 
 def pair_case(make, check=exactly):
@@ -82,11 +83,11 @@ def pair_case(make, check=exactly):
     return case
 
 
-def extract_case(asker, check=exactly):
+def extract_case(asker, check=exactly, make=make_story):
     def case(rng):
-        story = make_story(rng, held=True)
+        story = make(rng, held=True)
         question, right = asker(rng, story)
-        return ask(f"{question}\n\n{story.text}"), check(right)
+        return ask(editing.about(rng, question, story.text)), check(right)
     return case
 
 
@@ -116,11 +117,14 @@ TASKS = {
     "rename in a few sentences": lambda rng: rename_case(rng, 1.0),
     "rename in a whole story": lambda rng: rename_case(rng, 0.0),
     "rename in the story told before": dialogue_case,
+    "rename in sentences of no story": lambda rng: rename_case(rng, 0.0, 1.0),
     "mend typos": pair_case(editing.mend),
     "repeat random words or a passage": pair_case(editing.repeat),
     "list what a story contains": extract_case(chat.list_question),
+    "list what sentences of no story contain": extract_case(chat.list_question, make=loose_text),
     "count and name": extract_case(chat.count_question),
     "extract as JSON": extract_case(chat.json_question, same_json),
+    "extract as JSON from sentences of no story": extract_case(chat.json_question, same_json, loose_text),
     "word sums": pair_case(sums.word_sum, last_line),
     "fill in code": hole_case,
 }

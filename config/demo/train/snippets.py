@@ -1,5 +1,7 @@
 """Small functions in Python and C, whole, on request, or with a hole to fill."""
 
+import re
+
 import words
 from turns import fill_in
 
@@ -102,10 +104,12 @@ def code_file(rng):
 
 
 def code_with_hole(rng):
-    """Cut a file in three; the hole begins and ends anywhere within a few lines."""
+    """Cut a file in three; the hole mostly is what is left of a line, from a word on, as an editor asks."""
     source = code_file(rng)
-    start = rng.randrange(len(source) - 1)
-    stop = min(len(source), start + rng.randint(1, 80))
-    if rng.random() < 0.5:
-        stop = (source.find("\n", start) + 1 or len(source)) - 1
+    if rng.random() < 0.7:
+        start = rng.choice([match.start() for match in re.finditer(r"\w+", source)])
+        stop = (source.find("\n", start) + 1 or len(source) + 1) - 1
+    else:
+        start = rng.randrange(len(source) - 1)
+        stop = min(len(source), start + rng.randint(1, 80))
     return fill_in(source[:start], source[start:stop], source[stop:])

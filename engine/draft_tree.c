@@ -74,9 +74,10 @@ struct tree_shape tree_shape(const struct seq *s)
         return (struct tree_shape){.nodes = s->req->eng->opt.max_draft, .width = MAX_BRANCH, .depth = most};
     if (d->tree.nodes == 0)
         return (struct tree_shape){.named = true, .nodes = named, .width = 1, .depth = named};
-    int32_t depth = d->tree.depth ? d->tree.depth : TREE_DEFAULT_DEPTH, cap = s->req->eng->opt.max_draft;
+    int32_t depth = d->tree.depth ? d->tree.depth : TREE_DEFAULT_DEPTH, cap = s->req->eng->opt.max_draft,
+            nodes = verified_shares(s->verified) ? DRAFT_MAX : d->tree.nodes; /* its draws may be spent on others, too */
     return (struct tree_shape){.named = true,
-                               .nodes = d->tree.nodes < cap ? d->tree.nodes : cap,
+                               .nodes = nodes < cap ? nodes : cap,
                                .width = d->tree.width ? d->tree.width : TREE_DEFAULT_WIDTH,
                                .depth = depth < most ? depth : most};
 }
@@ -170,6 +171,15 @@ float tree_grow_depth(struct seq *s, const int32_t *node, int32_t n)
     }
     drafted(s);
     return sum;
+}
+
+float tree_grow_drawn(struct seq *s, int32_t node, int32_t edge)
+{
+    const struct drawn_node *d = &s->verified->node[node + 1];
+    bool later = d->n_drawn > 1;
+    float chance = add_child(s, node, d->tok[edge], d->q[edge], later, true);
+    drafted(s);
+    return later ? 0 : chance;
 }
 
 float tree_grow(struct seq *s, int32_t node, const int32_t *tok, const float *logprob)

@@ -33,6 +33,10 @@ float tree_grow(struct seq *s, int32_t node, const int32_t *tok, const float *lo
  * them. */
 float tree_grow_depth(struct seq *s, const int32_t *node, int32_t n);
 
+/* The child that was drawn last at a node, by its place in the node's list (DySpec). Returns its chance, 0 unless it is the
+ * node's first. */
+float tree_grow_drawn(struct seq *s, int32_t node, int32_t edge);
+
 /* The place among the held rows of a node that the draft model has read. */
 int32_t tree_held_at(const struct seq *s, int32_t node);
 

@@ -123,8 +123,6 @@ static int check_verify(const struct gen_params *p, struct err *e)
         return err_set_field(e, ERR_INVALID, field,
                              "%s: \"%s\" weighs a draft model's probabilities; it needs decoding.strategy \"model\"",
                              field, verify_name(kind_of(p)));
-    if (p->n_logprobs >= 0)
-        return err_set_field(e, ERR_INVALID, field, "%s: logprobs (and best_of) are known with \"nss\" only", field);
     if (!verify_valid(kind_of(p), law_of(p)))
         return err_set_field(e, ERR_INVALID, field, "%s: \"%s\" does not keep the law of drafts drawn as \"%s\"", field,
                              verify_name(kind_of(p)), draft_law_name(law_of(p)));
@@ -148,6 +146,7 @@ static int check_params(struct gen_params *p, const struct request_limits *lim, 
         {"top_h_mode", p->top_h_mode, TOP_H_PARTIAL, TOP_H_ENTROPY, false},
         {"top_h_n", p->top_h_n, 1, INT32_MAX, false},
         {"top_k", p->top_k, 0, INT32_MAX, false},
+        {"decoding.draft.tree.threshold", p->decoding.tree.threshold, 0, 1, false},
         {"repetition_penalty", p->repetition_penalty, 0, 100, true},
         {"frequency_penalty", p->frequency_penalty, -2, 2, false},
         {"presence_penalty", p->presence_penalty, -2, 2, false},
@@ -379,7 +378,10 @@ static void init_verified(struct request *r, struct seq *s, bool *failed)
     s->verified = copy(r, NULL, sizeof *s->verified, failed);
     if (s->verified)
         *s->verified =
-            (struct verified){.kind = kind_of(&r->p), .law = law_of(&r->p), .sampling = r->p.decoding.tree.sampling};
+            (struct verified){.kind = kind_of(&r->p),
+                              .law = law_of(&r->p),
+                              .sampling = r->p.decoding.tree.sampling,
+                              .threshold = r->p.decoding.tree.threshold};
 }
 
 static void init_seq(struct request *r, int32_t choice, const struct request_limits *lim, const struct tokenizer *tok,

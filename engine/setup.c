@@ -38,7 +38,7 @@ static void fill_defaults(struct engine_options *o)
 /* The largest plan the engine will ever make for sequences of n_ctx. */
 static struct plan_limits plan_limits(const struct engine_options *o, int32_t n_vocab, int32_t n_ctx)
 {
-    int32_t seqs = o->max_seqs, rows = o->max_batch_tokens, top = 20 + 2;
+    int32_t seqs = o->max_seqs, rows = o->max_batch_tokens, probe = 2 * VERIFIED_LIST + 4, top = 20 + 2;
     return (struct plan_limits){
         .n_span = seqs,
         .n_row = rows,
@@ -53,8 +53,8 @@ static struct plan_limits plan_limits(const struct engine_options *o, int32_t n_
         .n_readout = 2 * rows + 4 * seqs,
         .n_list = VERIFIED_LIST * rows + PLAN_MAX_LIST * seqs,
         .n_bt = seqs * ((n_ctx + DRAFT_MAX) / BLOCK_LEN + 2),
-        .n_out_f = rows * (top + 1) + seqs * (2 + PLAN_MAX_TOPK),
-        .n_out_i = rows * (top + 1) + seqs * (2 + PLAN_MAX_TOPK),
+        .n_out_f = rows * (probe + top) + seqs * (2 + PLAN_MAX_TOPK),
+        .n_out_i = rows * (probe + top) + seqs * (2 + PLAN_MAX_TOPK),
         .n_vocab = n_vocab,
     };
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "draft/allot.h"
+#include "draft_heap.h"
 #include "draft_tree.h"
 #include "drafting.h"
 #include "lane.h"
@@ -40,6 +41,7 @@ struct wave { /* one step's drafting; owner: the engine thread */
     int32_t n;
     int32_t n_row, spare;    /* rows the target has, rows it can still take */
     double seconds, n_token; /* what the step costs and yields so far */
+    struct draft_heap heap;  /* the trees of DySpec */
 };
 
 /* ---- What is worth expanding ---- */
@@ -125,6 +127,8 @@ static void choose(struct wave *w)
         s->n_draft_ctx = s->draft_kv.n_computed;
         n_row_draft += 1 + (double)(seq_n_tok(s) - s->draft_kv.n_computed - 1) / CATCH_UP_SHARE;
         w->unit[w->n++] = (struct unit){.seq = s, .node = -1, .readout = -1};
+        if (verified_shares(s->verified))
+            draft_heap_join(&w->heap, s);
     }
     drop_unworthy(w, n_row_draft);
 }
@@ -268,6 +272,12 @@ static void plan_wave(struct wave *w)
 
 /* ---- A wave's results ---- */
 
+static void take_rows(struct wave *w, int32_t n)
+{
+    w->n_row += n;
+    w->spare -= n;
+}
+
 /* The first child is what a wave is paid for; its siblings are counted when rows are shared out. */
 static void take_unit(struct wave *w, const struct unit *u)
 {
@@ -275,15 +285,14 @@ static void take_unit(struct wave *w, const struct unit *u)
     const struct readout *r = &lane->plan.readout[u->readout];
     float chance = tree_grow(u->seq, u->node, lane->result.i + r->i0, lane->result.f + r->f0);
     w->n_token += chance;
-    w->n_row += chance > 0;
-    w->spare -= chance > 0;
+    take_rows(w, chance > 0);
 }
 
-/* A depth of a tree whose drafts are drawn all at once. */
-static void take_depth(struct wave *w, const struct unit *u, int32_t n)
+/* What the draft model says after nodes from which nothing is drawn yet. Returns how many of the n it was asked. */
+static int32_t read_units(const struct wave *w, const struct unit *u, int32_t n, int32_t *node)
 {
     const struct lane *lane = w->by->lane;
-    int32_t node[MAX_UNIT], n_read = 0;
+    int32_t n_read = 0;
     for (int32_t i = 0; i < n; i++) {
         if (u[i].readout < 0)
             continue;
@@ -291,11 +300,16 @@ static void take_depth(struct wave *w, const struct unit *u, int32_t n)
         verified_read(u[i].seq, u[i].node, lane->result.i + r->i0, lane->result.f + r->f0);
         node[n_read++] = u[i].node;
     }
-    int32_t before = u->seq->modelled.n;
+    return n_read;
+}
+
+/* A depth of a tree whose drafts are drawn all at once. */
+static void take_depth(struct wave *w, const struct unit *u, int32_t n)
+{
+    int32_t node[MAX_UNIT], n_read = read_units(w, u, n, node), before = u->seq->modelled.n;
     if (n_read > 0)
         w->n_token += tree_grow_depth(u->seq, node, n_read);
-    w->n_row += u->seq->modelled.n - before;
-    w->spare -= u->seq->modelled.n - before;
+    take_rows(w, u->seq->modelled.n - before);
 }
 
 /* The nodes that this wave brought become the next one's units. */
@@ -304,6 +318,35 @@ static void next_units(struct wave *w, struct seq *s, int32_t from, struct unit 
     for (int32_t i = from; i < s->modelled.n && *n < MAX_UNIT; i++)
         if (tree_may_grow(s, i) && s->n_held + (i - from) < PLAN_MAX_TREE)
             unit[(*n)++] = (struct unit){.seq = s, .node = i, .readout = -1};
+}
+
+/* The n units of one sequence. */
+static void take_units(struct wave *w, const struct unit *u, int32_t n)
+{
+    struct seq *s = u->seq;
+    int32_t node[MAX_UNIT];
+    if (verified_shares(s->verified))
+        read_units(w, u, n, node);
+    else if (verified_is_joint(s->verified))
+        take_depth(w, u, n);
+    else
+        for (int32_t k = 0; k < n; k++)
+            if (u[k].readout >= 0)
+                take_unit(w, &u[k]);
+}
+
+/* The trees that share a budget draw when all of them have read. */
+static void take_heap(struct wave *w, struct unit *unit, int32_t *n)
+{
+    int32_t node[PLAN_MAX_TREE];
+    take_rows(w, draft_heap_spend(&w->heap, w->spare, &w->n_token));
+    for (int32_t i = 0; i < w->heap.n_seq; i++) {
+        struct seq *s = w->heap.seq[i];
+        int32_t room = MAX_UNIT - *n < PLAN_MAX_TREE - s->n_held ? MAX_UNIT - *n : PLAN_MAX_TREE - s->n_held,
+                n_node = draft_heap_wants(&w->heap, i, node, room);
+        for (int32_t k = 0; k < n_node; k++)
+            unit[(*n)++] = (struct unit){.seq = s, .node = node[k], .readout = -1};
+    }
 }
 
 static void take_wave(struct wave *w)
@@ -316,13 +359,11 @@ static void take_wave(struct wave *w)
         n = run_length(w, i);
         if (w->unit[i].node < 0 && !w->by->is_exit)
             seq_commit(&w->eng->draft, s, &s->draft_kv, 0); /* what was caught up is published */
-        if (verified_is_joint(s->verified))
-            take_depth(w, &w->unit[i], n);
-        for (int32_t k = 0; k < n && !verified_is_joint(s->verified); k++)
-            if (w->unit[i + k].readout >= 0)
-                take_unit(w, &w->unit[i + k]);
-        next_units(w, s, from, next, &n_next);
+        take_units(w, &w->unit[i], n);
+        if (!verified_shares(s->verified))
+            next_units(w, s, from, next, &n_next);
     }
+    take_heap(w, next, &n_next);
     memcpy(w->unit, next, sizeof *next * (size_t)n_next);
     w->n = n_next;
 }
@@ -342,6 +383,7 @@ static int run_drafter(struct wave *w, struct err *e)
     struct lane *lane = w->by->lane;
     const struct step_cost *target = &w->eng->target.cost;
     w->n = 0;
+    draft_heap_reset(&w->heap);
     choose(w);
     while (w->n > 0 && w->spare > 0) {
         double before = cost_step(target, w->n_row);

@@ -178,7 +178,7 @@ void readout_size(const struct readout *r, int32_t *n_f, int32_t *n_i)
         *n_f = r->n, *n_i = r->n;
         return;
     case READ_PROBE:
-        *n_f = r->n + 1, *n_i = 2;
+        *n_f = r->raw ? 2 * r->n + 3 : r->n + 1, *n_i = r->raw ? r->n + 4 : 2;
         return;
     case READ_CONTRAST:
         *n_f = 1, *n_i = 0;

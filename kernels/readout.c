@@ -176,6 +176,11 @@ static void read_probe(const struct step_plan *p, const struct span *s, const st
     i[1] = law_draw(d, l, position, NOISE_OFF_LIST, ws->skip);
     for (int32_t j = 0; j < r->n; j++)
         ws->skip[list[j] >> 5] = 0;
+    for (int32_t j = 0; r->raw && j < r->n + 2; j++) {
+        int32_t tok = j < r->n ? list[j] : i[j - r->n];
+        f[r->n + 1 + j] = tok < 0 ? 0 : (float)(logits[tok] - raw_lse(ws, r->row, logits));
+        i[2 + j] = tok < 0 ? 0 : rank_of(logits, ws->law.n_vocab, tok);
+    }
 }
 
 void readout_logits(const struct step_plan *p, const struct span *s, const struct readout *r, const float *logits,

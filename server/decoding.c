@@ -59,7 +59,7 @@ static bool from_a_model(const struct decoding_params *d)
 
 static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_error *e)
 {
-    static const char *const key[] = {"nodes", "width", "depth", "sampling"};
+    static const char *const key[] = {"nodes", "width", "depth", "sampling", "threshold"};
     int64_t nodes = 16, width = 2, depth = 8;
     const char *sampling = "auto";
     if (!tree)
@@ -74,17 +74,23 @@ static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_
                  "\"model\"), and takes the place of decoding.draft.max");
         return false;
     }
-    if (!only_keys(tree, "decoding.draft.tree", key, 4, e) ||
+    if (!only_keys(tree, "decoding.draft.tree", key, 5, e) ||
         !field_string_as(tree, "sampling", "decoding.draft.tree.sampling", &sampling, e) ||
         !field_int_as(tree, "nodes", "decoding.draft.tree.nodes", 1, 64, &nodes, e) ||
         !field_int_as(tree, "width", "decoding.draft.tree.width", 1, 8, &width, e) ||
-        !field_int_as(tree, "depth", "decoding.draft.tree.depth", 1, 64, &depth, e))
+        !field_int_as(tree, "depth", "decoding.draft.tree.depth", 1, 64, &depth, e) ||
+        !field_float_as(tree, "threshold", "decoding.draft.tree.threshold", &d->tree.threshold, e))
         return false;
     int32_t i = find_name("decoding.draft.tree.sampling", sampling, sampling_name,
                           sizeof sampling_name / sizeof *sampling_name, e);
     if (i < 0)
         return false;
     d->tree.sampling = (enum decode_sampling)i;
+    if (field_get(tree, "threshold") && d->tree.sampling != DECODE_SAMPLING_DYSPEC) {
+        api_fail(e, 400, "decoding.draft.tree.threshold",
+                 "decoding.draft.tree.threshold needs decoding.draft.tree.sampling \"dyspec\"");
+        return false;
+    }
     d->tree.nodes = (int32_t)nodes;
     d->tree.width = (int32_t)width;
     d->tree.depth = (int32_t)depth;

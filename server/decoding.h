@@ -6,7 +6,7 @@
  *                "draft": {"source": "auto" | "copy" | "model" | "early_exit" | "trigram", "max": 1..64,
  *                          "min_match": 1..16, "scope": "request" | "tenant",
  *                          "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64,
- *                                   "sampling": "auto" | "iid" | "wor" | "greedy" | "sbs" | "dyspec"}},
+ *                                   "sampling": "auto" | "iid" | "wor" | "greedy" | "sbs" | "dyspec", "threshold": 0..1}},
  *                "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
  *                "lossless": true | false}
  *   "decoding": {"strategy": "cautious" | "contrastive" | "beam" | "diverse_beam" | "superposed", ...}     see ways.h

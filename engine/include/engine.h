@@ -127,8 +127,8 @@ enum decode_verify {                     /* autoregressive.md, section 17 */
                      DECODE_VERIFY_AUTO, /* as NSS */
                      DECODE_VERIFY_NSS,  /* draws by position and compares: the text does not depend on what was drafted
                                           */
-                     DECODE_VERIFY_NAIVE, /* from here on only the law is kept, not a seed's text; drafts of the model,
-                                             no logprobs */
+                     DECODE_VERIFY_NAIVE, /* from here on only the law is kept, not a seed's text; drafts of the model
+                                          */
                      DECODE_VERIFY_RRS,
                      DECODE_VERIFY_KSEQ,
                      DECODE_VERIFY_GREEDY,
@@ -198,6 +198,8 @@ struct decoding_params {
         int32_t width; /* [0] 2; 1..8 children of a node */
         int32_t depth; /* [0] 8; 1..64 */
         enum decode_sampling sampling;
+        float threshold; /* [0] DySpec: `nodes` is this request's share in the step's draws, which go where they are worth
+                            most; above 0, up to 1: draws worth less are not made, nor more than `nodes` */
     } tree;
     enum decode_verify verify;
     int32_t min_match; /* [0] 3; 1..16 tokens that must agree before copying starts */

@@ -16,7 +16,7 @@ void verified_restart(struct seq *s)
     struct verified *v = s->verified;
     chance_philox(&v->chance, s->noise_key, seq_n_tok(s), NOISE_DRAFT);
     for (int32_t i = 0; i <= DRAFT_MAX; i++)
-        v->node[i].n = v->node[i].n_drawn = 0;
+        v->node[i].n = v->node[i].n_drawn = v->node[i].asked = 0;
     v->path[0] = (struct path_value){.value = 1};
 }
 
@@ -123,7 +123,7 @@ int32_t verified_draw_depth(struct seq *s, const int32_t *node, int32_t n, int32
     struct verified *v = s->verified;
     if (v->sampling == DECODE_SAMPLING_SBS)
         return draw_beam(v, node, n, width < room ? width : room, out);
-    return draw_dyspec(v, node, n, 1.0 / s->req->p.decoding.tree.nodes, room, out);
+    return draw_dyspec(v, node, n, v->threshold, room, out);
 }
 
 /* ---- Verifying ---- */
@@ -136,14 +136,40 @@ static const struct drawn_node *drawn_at(const struct seq *s, int32_t i)
 
 int verified_plan(struct seq *s, struct step_plan *p, int32_t row0)
 {
+    int32_t n_top = s->req->p.n_logprobs;
     for (int32_t i = 0; i <= s->rows.n; i++) {
         const struct drawn_node *d = drawn_at(s, i);
-        struct readout probe = {.kind = READ_PROBE, .row = row0 + i, .n = d->n, .bank = -1};
-        struct readout draw = {.kind = READ_SAMPLE, .row = row0 + i, .bank = -1};
-        if (plan_readout(p, d->n ? &probe : &draw, d->n ? d->tok : NULL) < 0)
+        struct readout probe = {.kind = READ_PROBE, .raw = n_top >= 0, .row = row0 + i, .n = d->n, .bank = -1};
+        struct readout top = {.kind = READ_TOPK, .raw = 1, .row = row0 + i, .n = n_top, .bank = -1};
+        if (plan_readout(p, &probe, d->tok) < 0 || (n_top > 0 && plan_readout(p, &top, NULL) < 0))
             return -ERR_NOMEM;
     }
     return 0;
+}
+
+static int32_t readout_of(const struct seq *s, int32_t at0, int32_t node)
+{
+    return at0 + node * (s->req->p.n_logprobs > 0 ? 2 : 1);
+}
+
+/* The token that was decided at a node, with the target's own log-probability there: it was listed or drawn. */
+static struct sampled decided(const struct seq *s, const struct step_plan *p, const struct step_result *r, int32_t at0,
+                              int32_t node, int32_t tok, struct top_logprob *top)
+{
+    int32_t at = readout_of(s, at0, node), n = p->readout[at].n, k = 0;
+    const int32_t *drawn = r->i + p->readout[at].i0, *list = p->list + p->readout[at].list0;
+    struct sampled t = {.tok = tok, .top = top};
+    if (s->req->p.n_logprobs < 0)
+        return t;
+    while (k < n && list[k] != tok)
+        k++;
+    if (k == n && drawn[0] != tok)
+        k++;
+    t.logprob = r->f[p->readout[at].f0 + n + 1 + k];
+    t.rank = drawn[2 + k];
+    if (s->req->p.n_logprobs > 0)
+        read_top(p, r, at + 1, top, &t.n_top);
+    return t;
 }
 
 static int32_t edge_of(const struct drawn_node *d, int32_t tok)
@@ -158,14 +184,14 @@ static void fill_node(const struct seq *s, const struct step_plan *p, const stru
                       int32_t i, struct verify_node *n)
 {
     const struct drawn_node *d = drawn_at(s, i);
-    const struct readout *o = &p->readout[at0 + i];
+    const struct readout *o = &p->readout[readout_of(s, at0, i)];
     *n = (struct verify_node){.parent = i == 0 ? -1 : s->rows.parent[i - 1] + 1,
                               .n_list = d->n,
                               .list = d->tok,
                               .p = r->f + o->f0,
-                              .p_off = d->n ? r->f[o->f0 + d->n] : 1,
+                              .p_off = r->f[o->f0 + d->n],
                               .draw = r->i[o->i0],
-                              .draw_off = d->n ? r->i[o->i0 + 1] : r->i[o->i0],
+                              .draw_off = r->i[o->i0 + 1],
                               .q = d->q,
                               .n_drawn = d->n_drawn,
                               .drawn = d->drawn};
@@ -195,15 +221,20 @@ void verified_settle(struct engine *eng, struct seq *s, const struct step_plan *
     verify_tree(s->verified->kind, &tree, chance_philox(&chance, s->noise_key, seq_n_tok(s), NOISE_ACCEPT), &out);
 
     sample_optimum(&eng->metrics.now, &tree, out.n_path > 0);
-    int32_t slot0 = s->kv.n_computed;
+    int32_t slot0 = s->kv.n_computed, at = 0;
+    struct top_logprob top[PLAN_MAX_TOPK];
+    struct sampled t;
     drafting_count_step(eng, s);
     for (int32_t i = 0; i < out.n_path; i++) {
         int32_t row = out.path[i] - 1;
+        t = decided(s, p, r, at0, at, s->rows.tok[row], top);
         drafting_count_true(eng, s, i); /* first: a sequence that ends is gone */
         eng->metrics.now.n_moved += row != i;
-        if (!seq_accept(eng, s, &(struct sampled){.tok = s->rows.tok[row]}))
+        if (!seq_accept(eng, s, &t))
             return;
+        at = out.path[i];
         BUG_ON(!seq_commit_row(&eng->target, s, &s->kv, slot0 + row));
     }
-    seq_accept(eng, s, &(struct sampled){.tok = out.token});
+    t = decided(s, p, r, at0, at, out.token, top);
+    seq_accept(eng, s, &t);
 }

@@ -18,6 +18,7 @@ enum {
 }; /* the support of q: the draft model's likeliest tokens, renormalised */
 
 struct drawn_node { /* what the draft model says after a node, and what was drawn from it */
+    bool asked;     /* DySpec: it said so, or was to */
     int32_t n, tok[VERIFIED_LIST];
     double q[VERIFIED_LIST];
     int32_t n_drawn;
@@ -28,11 +29,12 @@ struct verified { /* owner: its sequence, when the request names a verifier */
     enum verify_kind kind;
     enum draft_law law;
     enum decode_sampling sampling;
+    double threshold; /* DySpec: draws worth less are not made; 0: one budget for all (draft_heap.h) */
     struct chance_philox chance;           /* of this step's drafts */
     struct drawn_node node[DRAFT_MAX + 1]; /* the root, then the nodes of the sequence's tree */
     struct path_value {
         double phi, psi; /* SBS: ln q of the path, and the same perturbed */
-        double value;    /* DySpec: the draft's estimate that the node is reached */
+        double value;    /* DySpec by threshold: the draft's estimate that the node is reached */
     } path[DRAFT_MAX + 1];
 };
 
@@ -49,11 +51,17 @@ void verified_restart(struct seq *s);
 int32_t verified_draw(struct seq *s, int32_t node, const int32_t *tok, const float *logprob, int32_t width,
                       int32_t *drawn);
 
-/* SBS and DySpec draw a depth of the tree at once, from what verified_read was told of its n nodes (in order): at most
- * `room` tokens. Returns how many, in the order of their nodes and draws. */
+/* DySpec without a threshold: trees that grow from one heap with all others. */
+static inline bool verified_shares(const struct verified *v)
+{
+    return v && v->sampling == DECODE_SAMPLING_DYSPEC && v->threshold == 0;
+}
+
+/* SBS, and DySpec by threshold, draw a depth of the tree at once, from what verified_read was told of its n nodes (in
+ * order): at most `room` tokens. Returns how many, in the order of their nodes and draws. */
 static inline bool verified_is_joint(const struct verified *v)
 {
-    return v && v->sampling >= DECODE_SAMPLING_SBS;
+    return v && v->sampling >= DECODE_SAMPLING_SBS && !verified_shares(v);
 }
 void verified_read(struct seq *s, int32_t node, const int32_t *tok, const float *logprob);
 int32_t verified_draw_depth(struct seq *s, const int32_t *node, int32_t n, int32_t width, int32_t room,

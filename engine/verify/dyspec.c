@@ -32,6 +32,7 @@ const struct dyspec_item *dyspec_top(const struct dyspec *d)
 
 static struct dyspec_item pop(struct dyspec *d)
 {
+    BUG_ON(d->n < 1);
     struct dyspec_item top = d->item[0];
     d->item[0] = d->item[--d->n];
     for (int32_t i = 0;;) {
@@ -46,9 +47,13 @@ static struct dyspec_item pop(struct dyspec *d)
     }
 }
 
+void dyspec_drop(struct dyspec *d)
+{
+    pop(d);
+}
+
 int32_t dyspec_draw(struct dyspec *d, struct dyspec_row *row, int32_t child, const struct chance *c)
 {
-    BUG_ON(d->n < 1);
     struct draft_share share;
     struct dyspec_item it = pop(d);
     if (!draft_next(row->q, row->n_list, c, row->drawn, row->n_drawn, &share))

@@ -30,6 +30,8 @@ struct dyspec_row { /* what one node drafts from. Owner: the caller */
 void dyspec_push(struct dyspec *d, struct dyspec_item it);
 /* NULL: empty. A node whose q is not known yet can stand at the top: then a draft wave has to come first. */
 const struct dyspec_item *dyspec_top(const struct dyspec *d);
+/* Takes the top item out; no more is drawn there. */
+void dyspec_drop(struct dyspec *d);
 
 /* Takes the top item, which stands at `row`, and draws there. Pushes the node's next draw, unless q has no more, and
  * `child`, the node that the drawn token becomes; -1: it takes no draws (too deep). Returns the drawn list index; -1:

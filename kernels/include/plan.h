@@ -105,7 +105,8 @@ enum readout_kind {
                      (RAW: of the logits; else 0, p being normalised); f[n+1] entropy in nats */
     READ_LOGPROB, /* listed tokens: f[0..n) log-probabilities, i[0..n) rank: tokens with a larger one */
     READ_PROBE, /* listed tokens, PROCESSED: f[0..n) p, f[n] the mass off the list; i[0] a draw from p, i[1] a draw from
-                   p off the list (-1: no mass there) */
+                   p off the list (-1: no mass there). With raw also what the client may be told of whichever is taken:
+                   f[n+1..2n+3) RAW log-probabilities and i[2..n+4) ranks of the listed tokens and of both draws */
     READ_CONTRAST, /* f[0] largest cosine between the row's final hidden state and those of the positions it sees,
                       itself excluded; needs the hidden plane of the KV pool (SimCTG, degeneration penalty) */
     READ_HIDDEN, /* f[0..n_embd) the final hidden state (after the last norm), or to the bank when `bank` >= 0 (then the
@@ -114,7 +115,7 @@ enum readout_kind {
 
 struct readout {
     uint8_t kind;   /* enum readout_kind */
-    uint8_t raw;    /* 1: of the logits as they are; 0: of the law's p. For TOPK and LOGPROB */
+    uint8_t raw;    /* 1: of the logits as they are; 0: of the law's p. For TOPK and LOGPROB; PROBE: as well */
     int32_t row;    /* plan row */
     int32_t n;      /* list length, or k, or n_embd */
     int32_t list0;  /* LOGPROB, PROBE: plan->list[list0 ..] distinct token ids */

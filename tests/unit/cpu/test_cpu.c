@@ -84,7 +84,7 @@ static void read_row(struct rig *g, int32_t row)
     plan_readout(&g->plan, &(struct readout){.kind = READ_CONTRAST, .row = row, .bank = -1}, NULL);
     plan_readout(&g->plan, &(struct readout){.kind = READ_SAMPLE, .row = row, .n = 1, .bank = -1}, NULL);
     plan_readout(&g->plan, &(struct readout){.kind = READ_TOPK, .row = row, .n = 7, .bank = -1}, NULL);
-    plan_readout(&g->plan, &(struct readout){.kind = READ_PROBE, .row = row, .n = 3, .bank = -1},
+    plan_readout(&g->plan, &(struct readout){.kind = READ_PROBE, .raw = row % 2, .row = row, .n = 3, .bank = -1},
                  (int32_t[]){3, 77, V - 1});
 }
 

@@ -524,6 +524,7 @@ static const struct {
     enum decode_verify verify;
     int32_t nodes, width;
     enum decode_sampling sampling;
+    float threshold;
 } verified[] = {{DECODE_VERIFY_NAIVE, 0, 0, 0},
                 {DECODE_VERIFY_BLOCK, 0, 0, 0},
                 {DECODE_VERIFY_RRS, 12, 3, DECODE_SAMPLING_WOR},
@@ -534,7 +535,37 @@ static const struct {
                 {DECODE_VERIFY_RRS, 12, 3, DECODE_SAMPLING_SBS},
                 {DECODE_VERIFY_TRAVERSAL, 9, 2, DECODE_SAMPLING_SBS},
                 {DECODE_VERIFY_RRS, 12, 0, DECODE_SAMPLING_DYSPEC},
-                {DECODE_VERIFY_TRAVERSAL, 6, 0, DECODE_SAMPLING_DYSPEC}};
+                {DECODE_VERIFY_TRAVERSAL, 6, 0, DECODE_SAMPLING_DYSPEC},
+                {DECODE_VERIFY_RRS, 12, 0, DECODE_SAMPLING_DYSPEC, .08f},
+                {DECODE_VERIFY_TRAVERSAL, 6, 0, DECODE_SAMPLING_DYSPEC, .2f}};
+
+/* What a verifier says of its tokens' probabilities is what reading the same text says, bit for bit. */
+static void check_logprobs(const int32_t *prompt, struct gen_params p)
+{
+    struct gen_params score = params(0);
+    int32_t text[N_PROMPT + N_OUT];
+    p.max_tokens = N_OUT;
+    p.n_logprobs = 2;
+    score.n_prompt_logprobs = 0;
+    struct heard *h = ask(prompt, N_PROMPT, &p);
+    finish(h);
+    ck_assert_int_eq(h->n_tok[0], N_OUT);
+    ck_assert_int_gt(request_decoding(h->r)->n_accepted, 0);
+    memcpy(text, prompt, sizeof *text * N_PROMPT);
+    memcpy(text + N_PROMPT, h->tok[0], sizeof *text * N_OUT);
+    struct heard *scored = ask(text, N_PROMPT + N_OUT, &score);
+    finish(scored);
+    for (int32_t i = 0; i < N_OUT; i++) {
+        float logprob;
+        int32_t rank, n_top;
+        const struct top_logprob *top;
+        request_prompt_logprob(scored->r, N_PROMPT + i, &logprob, &rank, &n_top, &top);
+        ck_assert_msg(logprob == h->logprob[0][i], "token %d: %g, read %g", i, (double)h->logprob[0][i],
+                      (double)logprob);
+    }
+    forget(scored);
+    forget(h);
+}
 
 START_TEST(named_verifiers_keep_the_law)
 {
@@ -562,16 +593,60 @@ START_TEST(named_verifiers_keep_the_law)
     p.decoding.tree.nodes = verified[_i].nodes;
     p.decoding.tree.width = verified[_i].width;
     p.decoding.tree.sampling = verified[_i].sampling;
+    p.decoding.tree.threshold = verified[_i].threshold;
     count_texts(prompt, p, 2 * N_DRAW, support, got);
     double chi = chi_square(plain, got, SUPPORT * SUPPORT * SUPPORT, &n_cell);
     ck_assert_msg(chi < limit(n_cell - 1), "chi-square %g over %d cells, limit %g", chi, n_cell, limit(n_cell - 1));
     ck_assert_uint_gt(eng->metrics.now.n_accepted_tokens, N_DRAW / 8);
+
+    check_logprobs(prompt, p);
 
     p.temperature = .7f; /* a law that is a little different is told apart */
     p.decoding.verify = DECODE_VERIFY_AUTO;
     p.decoding.tree.sampling = DECODE_SAMPLING_AUTO;
     count_texts(prompt, p, 3 * N_DRAW, support, got);
     ck_assert_double_gt(chi_square(plain, got, SUPPORT * SUPPORT * SUPPORT, &n_cell), limit(n_cell - 1));
+    close_engine();
+}
+END_TEST
+
+/* Two requests bring as many draws; the one whose draft model is sure of itself spends most of both. */
+START_TEST(dyspec_trees_share_a_budget)
+{
+    enum { NODES = 6 };
+    struct rnd r = rnd_begin("dyspec_trees_share_a_budget", 37);
+    int32_t prompt[N_PROMPT];
+    struct heard *h[2];
+    random_prompt(&r, prompt, N_PROMPT);
+    rig_ops = backend_find("cpu", NULL);
+    rig_add_draft(1, 0);
+    open_engine(512, 64, 512, 8);
+    struct gen_params p = params(N_OUT);
+    p.decoding = (struct decoding_params){
+        .strategy = DECODE_SPECULATIVE, .source = DRAFT_SOURCE_MODEL, .verify = DECODE_VERIFY_RRS};
+    p.decoding.tree.nodes = NODES;
+    p.decoding.tree.depth = 16;
+    p.decoding.tree.sampling = DECODE_SAMPLING_DYSPEC;
+    for (int i = 0; i < 2; i++) {
+        p.temperature = i ? .01f : 5; /* of the tiny model's flat logits */
+        h[i] = ask(prompt, N_PROMPT, &p);
+    }
+    int64_t drafted = 0;
+    bool both = true;
+    while (both) {
+        step();
+        int64_t now = request_decoding(h[0]->r)->n_drafted + request_decoding(h[1]->r)->n_drafted;
+        ck_assert_int_le(now - drafted, 2 * NODES);
+        drafted = now;
+        both = !h[0]->done && !h[1]->done;
+    }
+    double sure = (double)request_decoding(h[1]->r)->n_drafted / (double)request_decoding(h[1]->r)->n_step,
+           unsure = (double)request_decoding(h[0]->r)->n_drafted / (double)request_decoding(h[0]->r)->n_step;
+    ck_assert_msg(sure > NODES + 1 && unsure < NODES - 1, "%g nodes a step where sure, %g where not", sure, unsure);
+    finish(h[0]);
+    finish(h[1]);
+    forget(h[0]);
+    forget(h[1]);
     close_engine();
 }
 END_TEST
@@ -591,6 +666,7 @@ int main(void)
     tcase_add_test(tc, auto_does_not_search_where_it_cannot_pay);
     tcase_add_test(tc, a_right_prediction_saves_steps);
     tcase_add_loop_test(tc, named_verifiers_keep_the_law, 0, (int)(sizeof verified / sizeof *verified));
+    tcase_add_test(tc, dyspec_trees_share_a_budget);
     tcase_add_test(tc, a_perfect_draft_model_saves_steps);
     return suite_run(tc);
 }

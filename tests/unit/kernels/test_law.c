@@ -369,7 +369,7 @@ START_TEST(readouts_agree_with_the_law)
         }
         readout_begin(&rw);
         int32_t list[3] = {1, 30, 59};
-        int probe = plan_readout(&p, &(struct readout){.kind = READ_PROBE, .row = 0, .n = 3, .bank = -1}, list);
+        int probe = plan_readout(&p, &(struct readout){.kind = READ_PROBE, .raw = 1, .row = 0, .n = 3, .bank = -1}, list);
         int topk = plan_readout(&p, &(struct readout){.kind = READ_TOPK, .raw = 1, .row = 0, .n = 5, .bank = -1}, NULL);
         int lp =
             plan_readout(&p, &(struct readout){.kind = READ_LOGPROB, .raw = 1, .row = 0, .n = 3, .bank = -1}, list);
@@ -387,7 +387,10 @@ START_TEST(readouts_agree_with_the_law)
             for (int t = 0; t < V; t++)
                 rank += x[t] > x[list[j]];
             ck_assert_int_eq(li[j], rank);
+            ck_assert(pf[4 + j] == lf[j] && pi[2 + j] == rank);
         }
+        for (int j = 0; j < 2; j++)
+            ck_assert(fabs(pf[7 + j] - log(q[pi[j]])) < 1e-4);
         ck_assert(fabs(pf[3] - (1 - on)) < 1e-5);
         ck_assert_int_eq(pi[0], law_draw(&d, &l, 10, NOISE_TARGET, NULL));
         ck_assert(pi[1] != 1 && pi[1] != 30 && pi[1] != 59);

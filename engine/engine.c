@@ -147,7 +147,7 @@ int32_t engine_n_ctx(const struct engine *eng)
 
 int32_t engine_max_n(const struct engine *eng)
 {
-    return request_max_n(&eng->limits);
+    return eng->limits.max_choices;
 }
 
 int64_t engine_heartbeat_age_ns(const struct engine *eng)

@@ -13,7 +13,6 @@
 
 enum { MIN_TOKENS_TO_DRAFT = 4, MAX_COPYING = 8 }; /* choices that get an index of their own to copy from */
 enum {
-    MAX_CHOICES = 128,
     MAX_LOGPROBS = 20,
     MAX_STOPS = 64,
     MAX_STOP_IDS = 256,
@@ -129,11 +128,6 @@ static int check_verify(const struct gen_params *p, struct err *e)
     return 0;
 }
 
-int32_t request_max_n(const struct request_limits *lim)
-{
-    return lim->max_seqs < MAX_CHOICES ? lim->max_seqs : MAX_CHOICES;
-}
-
 static int check_params(struct gen_params *p, const struct request_limits *lim, int32_t n_vocab, struct err *e)
 {
     _Static_assert((int)MAX_RANKED <= (int)PLAN_MAX_TOPK, "one readout ranks them");
@@ -152,7 +146,7 @@ static int check_params(struct gen_params *p, const struct request_limits *lim, 
         {"presence_penalty", p->presence_penalty, -2, 2, false},
         {"max_tokens", p->max_tokens, -1, INT32_MAX, false},
         {"min_tokens", p->min_tokens, 0, p->max_tokens < 0 ? lim->n_ctx : p->max_tokens, false},
-        {"n", p->n, 1, request_max_n(lim), false},
+        {"n", p->n, 1, lim->max_choices, false},
         {"n", p->choice0, 0, INT32_MAX - MAX_CHOICES, false},
         {"logprobs", p->n_logprobs, -1, p->max_tokens == 1 ? MAX_RANKED : MAX_LOGPROBS, false},
         {"prompt_logprobs", p->n_prompt_logprobs, -1, MAX_LOGPROBS, false},

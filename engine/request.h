@@ -139,16 +139,17 @@ static inline bool seq_draws(const struct seq *s)
     return s->n_want > 0 && s->kv.n_computed + s->n_want == seq_n_tok(s) && s->req->p.max_tokens > 0;
 }
 
+enum { MAX_CHOICES = 128 };
+
 /* What request_create must know of the engine. */
 struct request_limits {
     int32_t n_ctx, block_len, n_block, max_seqs, max_row; /* max_row: tokens of a step */
+    int32_t max_choices;                                  /* sequences of one request at once */
     bool has_draft;                                       /* there is a draft model */
     bool has_exit;                                        /* the model can leave after its first layers */
     bool has_contrast;                                    /* the back end keeps hidden states */
     bool has_ngram;                                       /* there is an n-gram store */
 };
-
-int32_t request_max_n(const struct request_limits *lim);
 
 /* request_create without the engine; *out is NULL on error. */
 int request_build(const struct request_limits *lim, const struct tokenizer *tok, const int32_t *prompt,

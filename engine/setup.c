@@ -31,6 +31,7 @@ static void fill_defaults(struct engine_options *o)
     o->kv_type = o->kv_type ? o->kv_type : "f16";
     o->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : 512;
     o->max_seqs = o->max_seqs ? o->max_seqs : 64;
+    o->max_choices = o->max_choices && o->max_choices < o->max_seqs ? o->max_choices : o->max_seqs;
     o->max_queue = o->max_queue ? o->max_queue : 1024;
     o->max_draft = o->no_drafts ? 0 : o->max_draft ? o->max_draft : DRAFT_MAX;
 }
@@ -165,6 +166,7 @@ static int load_lanes(struct engine *eng, struct err *e)
                                           .block_len = BLOCK_LEN,
                                           .n_block = kv.n_block,
                                           .max_seqs = o->max_seqs,
+                                          .max_choices = o->max_choices < MAX_CHOICES ? o->max_choices : MAX_CHOICES,
                                           .max_row = o->max_batch_tokens,
                                           .has_draft = draft->model != NULL,
                                           .has_exit = eng->model.exit_layer > 0,

@@ -67,8 +67,8 @@ static int check_cautious(struct cautious_params *c, const struct request_limits
         {"decoding.max_segment", c->max_segment, 1, CAUTIOUS_MAX_SEGMENT, false},
         {"decoding.segment_end", c->n_end, 0, CAUTIOUS_MAX_ENDS, false},
     };
-    if (c->max_trials > lim->max_seqs - 1)
-        c->max_trials = lim->max_seqs > 1 ? lim->max_seqs - 1 : 1;
+    if (c->max_trials > lim->max_choices - 1)
+        c->max_trials = lim->max_choices > 1 ? lim->max_choices - 1 : 1;
     return check_ranges(range, sizeof range / sizeof *range, e);
 }
 
@@ -102,13 +102,13 @@ static int check_beam(const struct gen_params *p, struct beam_params *b, const s
     if (b->width % b->n_group)
         return err_set_field(e, ERR_INVALID, "decoding.num_beam_groups",
                              "decoding.num_beam_groups: %d groups do not divide %d beams", b->n_group, b->width);
-    if (b->width > lim->max_seqs - 1)
-        b->width = (lim->max_seqs - 1) / b->n_group * b->n_group;
+    if (b->width > lim->max_choices - 1)
+        b->width = (lim->max_choices - 1) / b->n_group * b->n_group;
     if (b->width == 0)
         return err_set_field(e, ERR_INVALID, "decoding.num_beam_groups",
-                             "decoding.num_beam_groups: the server runs %d sequences at once (--max-seqs), too few for "
-                             "%d groups",
-                             lim->max_seqs, b->n_group);
+                             "decoding.num_beam_groups: the server runs %d sequences of a request at once (--max-seqs, "
+                             "--max-choices), too few for %d groups",
+                             lim->max_choices, b->n_group);
     if (p->n > b->width)
         return err_set_field(e, ERR_INVALID, "n", "n: %d choices of %d beams", p->n, b->width);
     return 0;

@@ -200,6 +200,25 @@ static bool read_prediction(struct job *j, const json_t *v, struct api_error *e)
     return !j->prediction.text.failed;
 }
 
+/* The word that --ways has for what was read. */
+static const char *way_of(const struct job *j)
+{
+    const struct decoding_params *d = &j->par.p.decoding;
+    return j->how.ops                                                       ? j->how.ops->name
+           : d->strategy == DECODE_BEAM && d->beam.n_group > 1 ? "diverse_beam"
+                                                               : strategy_name[d->strategy];
+}
+
+static bool is_allowed(const struct job *j, struct api_error *e)
+{
+    const char *ways = j->loop->srv->opt->ways;
+    if (!j->tells_decoding || option_has(ways, way_of(j)))
+        return true;
+    api_fail(e, 400, "decoding.strategy", "decoding.strategy: \"%s\" is not among this server's ways of decoding (%s)",
+             way_of(j), ways);
+    return false;
+}
+
 bool decoding_read(struct job *j, struct api_error *e)
 {
     const json_t *decoding = field_get(j->body, "decoding"), *prediction = field_get(j->body, "prediction");
@@ -211,6 +230,8 @@ bool decoding_read(struct job *j, struct api_error *e)
         return false;
     if (!(decoding && !is_composed ? read_decoding(decoding, opt, d, e)
                                    : read_strategy(opt->decoding, opt->ngram, d, e)))
+        return false;
+    if (!is_allowed(j, e))
         return false;
     bool copies = d->strategy != DECODE_OFF && decodes_exactly(d->strategy) &&
                   (d->source == DRAFT_SOURCE_AUTO || d->source == DRAFT_SOURCE_COPY);
@@ -240,10 +261,7 @@ void decoding_write(const struct job *j, struct text_buf *b)
     job_usage(j, &u);
     for (int32_t k = 0; k < DECODING_POSITIONS; k++)
         n_position = u.decoding.drafted_at[k] ? k + 1 : n_position;
-    tb_printf(b, ",\"decoding\":{\"strategy\":\"%s\"",
-              ops                                                 ? ops->name
-              : d->strategy == DECODE_BEAM && d->beam.n_group > 1 ? "diverse_beam"
-                                                                  : strategy_name[d->strategy]);
+    tb_printf(b, ",\"decoding\":{\"strategy\":\"%s\"", way_of(j));
     if (ops)
         ops->tell(j, b);
     else if (!is_drafted)

@@ -39,6 +39,11 @@ const struct option option_table[] = {
     {"max-seqs", OPT_INT, AT(max_seqs), 1, 4096, NULL, "N", "64", "Scheduling", "sequences that run at once"},
     {"decoding", OPT_CHOICE, AT(decoding), 0, 0, "auto|off|copy|model|trigram|speculative", "WAY", "auto", "Scheduling",
      "how requests that do not say are decoded"},
+    {"ways", OPT_CHOICES, AT(ways), 0, 0,
+     "auto|off|speculative|cautious|contrastive|beam|diverse_beam|superposed|vote|navigate", "WAYS", NULL, "Scheduling",
+     "ways of decoding that requests may ask for, with commas between; without it all"},
+    {"max-choices", OPT_INT, AT(max_choices), 0, 128, NULL, "N", "0", "Scheduling",
+     "sequences that one request may have at once: choices, beams, trials; 0: as many as --max-seqs"},
     {"max-draft", OPT_INT, AT(max_draft), 0, 64, NULL, "N", "64", "Scheduling",
      "drafted tokens of a sequence verified in one step; 0: nothing is ever drafted"},
     {"max-queue", OPT_INT, AT(max_queue), 1, 1 << 20, NULL, "N", "1024", "Scheduling",
@@ -171,13 +176,30 @@ static int parse_bool(const char *text, const char *where, bool *out, struct err
     return err_set(e, ERR_INVALID, "%s: '%s' is neither true nor false", where, text);
 }
 
-static bool is_choice(const char *choices, const char *text)
+static bool is_word_of(const char *words, char separator, const char *text, size_t n)
 {
-    size_t n = strlen(text);
-    for (const char *c = choices; c; c = strchr(c, '|') ? strchr(c, '|') + 1 : NULL)
-        if (!strncmp(c, text, n) && (c[n] == '|' || !c[n]) && n)
+    for (const char *c = words; c; c = strchr(c, separator) ? strchr(c, separator) + 1 : NULL)
+        if (!strncmp(c, text, n) && (c[n] == separator || !c[n]) && n)
             return true;
     return false;
+}
+
+bool option_has(const char *list, const char *word)
+{
+    return !list || is_word_of(list, ',', word, strlen(word));
+}
+
+/* Every word, or the one, is a choice. */
+static bool are_choices(const struct option *opt, const char *text)
+{
+    const char *end = opt->type == OPT_CHOICES ? "," : "";
+    for (size_t n;; text += n + 1) {
+        n = strcspn(text, end);
+        if (!is_word_of(opt->choices, '|', text, n))
+            return false;
+        if (!text[n])
+            return true;
+    }
 }
 
 static int set_value(struct options *o, const struct option *opt, const char *text, const char *where, struct err *e)
@@ -187,8 +209,9 @@ static int set_value(struct options *o, const struct option *opt, const char *te
         return parse_number(opt, text, where, (int64_t *)at, e);
     if (opt->type == OPT_BOOL)
         return parse_bool(text, where, (bool *)at, e);
-    if (opt->type == OPT_CHOICE && !is_choice(opt->choices, text))
-        return err_set(e, ERR_INVALID, "%s: '%s' is not one of %s", where, text, opt->choices);
+    if (opt->choices && !are_choices(opt, text))
+        return err_set(e, ERR_INVALID, "%s: '%s' is not %s of %s", where, text,
+                       opt->type == OPT_CHOICES ? "made up" : "one", opt->choices);
     char *copy = mem_strdup(text);
     if (!copy)
         return err_set(e, ERR_NOMEM, "out of memory");
@@ -316,7 +339,7 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
 void options_free(struct options *o)
 {
     for (int i = 0; i < n_option; i++)
-        if (option_table[i].type == OPT_STRING || option_table[i].type == OPT_CHOICE)
+        if (option_table[i].type == OPT_STRING || option_table[i].choices)
             mem_free(*(char **)((char *)o + option_table[i].offset));
     *o = (struct options){0};
 }

@@ -12,21 +12,21 @@
 
 struct options { /* strings are owned; free with options_free */
     char *model, *draft_model, *ngram, *served_model_name, *chat_template, *config;
-    char *host, *backend, *decoding, *kv_type, *cors_origin, *log_level;
+    char *host, *backend, *decoding, *ways, *kv_type, *cors_origin, *log_level;
     char *api_key; /* comma-separated list */
-    int64_t port, ctx, kv_mem, max_batch_tokens, max_seqs, max_queue, max_draft, threads, loops;
+    int64_t port, ctx, kv_mem, max_batch_tokens, max_seqs, max_choices, max_queue, max_draft, threads, loops;
     int64_t max_body, max_connections, idle_timeout, request_timeout, drain_timeout, ping_interval;
     bool no_prefix_cache, no_contrastive, strict, check_config;
 };
 
-enum option_type { OPT_STRING, OPT_INT, OPT_SIZE, OPT_BOOL, OPT_CHOICE };
+enum option_type { OPT_STRING, OPT_INT, OPT_SIZE, OPT_BOOL, OPT_CHOICE, OPT_CHOICES };
 
 struct option {
     const char *name; /* "max-batch-tokens": --max-batch-tokens, GALLEY_MAX_BATCH_TOKENS, max_batch_tokens: */
     enum option_type type;
     size_t offset;        /* in struct options */
     int64_t lo, hi;       /* OPT_INT, OPT_SIZE */
-    const char *choices;  /* OPT_CHOICE: "auto|ref|cpu" */
+    const char *choices;  /* OPT_CHOICE: "auto|ref|cpu"; OPT_CHOICES: of which several may be given, with commas */
     const char *unit;     /* shown as the value in --help */
     const char *fallback; /* text of the default, NULL: none */
     const char *group, *help;
@@ -47,6 +47,8 @@ struct option_source {
 };
 int option_set(struct options *o, struct option_source *src, int index, const char *text, const char *where,
                struct err *e);
+/* The text of OPT_CHOICES holds the word; NULL holds all. */
+bool option_has(const char *list, const char *word);
 /* Index of the option with this name, '_' and '-' being the same; -1. */
 int option_find(const char *name, size_t len);
 /* The nearest name, for "did you mean"; NULL when nothing is near. */

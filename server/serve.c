@@ -165,6 +165,7 @@ static int open_engine(struct server *srv, const struct backend_ops *ops, struct
                                 .kv_type = o->kv_type,
                                 .max_batch_tokens = (int32_t)o->max_batch_tokens,
                                 .max_seqs = (int32_t)o->max_seqs,
+                                .max_choices = (int32_t)o->max_choices,
                                 .max_queue = (int32_t)o->max_queue,
                                 .no_drafts = o->max_draft == 0,
                                 .max_draft = (int32_t)o->max_draft,

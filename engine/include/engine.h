@@ -42,6 +42,7 @@ struct engine_options {
     const char *kv_type;      /* element type of K and V: "f16" (NULL), "f32", "bf16" or "q8_0" */
     int32_t max_batch_tokens; /* rows of a step; 0: 512 */
     int32_t max_seqs;         /* sequences that run at once; 0: 64 */
+    int32_t max_choices;      /* sequences of one request at once, beams and trials included; 0: max_seqs, at most 128 */
     int32_t max_queue;        /* requests that may wait; 0: 1024 */
     int32_t max_draft;        /* drafted tokens of a sequence in a step, whatever a request asks; 0: 64 */
     bool no_drafts;           /* never draft */

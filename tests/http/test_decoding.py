@@ -114,6 +114,7 @@ class Decoding(unittest.TestCase):
         for verify, tree in (("block", None), ("naive", None), ("traversal", {"nodes": 16, "width": 3}),
                              ("rrs", {"nodes": 16, "sampling": "wor"}), ("rrs", {"sampling": "iid"}),
                              ("rrs", {"sampling": "sbs", "width": 4}), ("rrs", {"sampling": "dyspec", "nodes": 24}),
+                             ("traversal", {"sampling": "dyspec", "threshold": 0.1}),
                              ("kseq", {"width": 4}), ("greedy", {"nodes": 8})):
             way = {"strategy": "model", "verify": verify, **({"draft": {"tree": tree}} if tree else {})}
             a = self.s.ok(CHAT, {**body, "decoding": way})["decoding"]
@@ -126,7 +127,12 @@ class Decoding(unittest.TestCase):
         self.refused({"decoding": {"strategy": "model", "verify": "block", "draft": {"tree": {}}}}, "decoding.verify", "wor")
         self.refused({"decoding": {"strategy": "model", "verify": "kseq", "draft": {"tree": {"sampling": "wor"}}}},
                      "decoding.verify")
-        self.refused({"decoding": {"strategy": "model", "verify": "block"}, "logprobs": True}, "decoding.verify")
+        lp = self.s.ok(CHAT, {**body, "logprobs": True, "top_logprobs": 3, "decoding": way})["choices"][0]["logprobs"]
+        self.assertTrue(all(len(t["top_logprobs"]) == 3 and t["logprob"] <= t["top_logprobs"][0]["logprob"] <= 0
+                            for t in lp["content"]))
+        self.refused({"decoding": {**way, "draft": {"tree": {"sampling": "dyspec", "threshold": 2}}}},
+                     "decoding.draft.tree.threshold")
+        self.refused({"decoding": {**way, "draft": {"tree": {"threshold": 0.1}}}}, "decoding.draft.tree.threshold", "dyspec")
         self.refused({"decoding": {"strategy": "model", "draft": {"tree": {"sampling": "iid"}}}}, "decoding.verify")
 
     def test_trigrams(self):
@@ -172,6 +178,28 @@ class NoDraftModel(unittest.TestCase):
         for way in ("trigram", "copy", "auto"):
             self.assertEqual(s.ok(CHAT, tell("hi", decoding=way))["decoding"]["drafted"], 0)
         s.stop()
+
+
+class Caps(unittest.TestCase):
+    def test_a_server_has_its_ways(self):
+        s = Server(FAKE, "--model", TARGET, "--ways", "auto,off,beam,vote", "--max-choices", "4")
+        for way in ("auto", "off", "vote", {"strategy": "beam", "num_beams": 2}):
+            s.ok(CHAT, tell("hi", decoding=way, **({"temperature": 1} if way == "vote" else {})))
+        for way in ("copy", "cautious", "contrastive", "diverse_beam", {"strategy": "navigate"}):
+            status, answer = s.post(CHAT, tell("hi", decoding=way))
+            self.assertEqual((status, answer["error"]["param"]), (400, "decoding.strategy"), way)
+            self.assertIn("auto,off,beam,vote", answer["error"]["message"])
+        s.ok(CHAT, tell("hi", temperature=1, n=4))
+        self.assertEqual(s.post(CHAT, tell("hi", n=5))[1]["error"]["param"], "n")
+        self.assertEqual(s.ok(CHAT, tell("hi", decoding={"strategy": "beam", "num_beams": 8}))["decoding"]["num_beams"], 3)
+        s.stop()
+
+    def test_unknown_ways_are_errors(self):
+        for ways in ("auto,fast", "auto,,off", "", "auto, off", "copy"):
+            run = subprocess.run([GALLEY, "serve", "--model", TARGET, "--ways", ways, "--check-config"],
+                                 capture_output=True, text=True)
+            self.assertNotEqual(run.returncode, 0, ways)
+            self.assertIn("--ways", run.stderr)
 
 
 class NGramStore(unittest.TestCase):

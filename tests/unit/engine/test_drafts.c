@@ -182,14 +182,19 @@ END_TEST
 
 /* ---- The text stays what it is ---- */
 
-enum { N_PROMPT = 20, N_OUT = 60, N_ROUND = 60 };
+enum { N_PROMPT = 20, N_OUT = 60, N_ROUND = 60, BANNED = 101 };
 
-/* What the client predicts: the truth, the truth with mistakes in it, or nonsense. */
+enum { RIGHT, FLAWED, NONSENSE, ENDING, FORBIDDEN, N_PREDICTED };
+
+/* What the client predicts: the truth, or mistakes in it, nothing but them, ends of text, a token that the request bans.
+ */
 static int32_t predict(struct rnd *r, const int32_t *truth, int32_t n, int kind, int32_t *out)
 {
-    int32_t m = 0;
+    int32_t m = 0, n_eog, eog = tok_eog(eng->model.tok, &n_eog)[0];
     for (int32_t i = 0; i < n; i++) {
-        int mistake = kind == 1 ? rnd_int(r, 0, 12) : kind == 2 ? 0 : 9;
+        int mistake = kind == FLAWED ? rnd_int(r, 0, 12) : kind == NONSENSE ? 0 : 9;
+        if (kind >= ENDING && rnd_int(r, 0, 3) == 0)
+            out[m++] = kind == ENDING ? eog : BANNED;
         if (mistake != 1) /* 1: left out */
             out[m++] = mistake == 0 ? rnd_int(r, 0, 255) : truth[i];
         if (mistake == 2)
@@ -201,7 +206,10 @@ static int32_t predict(struct rnd *r, const int32_t *truth, int32_t n, int kind,
 static struct gen_params some_params(struct rnd *r, int round)
 {
     static const char *const stop[] = {"e", "th"};
+    static const struct logit_bias ban = {BANNED, -100};
     struct gen_params p = params(N_OUT);
+    p.bias = &ban;
+    p.n_bias = round % 2;
     p.has_seed = true;
     p.seed = (uint64_t)round;
     p.temperature = round % 3 ? 0.9f : 0;
@@ -267,7 +275,7 @@ START_TEST(no_draft_changes_the_text)
         for (int i = 0; i < N_ROUND; i++) {
             struct gen_params p = all[i];
             p.prediction = predicted[i];
-            p.n_prediction = predict(&r, plain[i]->tok[0], plain[i]->n_tok[0], i % 3, predicted[i]);
+            p.n_prediction = predict(&r, plain[i]->tok[0], plain[i]->n_tok[0], i % N_PREDICTED, predicted[i]);
             p.decoding.strategy = i % 4 ? DECODE_SPECULATIVE : DECODE_AUTO;
             p.decoding.max_draft = i % 5 ? 0 : rnd_int(&r, 1, DRAFT_MAX);
             p.decoding.source = on[_i].draft_seed && i % 2   ? DRAFT_SOURCE_MODEL

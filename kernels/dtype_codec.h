@@ -52,6 +52,11 @@ void quant_fit_affine(const float *x, const float *w, int n, int q_max, float *s
 /* Weights of a group: large elements matter more, none is ignored. */
 void quant_weights(const float *x, float *w, int n);
 
+extern const int8_t mxfp4_value[16];
+float mxfp4_scale(uint8_t e); /* what a value of the table is multiplied by */
+void mxfp4_to_f32(const uint8_t *src, float *dst, int64_t n_block);
+void mxfp4_from_f32(const float *src, uint8_t *dst, int64_t n_block);
+
 void q4k_to_f32(const uint8_t *src, float *dst, int64_t n_block);
 void q5k_to_f32(const uint8_t *src, float *dst, int64_t n_block);
 void q6k_to_f32(const uint8_t *src, float *dst, int64_t n_block);

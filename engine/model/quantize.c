@@ -22,12 +22,12 @@ static const struct target {
     {"F32", DT_F32, DT_F32, 0},       {"F16", DT_F16, DT_F16, 1},     {"BF16", DT_BF16, DT_BF16, 32},
     {"Q8_0", DT_Q8_0, DT_Q8_0, 7},    {"Q4_0", DT_Q4_0, DT_Q4_0, 2},  {"Q4_K", DT_Q4_K, DT_Q4_K, 14},
     {"Q5_K", DT_Q5_K, DT_Q5_K, 16},   {"Q6_K", DT_Q6_K, DT_Q6_K, 18}, {"Q4_K_M", DT_Q4_K, DT_Q6_K, 15},
-    {"Q5_K_M", DT_Q5_K, DT_Q6_K, 17},
+    {"Q5_K_M", DT_Q5_K, DT_Q6_K, 17}, {"MXFP4", DT_MXFP4, DT_Q8_0, 38},
 };
 
 const char *model_quantize_types(void)
 {
-    return "F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K, Q4_K_M, Q5_K_M";
+    return "F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K, Q4_K_M, Q5_K_M, MXFP4";
 }
 
 static const struct target *target_find(const char *name)

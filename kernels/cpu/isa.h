@@ -24,6 +24,7 @@ union act_line {
         float scale;                          /* x ~ scale * q */
         float neg_sum;                        /* -scale * (sum of q): multiplies the minima of Q4_K and Q5_K */
         int32_t off128, off8, off32a, off32b; /* -128 sum, -8 sum, -32 sum of the first and of the second 16 */
+        int32_t off12;                        /* -12 sum */
     };
     char bytes[64];
 };
@@ -38,6 +39,7 @@ enum pack {
     PACK_Q4_K,
     PACK_Q5_K,
     PACK_Q6_K,
+    PACK_MXFP4,
     N_PACK,
     PACK_FIRST_INT = PACK_Q8_0,
 };

@@ -1,9 +1,11 @@
 #include "weight.h"
 
+#include "dtype_codec.h"
+
 #include <string.h>
 
 /* Block layouts of the file: ggml's documented formats, see dtype.h. */
-enum { Q8_0_BYTES = 34, Q4_0_BYTES = 18, Q4_K_BYTES = 144, Q5_K_BYTES = 176, Q6_K_BYTES = 210, SUPER = 256 };
+enum { Q8_0_BYTES = 34, Q4_0_BYTES = 18, Q4_K_BYTES = 144, Q5_K_BYTES = 176, Q6_K_BYTES = 210, MX_BYTES = 17, SUPER = 256 };
 
 int weight_plan(const struct tensor *t, struct weight *w, struct err *e)
 {
@@ -12,7 +14,7 @@ int weight_plan(const struct tensor *t, struct weight *w, struct err *e)
         enum pack pack;
     } known[N_PACK] = {
         {DT_F32, PACK_F32},   {DT_F16, PACK_F16},   {DT_BF16, PACK_BF16}, {DT_Q8_0, PACK_Q8_0},
-        {DT_Q4_0, PACK_Q4_0}, {DT_Q4_K, PACK_Q4_K}, {DT_Q5_K, PACK_Q5_K}, {DT_Q6_K, PACK_Q6_K},
+        {DT_Q4_0, PACK_Q4_0}, {DT_Q4_K, PACK_Q4_K}, {DT_Q5_K, PACK_Q5_K}, {DT_Q6_K, PACK_Q6_K}, {DT_MXFP4, PACK_MXFP4},
     };
     *w = (struct weight){.n_out = (int32_t)t->n_row, .n_in = (int32_t)t->n_col};
     int found = 0;
@@ -45,6 +47,7 @@ size_t weight_bytes(const struct weight *w)
 struct group { /* of one weight row; n_block at most 8 */
     int n_block;
     uint8_t code[SUPER]; /* as stored: with the format's offset */
+    uint8_t exponent[GROUP];
     uint16_t scale[GROUP], d, dmin;
     uint8_t sub_scale[GROUP], sub_min[GROUP];
     int8_t sub_scale16[2 * GROUP];
@@ -71,6 +74,17 @@ static void read_q4_0(const uint8_t *p, struct group *g)
         for (int i = 0; i < 16; i++) {
             g->code[32 * b + i] = p[2 + i] & 15;
             g->code[32 * b + 16 + i] = p[2 + i] >> 4;
+        }
+    }
+}
+
+static void read_mxfp4(const uint8_t *p, struct group *g)
+{
+    for (int b = 0; b < g->n_block; b++, p += MX_BYTES) {
+        g->exponent[b] = p[0];
+        for (int i = 0; i < 16; i++) {
+            g->code[32 * b + i] = p[1 + i] & 15;
+            g->code[32 * b + 16 + i] = p[1 + i] >> 4;
         }
     }
 }
@@ -136,6 +150,8 @@ static void read_group(enum pack pack, const uint8_t *row, int index, struct gro
         read_q8_0(row + i * GROUP * Q8_0_BYTES, g);
     else if (pack == PACK_Q4_0)
         read_q4_0(row + i * GROUP * Q4_0_BYTES, g);
+    else if (pack == PACK_MXFP4)
+        read_mxfp4(row + i * GROUP * MX_BYTES, g);
     else if (pack == PACK_Q4_K)
         read_q4_k(row + i * Q4_K_BYTES, g);
     else if (pack == PACK_Q5_K)
@@ -161,8 +177,10 @@ static uint16_t get_u16(const uint8_t *array, int i)
 static void put_head(enum pack pack, uint8_t *head, int c, const struct group *g)
 {
     for (int b = 0; b < g->n_block; b++) {
-        if (pack == PACK_Q8_0 || pack == PACK_Q4_0) {
+        if (pack_has_scales(pack)) {
             put_u16(head, PANEL * b + c, g->scale[b]);
+        } else if (pack == PACK_MXFP4) {
+            head[PANEL * b + c] = g->exponent[b];
         } else if (pack == PACK_Q6_K) {
             head[32 * b + c] = (uint8_t)g->sub_scale16[2 * b];
             head[32 * b + PANEL + c] = (uint8_t)g->sub_scale16[2 * b + 1];
@@ -177,37 +195,50 @@ static void put_head(enum pack pack, uint8_t *head, int c, const struct group *g
     }
 }
 
+/* A code of vector v, at its byte in each stored vector; what is there is zero before. */
+static void put_code(enum pack pack, uint8_t *at, int v, uint8_t code)
+{
+    if (pack == PACK_Q8_0) {
+        at[64 * v] = code;
+        return;
+    }
+    at[64 * (v % 4)] |= (uint8_t)((code & 15) << (v < 4 ? 0 : 4));
+    if (pack == PACK_Q5_K)
+        at[64 * 4] |= (uint8_t)(code >> 4 << v);
+    if (pack == PACK_Q6_K)
+        at[64 * (4 + v / 4)] |= (uint8_t)(code >> 4 << 2 * (v % 4));
+}
+
 static void put_codes(enum pack pack, uint8_t *codes, int c, const struct group *g)
 {
     for (int b = 0; b < g->n_block; b++, codes += pack_block_bytes(pack)) {
         const uint8_t *from = g->code + 32 * b;
-        if (!pack_is_nibbles(pack)) {
-            for (int i = 0; i < 8; i++)
-                memcpy(codes + 64 * i + 4 * c, from + 4 * i, 4);
-            continue;
-        }
-        for (int i = 0; i < 4; i++) {
-            uint32_t low, high;
-            memcpy(&low, from + 4 * i, 4);
-            memcpy(&high, from + 16 + 4 * i, 4);
-            low |= high << 4;
-            memcpy(codes + 64 * i + 4 * c, &low, 4);
-        }
+        for (int i = 0; i < 32; i++)
+            put_code(pack, codes + 4 * c + i % 4, i / 4, from[i]);
     }
 }
 
 static int code_at(enum pack pack, const uint8_t *block, int c, int i)
 {
-    if (!pack_is_nibbles(pack))
-        return block[64 * (i / 4) + 4 * c + i % 4];
-    uint8_t byte = block[64 * (i / 4 % 4) + 4 * c + i % 4];
-    return i < 16 ? byte & 15 : byte >> 4;
+    const uint8_t *at = block + 4 * c + i % 4;
+    int v = i / 4, nibble = at[64 * (v % 4)] >> (v < 4 ? 0 : 4) & 15;
+    if (pack == PACK_Q8_0)
+        return at[64 * v];
+    if (pack == PACK_Q5_K)
+        return nibble | (at[64 * 4] >> v & 1) << 4;
+    if (pack == PACK_Q6_K)
+        return nibble | (at[64 * (4 + v / 4)] >> 2 * (v % 4) & 3) << 4;
+    return nibble;
 }
 
 /* One block of one column as f32, by the formula of dtype_k.c and dtype.c. */
 static void block_to_f32(enum pack pack, const uint8_t *head, const uint8_t *block, int b, int c, float *out)
 {
-    if (pack == PACK_Q8_0 || pack == PACK_Q4_0) {
+    if (pack == PACK_MXFP4) {
+        float d = mxfp4_scale(head[PANEL * b + c]);
+        for (int i = 0; i < 32; i++)
+            out[i] = (float)mxfp4_value[code_at(pack, block, c, i)] * d;
+    } else if (pack_has_scales(pack)) {
         float d = f16_to_f32(get_u16(head, PANEL * b + c));
         int offset = pack == PACK_Q8_0 ? 128 : 8;
         for (int i = 0; i < 32; i++)

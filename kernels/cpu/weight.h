@@ -5,20 +5,23 @@
  *
  *   F32, F16, BF16   [k][16 columns]
  *   the others       groups of 8 blocks of 32 k: a head, then the blocks' codes. The last group may be shorter.
- *                    A block is 8 (or, for nibbles, 4) vectors of 64 bytes: 16 columns x 4 k, so that one vpdpbusd
- *                    advances 16 outputs by 4 k. Nibbles: vector i in the low halves, vector i + 4 in the high ones.
+ *                    A block's codes are 8 vectors of 64 bytes: 16 columns x 4 k, so that one vpdpbusd advances 16
+ *                    outputs by 4 k. Of fewer than 8 bits, vector i lies in the low halves of the stored vector i, and
+ *                    vector i + 4 in the high halves; a fifth and sixth stored vector have the bits above the nibbles:
+ *                    of Q5_K bit i of the fifth for vector i, of Q6_K two bits from bit 2 i on, the sixth for 4..7.
  *     Q8_0   head: f16 scale[8][16]                                                 codes: q + 128, 8 bits
  *     Q4_0   head: f16 scale[8][16]                                                 codes: q, 4 bits
  *     Q4_K   head: u8 scale[8][16], u8 min[8][16], f16 d[16], f16 dmin[16]          codes: q, 4 bits
- *     Q5_K   the same                                                               codes: q, 8 bits
- *     Q6_K   head: i8 scale[8][2][16], f16 d[16]                                    codes: q, 8 bits
+ *     Q5_K   the same                                                               codes: q, 5 bits
+ *     Q6_K   head: i8 scale[8][2][16], f16 d[16], 32 bytes of nothing               codes: q, 6 bits
+ *     MXFP4  head: u8 exponent[8][16]                                               codes: as in the file, 4 bits
  */
 #ifndef GALLEY_CPU_WEIGHT_H
 #define GALLEY_CPU_WEIGHT_H
 
 #include "isa.h"
 
-enum { GROUP = 8, HEAD_SCALES = 256, HEAD_K = 320 };
+enum { GROUP = 8, HEAD_EXPONENTS = 128, HEAD_SCALES = 256, HEAD_K = 320 };
 
 struct weight { /* data borrowed from the model's arena */
     enum pack pack;
@@ -34,19 +37,25 @@ static inline int pack_is_int(enum pack p)
     return p >= PACK_FIRST_INT;
 }
 
-static inline int pack_is_nibbles(enum pack p)
+static inline int pack_has_scales(enum pack p)
 {
-    return p == PACK_Q4_0 || p == PACK_Q4_K;
+    return p == PACK_Q8_0 || p == PACK_Q4_0;
 }
 
 static inline size_t pack_head_bytes(enum pack p)
 {
-    return p == PACK_Q8_0 || p == PACK_Q4_0 ? HEAD_SCALES : HEAD_K;
+    return p == PACK_MXFP4 ? HEAD_EXPONENTS : pack_has_scales(p) ? HEAD_SCALES : HEAD_K;
+}
+
+/* Vectors of 64 bytes that a block's codes take. */
+static inline int pack_vectors(enum pack p)
+{
+    return p == PACK_Q8_0 ? 8 : p == PACK_Q6_K ? 6 : p == PACK_Q5_K ? 5 : 4;
 }
 
 static inline size_t pack_block_bytes(enum pack p)
 {
-    return pack_is_nibbles(p) ? 256 : 512;
+    return 64 * (size_t)pack_vectors(p);
 }
 
 /* Shape and size of the packed form; data is left NULL. -ERR_INVALID when the type is unknown. */

@@ -16,6 +16,7 @@ enum dtype {
     DT_Q5_K = 13,
     DT_Q6_K = 14,
     DT_BF16 = 30,
+    DT_MXFP4 = 39,
 };
 
 struct dtype_info {

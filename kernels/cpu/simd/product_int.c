@@ -2,6 +2,7 @@
  *
  * What an output element is, whatever the row count, tile and instruction set, with blocks b ascending:
  *   Q8_0, Q4_0   out = fma((float)dot_b, scale_b * act.scale_b, out)
+ *   MXFP4        the same with scale_b a power of two; one that is no normal number counts as 0
  *   Q4_K, Q5_K   out = fma((float)dot_b, (d * sub_b) * act.scale_b, out), then fma(dmin * min_b, act.neg_sum_b, out)
  *   Q6_K         the first line for each half block, with scale d * sub
  */
@@ -18,17 +19,22 @@ struct block { /* one block's weights in registers */
 
 VEC void load_codes(const enum pack F, const uint8_t *p, const int ahead, vcodes code[8])
 {
-    const int n = F == PACK_Q4_0 || F == PACK_Q4_K ? 4 : 8;
+    const int n = pack_vectors(F);
+    vcodes v[8];
     VEC_UNROLL(8)
     for (int i = 0; i < n; i++) {
         __builtin_prefetch(p + ahead + 64 * i, 0, 2);
-        vcodes v = codes_load(p + 64 * i);
-        if (n == 8) {
-            code[i] = F == PACK_Q8_0 ? codes_signed(v) : v;
-        } else {
-            code[i] = codes_low(v);
-            code[i + 4] = codes_high(v);
-        }
+        v[i] = codes_load(p + 64 * i);
+    }
+    VEC_UNROLL(8)
+    for (int i = 0; i < 8; i++) {
+        code[i] = F == PACK_Q8_0 ? codes_signed(v[i]) : i < 4 ? codes_low(v[i]) : codes_high(v[i - 4]);
+        if (F == PACK_Q5_K)
+            code[i] = codes_with_bits(code[i], v[4], 4 - i, 0x10);
+        if (F == PACK_Q6_K)
+            code[i] = codes_with_bits(code[i], v[4 + i / 4], 4 - 2 * (i % 4), 0x30);
+        if (F == PACK_MXFP4)
+            code[i] = codes_fp4(code[i]);
     }
 }
 
@@ -38,6 +44,8 @@ VEC void load_block(const enum pack F, const uint8_t *head, const uint8_t *codes
     load_codes(F, codes, ahead, w->code);
     if (F == PACK_Q8_0 || F == PACK_Q4_0) {
         w->scale[0] = vf_load_f16(head + 32 * b);
+    } else if (F == PACK_MXFP4) {
+        w->scale[0] = vf_load_exponent(head + 16 * b);
     } else if (F == PACK_Q6_K) {
         vf d = vf_load_f16(head + 256);
         w->scale[0] = vf_mul(d, vf_load_i8((const int8_t *)head + 32 * b));
@@ -55,6 +63,8 @@ VEC vi start_of(const enum pack F, const int half, const union act_line *a)
         return vi_set1(a->off128);
     if (F == PACK_Q4_0)
         return vi_set1(a->off8);
+    if (F == PACK_MXFP4)
+        return vi_set1(a->off12);
     if (F == PACK_Q6_K)
         return vi_set1(half ? a->off32b : a->off32a);
     return vi_zero();
@@ -94,8 +104,7 @@ VEC void block_rows(const enum pack F, const int n, const struct block *w, const
 
 VEC void tile(const enum pack F, const int R, const struct panel_job *j, int panel)
 {
-    const size_t head_bytes = F == PACK_Q8_0 || F == PACK_Q4_0 ? HEAD_SCALES : HEAD_K;
-    const size_t block_bytes = F == PACK_Q4_0 || F == PACK_Q4_K ? 256 : 512;
+    const size_t head_bytes = pack_head_bytes(F), block_bytes = pack_block_bytes(F);
     const int ahead = R == 1 ? AHEAD_ONE_ROW : AHEAD;
     const uint8_t *at = j->w + (size_t)panel * j->panel_bytes;
     const union act_line *a = j->a;
@@ -140,3 +149,4 @@ PRODUCT(PACK_Q4_0, product_q4_0)
 PRODUCT(PACK_Q4_K, product_q4_k)
 PRODUCT(PACK_Q5_K, product_q5_k)
 PRODUCT(PACK_Q6_K, product_q6_k)
+PRODUCT(PACK_MXFP4, product_mxfp4)

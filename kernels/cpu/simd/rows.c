@@ -37,6 +37,7 @@ void CPU_FN(lines_int)(const float *x, int32_t n, union act_line *line, size_t s
         line->neg_sum = -line->scale * (float)sum;
         line->off128 = -128 * sum;
         line->off8 = -8 * sum;
+        line->off12 = -12 * sum;
         line->off32a = -32 * sum_a;
         line->off32b = -32 * sum_b;
     }

@@ -13,6 +13,7 @@ const struct cpu_isa CPU_PASTE(cpu_isa, CPU_ISA) = {
             [PACK_Q4_K] = CPU_FN(product_q4_k),
             [PACK_Q5_K] = CPU_FN(product_q5_k),
             [PACK_Q6_K] = CPU_FN(product_q6_k),
+            [PACK_MXFP4] = CPU_FN(product_mxfp4),
         },
     .lines_f32 = CPU_FN(lines_f32),
     .lines_int = CPU_FN(lines_int),

@@ -135,6 +135,13 @@ VEC vf vf_load_u8(const uint8_t *p)
     return vi_to_f((vi){_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)),
                         _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8)))});
 }
+/* 2^(e - 128) of 16 bytes, 0 for e < 2: the scales of MXFP4, whose codes are doubled. */
+VEC vf vf_load_exponent(const uint8_t *p)
+{
+    __m128i e = _mm_subs_epu8(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8(1));
+    return (vf){_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(e), 23)),
+                _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_srli_si128(e, 8)), 23))};
+}
 VEC vf vf_load_i8(const int8_t *p)
 {
     return vi_to_f((vi){_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)),
@@ -192,6 +199,24 @@ VEC vcodes codes_signed(vcodes a)
 {
     const __m256i m = _mm256_set1_epi8(-128);
     return (vcodes){_mm256_xor_si256(a.lo, m), _mm256_xor_si256(a.hi, m)};
+}
+VEC __m256i bits_of(__m256i from, int left, int mask)
+{
+    typedef uint16_t words __attribute__((vector_size(32)));
+    words w = (words)from;
+    w = left >= 0 ? w << left : w >> -left;
+    return _mm256_and_si256((__m256i)w, _mm256_set1_epi8((char)mask));
+}
+VEC vcodes codes_with_bits(vcodes a, vcodes from, int left, int mask)
+{
+    return (vcodes){_mm256_or_si256(a.lo, bits_of(from.lo, left, mask)),
+                    _mm256_or_si256(a.hi, bits_of(from.hi, left, mask))};
+}
+VEC vcodes codes_fp4(vcodes a)
+{
+    const __m256i value = _mm256_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0, 12, 13, 14, 15, 16,
+                                           18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+    return (vcodes){_mm256_shuffle_epi8(value, a.lo), _mm256_shuffle_epi8(value, a.hi)};
 }
 VEC __m256i four_codes(const int8_t *p)
 {

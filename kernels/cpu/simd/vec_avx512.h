@@ -114,6 +114,12 @@ VEC vf vf_load_i8(const int8_t *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
+/* 2^(e - 128) of 16 bytes, 0 for e < 2: the scales of MXFP4, whose codes are doubled. */
+VEC vf vf_load_exponent(const uint8_t *p)
+{
+    __m128i e = _mm_subs_epu8(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8(1));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu8_epi32(e), 23));
+}
 VEC vf vf_load_f16(const void *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
@@ -150,6 +156,20 @@ VEC vcodes codes_low(vcodes a)
 VEC vcodes codes_high(vcodes a)
 {
     return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15));
+}
+/* Beside them, the bits of `from`, moved left or (below 0) right, that the mask keeps of each byte. */
+VEC vcodes codes_with_bits(vcodes a, vcodes from, int left, int mask)
+{
+    typedef uint16_t words __attribute__((vector_size(64)));
+    words w = (words)from;
+    w = left >= 0 ? w << left : w >> -left;
+    return _mm512_or_si512(a, _mm512_and_si512((__m512i)w, _mm512_set1_epi8((char)mask)));
+}
+/* Nibbles to twice the 4-bit float they stand for, plus 12. */
+VEC vcodes codes_fp4(vcodes a)
+{
+    return _mm512_shuffle_epi8(
+        _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)), a);
 }
 /* gcc 12 splits the broadcast from vpdpbusd; kept together they need no register. */
 VEC vi dot4_u8(vi acc, vcodes w, const int8_t *p)

@@ -158,6 +158,16 @@ VEC vf vf_load_u8(const uint8_t *p)
     LANES r.v[i] = (float)p[i];
     return r;
 }
+/* 2^(e - 128) of 16 bytes, 0 for e < 2: the scales of MXFP4, whose codes are doubled. */
+VEC vf vf_load_exponent(const uint8_t *p)
+{
+    uint32_t bits[16];
+    for (int i = 0; i < 16; i++)
+        bits[i] = (uint32_t)(p[i] ? p[i] - 1 : 0) << 23;
+    vf r;
+    memcpy(&r, bits, sizeof r);
+    return r;
+}
 VEC vf vf_load_i8(const int8_t *p)
 {
     vf r;
@@ -221,6 +231,19 @@ VEC vcodes codes_signed(vcodes a)
 {
     for (int i = 0; i < 64; i++)
         a.v[i] ^= 128;
+    return a;
+}
+VEC vcodes codes_with_bits(vcodes a, vcodes from, int left, int mask)
+{
+    for (int i = 0; i < 64; i++)
+        a.v[i] |= (uint8_t)((left >= 0 ? from.v[i] << left : from.v[i] >> -left) & mask);
+    return a;
+}
+VEC vcodes codes_fp4(vcodes a)
+{
+    static const uint8_t value[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+    for (int i = 0; i < 64; i++)
+        a.v[i] = value[a.v[i]];
     return a;
 }
 VEC vi dot4_u8(vi acc, vcodes w, const int8_t *p)

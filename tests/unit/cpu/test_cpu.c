@@ -33,6 +33,7 @@ static const struct config {
     {4, 2, 64, 256, 512, 0, DT_F16, DT_F16, DT_Q4_K, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, 5e-2},
     {4, 1, 64, 256, 256, 0, DT_BF16, DT_Q8_0, DT_Q5_K, 0, 1, 1, 5e-2},
     {4, 2, 64, 256, 512, 0, DT_F16, DT_F16, DT_Q6_K, 0, 0, 0, 5e-2},
+    {4, 2, 32, 160, 352, 0, DT_F16, DT_F16, DT_MXFP4, 0, 0, 1, 5e-2},
 };
 enum { N_CONFIG = sizeof configs / sizeof *configs };
 

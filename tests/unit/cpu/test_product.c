@@ -10,7 +10,7 @@
 #include "weight.h"
 #include "../suite.h"
 
-static const int types[N_PACK] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q5_K, DT_Q6_K};
+static const int types[N_PACK] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_MXFP4};
 static struct rnd rnd;
 
 struct matrix {
@@ -41,6 +41,8 @@ static void random_blocks(int type, uint8_t *p, size_t bytes)
             memcpy(p, &(uint16_t){f32_to_bf16(scale)}, 2);
         else if (type == DT_Q6_K)
             put_f16(p + 208, scale);
+        else if (type == DT_MXFP4)
+            p[0] = (uint8_t)rnd_int(&rnd, 112, 122);
         else
             put_f16(p, scale);
         if (type == DT_Q4_K || type == DT_Q5_K)
@@ -103,12 +105,25 @@ static float head_f16(const uint8_t *head, int i)
     return f16_to_f32(h);
 }
 
+/* Code i of column c: byte i % 4 of its lane, vector i / 4; see weight.h. */
 static int code(enum pack pack, const uint8_t *block, int c, int i)
 {
-    if (!pack_is_nibbles(pack))
-        return block[64 * (i / 4) + 4 * c + i % 4];
-    int byte = block[64 * (i / 4 % 4) + 4 * c + i % 4];
-    return i < 16 ? byte & 15 : byte >> 4;
+    static const int fp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    const uint8_t *lane = block + 4 * c + i % 4;
+    int v = i / 4;
+    if (pack == PACK_Q8_0)
+        return lane[64 * v];
+    int nibble = v < 4 ? lane[64 * v] & 15 : lane[64 * (v - 4)] >> 4;
+    switch (pack) {
+    case PACK_Q5_K:
+        return nibble + 16 * (lane[256] >> v & 1);
+    case PACK_Q6_K:
+        return nibble + 16 * (v < 4 ? lane[256] >> 2 * v & 3 : lane[320] >> 2 * (v - 4) & 3);
+    case PACK_MXFP4:
+        return fp4[nibble];
+    default:
+        return nibble;
+    }
 }
 
 static int32_t block_dot(enum pack pack, const uint8_t *block, int c, const int8_t *q, int from, int to, int offset)
@@ -130,6 +145,9 @@ static float chain_int(const struct weight *w, int col, const union act_line *a)
         if (w->pack == PACK_Q8_0 || w->pack == PACK_Q4_0) {
             int32_t dot = block_dot(w->pack, block, c, a->q, 0, 32, w->pack == PACK_Q8_0 ? 128 : 8);
             out = fmaf((float)dot, head_f16(head, PANEL * in_group + c) * a->scale, out);
+        } else if (w->pack == PACK_MXFP4) {
+            float scale = ldexpf(1, head[PANEL * in_group + c] - 128);
+            out = fmaf((float)block_dot(w->pack, block, c, a->q, 0, 32, 0), scale * a->scale, out);
         } else if (w->pack == PACK_Q6_K) {
             for (int half = 0; half < 2; half++) {
                 float scale = head_f16(head + 256, c) * (float)(int8_t)head[32 * in_group + 16 * half + c];

@@ -10,7 +10,7 @@
 enum { MAX_LIST = 16 };
 
 struct bench_args {
-    const char *model, *backend;
+    const char *model, *backend, *repack_cache;
     int32_t threads, prefill, repeat, depth[MAX_LIST + 1], batch[MAX_LIST + 1];
     bool json;
 };
@@ -20,6 +20,7 @@ static const char usage[] = "usage: galley bench --model PATH [options]\n"
                             "  --model PATH       GGUF file\n"
                             "  --backend NAME     auto, ref, cpu [auto]\n"
                             "  --threads N        worker threads; 0: one for each core [0]\n"
+                            "  --repack-cache DIR folder where weights are kept as the cpu packed them\n"
                             "  --prefill N        prompt tokens; 0: no prefill row [512]\n"
                             "  --depth LIST       tokens before the measured ones [128,1024]\n"
                             "  --batch LIST       sequences decoded together [1,4,16]\n"
@@ -70,6 +71,8 @@ static const char *parse_args(int argc, char **argv, struct bench_args *a)
             a->backend = value;
         else if (!strcmp(name, "--threads"))
             ok = parse_int(value, 0, &a->threads);
+        else if (!strcmp(name, "--repack-cache"))
+            a->repack_cache = value;
         else if (!strcmp(name, "--prefill"))
             ok = parse_int(value, 0, &a->prefill);
         else if (!strcmp(name, "--repeat"))
@@ -133,7 +136,8 @@ int bench_main(int argc, char **argv)
     }
     struct bench_report rep;
     struct err e = {0};
-    struct engine_options opt = {.model_path = a.model, .backend = a.backend, .n_thread = a.threads};
+    struct engine_options opt = {
+        .model_path = a.model, .backend = a.backend, .n_thread = a.threads, .repack_cache = a.repack_cache};
     int rc = engine_bench(&opt, a.prefill, a.depth, a.batch, a.repeat, a.json ? NULL : print_row, &rep, &e);
     if (rc) {
         fprintf(stderr, "galley bench: %s\n", e.msg);

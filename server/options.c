@@ -24,6 +24,8 @@ const struct option option_table[] = {
      "Jinja file used instead of the model's chat template"},
     {"backend", OPT_CHOICE, AT(backend), 0, 0, "auto|ref|cpu|cuda", "NAME", "auto", "Compute", "where the model runs"},
     {"threads", OPT_INT, AT(threads), 0, 1024, NULL, "N", "0", "Compute", "worker threads; 0: one for each core"},
+    {"repack-cache", OPT_STRING, AT(repack_cache), 0, 0, NULL, "DIR", NULL, "Compute",
+     "folder where weights are kept as the cpu packed them, so that the next start need not pack them again"},
     {"ctx", OPT_INT, AT(ctx), 0, 1 << 24, NULL, "TOKENS", "0", "Memory",
      "longest sequence; 0: the model's, as far as memory allows"},
     {"kv-mem", OPT_SIZE, AT(kv_mem), 0, INT64_C(1) << 46, NULL, "BYTES", "0", "Memory",

@@ -73,6 +73,7 @@ struct bmodel { /* owner: its backend's caller */
     struct plan_limits limits;
 
     struct region weights;
+    int from_cache;              /* the weights were packed by an earlier start */
     struct weight tok_embd, out; /* the same data when tied */
     float *out_norm;
     struct layer *layer;

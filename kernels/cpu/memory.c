@@ -177,7 +177,8 @@ void cpu_kv_free(struct bmodel *m)
 
 void cpu_stats(const struct bmodel *m, struct backend_stats *s)
 {
-    *s = (struct backend_stats){.weight_bytes = m->weights.bytes, .n_thread = pool_size(m->b->pool)};
+    *s = (struct backend_stats){
+        .weight_bytes = m->weights.bytes, .n_thread = pool_size(m->b->pool), .weights_cached = m->from_cache};
     if (m->worker) {
         measure(m, &m->kv, &s->kv_bytes, &s->scratch_bytes);
         s->scratch_bytes += readout_bytes(m);

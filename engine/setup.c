@@ -29,6 +29,7 @@ static void fill_defaults(struct engine_options *o)
 {
     o->backend = o->backend ? o->backend : "auto";
     o->kv_type = o->kv_type ? o->kv_type : "f16";
+    o->pin = o->pin ? o->pin : "node";
     o->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : 512;
     o->max_seqs = o->max_seqs ? o->max_seqs : 64;
     o->max_choices = o->max_choices && o->max_choices < o->max_seqs ? o->max_choices : o->max_seqs;
@@ -139,6 +140,11 @@ static int equip_lane(struct engine *eng, struct lane *lane, const struct model_
     return kv_pool_create(&lane->pool, kv->n_block, BLOCK_LEN, seed, e);
 }
 
+static int pin_by_name(const char *name)
+{
+    return !strcmp(name, "node") ? PIN_NODE : !strcmp(name, "core") ? PIN_CORE : !strcmp(name, "off") ? PIN_OFF : -1;
+}
+
 static int load_lanes(struct engine *eng, struct err *e)
 {
     struct lane *lane = &eng->target, *draft = &eng->draft;
@@ -148,6 +154,7 @@ static int load_lanes(struct engine *eng, struct err *e)
         return -ERR_NOTFOUND;
     int32_t ctx = o->n_ctx ? o->n_ctx : eng->model.desc.n_ctx_train;
     struct backend_options bo = {.n_thread = o->n_thread,
+                                 .pin = (enum backend_pin)pin_by_name(o->pin),
                                  .limits = plan_limits(o, eng->model.desc.n_vocab, ctx),
                                  .repack_cache = o->repack_cache};
     int rc = lane->ops->open(&bo, &lane->backend, e);
@@ -237,6 +244,8 @@ static int check_options(const struct engine_options *o, struct err *e)
         return err_set(e, ERR_INVALID, "--ctx %d: 1 to %d", o->n_ctx, 1 << 24);
     if (o->max_draft < 0 || o->max_draft > DRAFT_MAX)
         return err_set(e, ERR_INVALID, "--max-draft %d: 0 to %d", o->max_draft, DRAFT_MAX);
+    if (pin_by_name(o->pin) < 0)
+        return err_set(e, ERR_INVALID, "--pin %s: node, core or off", o->pin);
     int kv_type = dtype_by_name(o->kv_type);
     if (kv_type != DT_F32 && kv_type != DT_F16 && kv_type != DT_BF16 && kv_type != DT_Q8_0)
         return err_set(e, ERR_INVALID, "--kv-type %s: f32, f16, bf16 or q8_0", o->kv_type);

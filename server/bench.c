@@ -10,7 +10,7 @@
 enum { MAX_LIST = 16 };
 
 struct bench_args {
-    const char *model, *backend, *repack_cache;
+    const char *model, *backend, *pin, *repack_cache;
     int32_t threads, prefill, repeat, depth[MAX_LIST + 1], batch[MAX_LIST + 1];
     bool json;
 };
@@ -19,7 +19,8 @@ static const char usage[] = "usage: galley bench --model PATH [options]\n"
                             "\n"
                             "  --model PATH       GGUF file\n"
                             "  --backend NAME     auto, ref, cpu [auto]\n"
-                            "  --threads N        worker threads; 0: one for each core [0]\n"
+                            "  --threads N        worker threads; 0: one for each physical core [0]\n"
+                            "  --pin TO           what a thread is kept to: node, core, off [node]\n"
                             "  --repack-cache DIR folder where weights are kept as the cpu packed them\n"
                             "  --prefill N        prompt tokens; 0: no prefill row [512]\n"
                             "  --depth LIST       tokens before the measured ones [128,1024]\n"
@@ -71,6 +72,8 @@ static const char *parse_args(int argc, char **argv, struct bench_args *a)
             a->backend = value;
         else if (!strcmp(name, "--threads"))
             ok = parse_int(value, 0, &a->threads);
+        else if (!strcmp(name, "--pin"))
+            a->pin = value;
         else if (!strcmp(name, "--repack-cache"))
             a->repack_cache = value;
         else if (!strcmp(name, "--prefill"))
@@ -136,8 +139,11 @@ int bench_main(int argc, char **argv)
     }
     struct bench_report rep;
     struct err e = {0};
-    struct engine_options opt = {
-        .model_path = a.model, .backend = a.backend, .n_thread = a.threads, .repack_cache = a.repack_cache};
+    struct engine_options opt = {.model_path = a.model,
+                                 .backend = a.backend,
+                                 .n_thread = a.threads,
+                                 .pin = a.pin,
+                                 .repack_cache = a.repack_cache};
     int rc = engine_bench(&opt, a.prefill, a.depth, a.batch, a.repeat, a.json ? NULL : print_row, &rep, &e);
     if (rc) {
         fprintf(stderr, "galley bench: %s\n", e.msg);

@@ -91,9 +91,11 @@ static int new_region(struct loader *ld)
 {
     region_free(&ld->m->weights);
     int rc = region_create(&ld->m->weights, ld->slots.bytes, ld->e);
-    if (!rc)
-        slots_place(&ld->slots, ld->m->weights.base);
-    return rc;
+    if (rc)
+        return rc;
+    slots_place(&ld->slots, ld->m->weights.base);
+    cpu_touch_near(ld->m, &ld->slots);
+    return 0;
 }
 
 static int pack_all(struct loader *ld)

@@ -50,6 +50,7 @@ static int plan_slot(struct slots *s, struct slot slot, struct err *e)
     if (slot.matrix) {
         rc = weight_plan(t, slot.matrix, e);
         slot.bytes = weight_bytes(slot.matrix);
+        slot.all = slot.matrix->n_panel;
     } else {
         if (t->n_row != 1 || !slot.from_bytes)
             rc = err_set(e, ERR_INVALID, "a vector of type %d cannot be used", t->type);
@@ -60,6 +61,18 @@ static int plan_slot(struct slots *s, struct slot slot, struct err *e)
     s->from_bytes += slot.from_bytes;
     s->slot[s->n++] = slot;
     return rc;
+}
+
+/* Query, key and value are one product to those who take panels of it, see query_key_value. */
+static void join_products(const struct slots *s, int32_t from, const struct layer *l)
+{
+    for (int32_t i = from; i < s->n; i++) {
+        struct slot *slot = &s->slot[i];
+        if (slot->matrix != &l->wq && slot->matrix != &l->wk && slot->matrix != &l->wv)
+            continue;
+        slot->before = slot->matrix == &l->wq ? 0 : l->wq.n_panel + (slot->matrix == &l->wv ? l->wk.n_panel : 0);
+        slot->all = l->wq.n_panel + l->wk.n_panel + l->wv.n_panel;
+    }
 }
 
 static int by_address(const void *a, const void *b)
@@ -78,9 +91,11 @@ int slots_plan(struct slots *s, struct bmodel *m, const struct model_weights *w,
     for (int i = 0; !rc && i < N_MODEL_SLOT; i++)
         rc = plan_slot(s, slot[i], e);
     for (int32_t l = 0; l < m->d.n_layer; l++) {
+        int32_t from = s->n;
         layer_slots(&w->layer[l], &m->layer[l], slot);
         for (int i = 0; !rc && i < N_LAYER_SLOT; i++)
             rc = plan_slot(s, slot[i], e);
+        join_products(s, from, &m->layer[l]);
     }
     if (rc) {
         slots_free(s);
@@ -108,4 +123,26 @@ void slots_place(const struct slots *s, char *base)
         else
             *slot->vector = (float *)(void *)(base + slot->at);
     }
+}
+
+int32_t slots_node(const struct slots *s, const struct placement *place, size_t at)
+{
+    int32_t lo = 0, hi = s->n - 1;
+    while (lo < hi) { /* the last slot that does not begin after it */
+        int32_t mid = (lo + hi + 1) / 2;
+        if (s->slot[mid].at <= at)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    const struct slot *slot = &s->slot[lo];
+    if (!slot->matrix)
+        return 0; /* a vector: all read it */
+    int32_t panel = slot->before + (int32_t)((at - slot->at) / slot->matrix->panel_bytes), k = 0, first, end;
+    for (; k < place->n_node - 1; k++) {
+        placement_share(place, slot->all, PRODUCT_PANELS, k, &first, &end);
+        if (panel < end)
+            break;
+    }
+    return k;
 }

@@ -10,7 +10,8 @@ struct slot { /* a tensor: a matrix or a vector */
     size_t from_bytes;
     struct weight *matrix;
     float **vector;
-    size_t at, bytes; /* in the region */
+    size_t at, bytes;    /* in the region */
+    int32_t before, all; /* of a matrix: its panels are handed out as all, of which so many come before them */
 };
 
 struct slots {                      /* owner: the loader */
@@ -25,5 +26,7 @@ int slots_plan(struct slots *s, struct bmodel *m, const struct model_weights *w,
 void slots_free(struct slots *s);
 /* Points the model's matrices and vectors into the region that starts at base. */
 void slots_place(const struct slots *s, char *base);
+/* The node whose workers are the first to be handed the panel that lies at this byte of the region. */
+int32_t slots_node(const struct slots *s, const struct placement *place, size_t at);
 
 #endif

@@ -79,8 +79,16 @@ struct kv_config {
     int32_t n_bank;         /* rows of the vector bank */
 };
 
+enum backend_pin {           /* what a worker thread of the cpu is kept to */
+                   PIN_NODE, /* its NUMA node, where there are several: weights then lie near those who read them */
+                   PIN_CORE, /* a core of its own; two processes must then be given cores of their own as well */
+                   PIN_OFF
+};
+
 struct backend_options {
-    int32_t n_thread;          /* 0: one for each core available to the process */
+    int32_t n_thread; /* 0: one for each physical core available to the process */
+    enum backend_pin pin;
+    const char *root;          /* tests: where /sys and /proc are looked for; NULL: "" */
     struct plan_limits limits; /* the largest plan that will be submitted: scratch is sized by it, at kv_create */
     const char *repack_cache;  /* folder for packed weights, which load reads and writes; NULL: none */
 };

@@ -286,7 +286,7 @@ int main(int argc, char **argv)
     t.weight_bytes = stats.weight_bytes;
     printf("%s %s, %s, context %d, weights %.0f MB\n", name, type_name, stats.device, t.context,
            (double)stats.weight_bytes * 1e-6);
-    check(pool_create(&t.pool, n_thread ? n_thread : pool_n_core(), &e), &e);
+    check(pool_create(&t.pool, n_thread ? n_thread : (int)sysconf(_SC_NPROCESSORS_ONLN), &e), &e);
     t.memory = malloc(READ_BYTES);
     memset(t.memory, 1, READ_BYTES);
     t.out.f = malloc(64 * sizeof(float));

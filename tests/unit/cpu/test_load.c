@@ -9,7 +9,7 @@
 
 #include "random_plan.h"
 #include "rng.h"
-#include "weight.h"
+#include "slots.h"
 #include "../suite.h"
 
 extern const struct backend_ops backend_cpu;
@@ -147,10 +147,78 @@ START_TEST(a_layout_is_known_by_its_version)
 }
 END_TEST
 
+/* ---- What is near whom ---- */
+
+/* Which node cpu_take hands panel p of n to, by its own arithmetic. */
+static int node_of_panel(const struct placement *place, int p, int n)
+{
+    for (int k = 0; k < place->n_node; k++) {
+        int32_t first, end;
+        placement_share(place, n, PRODUCT_PANELS, k, &first, &end);
+        if (first <= p && p < end)
+            return k;
+    }
+    ck_abort_msg("panel %d of %d is nobody's", p, n);
+}
+
+/* The first slot is a matrix, at 0. */
+static const uint8_t *base_of(const struct slots *s)
+{
+    return s->slot[0].matrix->data;
+}
+
+static int expect_matrix(const struct slots *s, const struct placement *place, const struct weight *w, int before,
+                         int all)
+{
+    int seen[MAX_NODE] = {0}, n = 0;
+    for (int p = 0; p < w->n_panel; p++) {
+        size_t at = (size_t)(w->data - base_of(s)) + (size_t)p * w->panel_bytes;
+        int k = node_of_panel(place, before + p, all);
+        ck_assert_int_eq(slots_node(s, place, at), k);
+        ck_assert_int_eq(slots_node(s, place, at + w->panel_bytes - 1), k);
+        n += !seen[k]++;
+    }
+    return n;
+}
+
+START_TEST(panels_lie_near_those_who_take_them)
+{
+    struct rnd r = rnd_begin("panels_lie_near_those_who_take_them", 1);
+    struct tiny_model t;
+    struct bmodel m = {0};
+    struct slots s;
+    struct err e = {0};
+    struct placement place = {.n_worker = 7, .n_node = 3, .first = {0, 2, 3, 7}};
+    tiny_model_make(&t, &r, 2, 8, 2, 64, 256, 1120, 3000, MODEL_QK_NORM, DT_Q8_0, 1, 0);
+    m.d = t.d;
+    m.layer = calloc(2, sizeof *m.layer);
+    ck_assert_msg(!slots_plan(&s, &m, &t.w, &e), "%s", e.msg);
+    char *base = malloc(s.bytes);
+    slots_place(&s, base);
+    ck_assert_int_eq(expect_matrix(&s, &place, &m.tok_embd, 0, m.tok_embd.n_panel), 3);
+    ck_assert_int_eq(expect_matrix(&s, &place, &m.out, 0, m.out.n_panel), 3);
+    for (struct layer *y = m.layer; y < m.layer + 2; y++) {
+        int n_q = y->wq.n_panel, n_k = y->wk.n_panel, all = n_q + n_k + y->wv.n_panel;
+        expect_matrix(&s, &place, &y->wq, 0, all);
+        expect_matrix(&s, &place, &y->wk, n_q, all);
+        ck_assert_int_eq(expect_matrix(&s, &place, &y->wv, n_q + n_k, all), 1); /* the last node's alone */
+        expect_matrix(&s, &place, &y->wo, 0, y->wo.n_panel);
+        ck_assert_int_eq(expect_matrix(&s, &place, &y->gate, 0, y->gate.n_panel), 3);
+        ck_assert_int_eq(expect_matrix(&s, &place, &y->up, 0, y->up.n_panel), 3);
+        expect_matrix(&s, &place, &y->down, 0, y->down.n_panel);
+    }
+    free(base);
+    slots_free(&s);
+    free(m.layer);
+    tiny_model_free(&t);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("load");
     tcase_add_test(tc, the_file_is_read_once_and_in_order);
     tcase_add_test(tc, a_layout_is_known_by_its_version);
+    tcase_add_test(tc, panels_lie_near_those_who_take_them);
     return suite_run(tc);
 }

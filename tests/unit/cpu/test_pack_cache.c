@@ -81,17 +81,9 @@ static const int32_t tokens[] = {5, 1999, 77, 1024, 5, 600};
 static struct loaded load_in(const struct tiny_model *t, const char *where, int n_thread)
 {
     struct loaded l;
-    struct err e = {0};
-    struct rig g = {.ops = &backend_cpu, .limits = test_limits(V)};
-    struct backend_options opt = {.n_thread = n_thread, .limits = g.limits, .repack_cache = where};
+    struct rig g;
     struct kv_config kv = {.block_len = 16, .n_block = 4, .k_type = DT_F16, .v_type = DT_F16};
-    ck_assert_msg(!g.ops->open(&opt, &g.b, &e), "%s", e.msg);
-    ck_assert_msg(!g.ops->load(g.b, &t->d, &t->w, NULL, NULL, &g.m, &e), "%s", e.msg);
-    ck_assert_msg(!g.ops->kv_create(g.m, &kv, &e), "%s", e.msg);
-    ck_assert_msg(!plan_create(&g.plan, &g.limits, &e), "%s", e.msg);
-    g.env = (struct plan_env){.n_vocab = V, .n_layer = 3, .n_embd = 256, .n_block = 4, .block_len = 16};
-    g.out.f = calloc((size_t)g.limits.n_out_f, sizeof(float));
-    g.out.i = calloc((size_t)g.limits.n_out_i, sizeof(int32_t));
+    rig_open_with(&g, &backend_cpu, t, &kv, (struct backend_options){.n_thread = n_thread, .repack_cache = where});
     plan_reset(&g.plan);
     struct law law = neutral_law();
     plan_law(&g.plan, &law, NULL, 0, NULL, 0);

@@ -6,12 +6,14 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "mem.h"
+#include "wake.h"
 
-enum { LINE = 64, N_SPIN = 1000, N_YIELD = 8, MAX_MASK_BYTES = 1024 };
+enum { LINE = 64, LOOKS = 16, SPIN_NS = 20000, CROWDED_NS = 50000000, MAX_MASK_BYTES = 1024 };
 
 /* A counter that threads wait on to change. `n_asleep` spares the waker a system call while all spin. */
 struct gate {
@@ -22,6 +24,7 @@ struct gate {
 struct pool {
     struct gate start, barrier;
     _Alignas(LINE) _Atomic uint32_t n_arrived; /* at the barrier */
+    _Alignas(LINE) _Atomic int64_t crowded_until_ns;
     _Alignas(LINE) pool_fn fn;
     void *arg;
     int n_worker, n_thread; /* n_thread: those created, n_worker - 1 when creation succeeded */
@@ -45,18 +48,41 @@ static void relax(void)
 #endif
 }
 
-static void gate_wait(struct gate *g, uint32_t seen)
+static int spin(const struct gate *g, uint32_t seen, int64_t until_ns)
 {
-    for (int i = 0; i < N_SPIN; i++) {
-        if (atomic_load_explicit(&g->generation, memory_order_acquire) != seen)
-            return;
-        relax();
-    }
-    for (int i = 0; i < N_YIELD; i++) { /* the one we wait for may want this core */
-        sched_yield();
-        if (atomic_load_explicit(&g->generation, memory_order_acquire) != seen)
-            return;
-    }
+    do {
+        for (int i = 0; i < LOOKS; i++) {
+            if (atomic_load_explicit(&g->generation, memory_order_acquire) != seen)
+                return 1;
+            relax();
+        }
+    } while (clock_ns() < until_ns);
+    return 0;
+}
+
+/* Whether somebody took this thread's processor from it since it last asked. */
+static int was_preempted(void)
+{
+    static _Thread_local long seen;
+    struct rusage u;
+    getrusage(RUSAGE_THREAD, &u);
+    int more = u.ru_nivcsw != seen;
+    seen = u.ru_nivcsw;
+    return more;
+}
+
+/* Spins, then sleeps. While all workers run, a wait is over in microseconds, sooner than a sleeper can be woken. Beside
+ * neighbours, spinning takes time from them and from the very worker that is waited for: a pool whose waiting workers
+ * find that they lost their processor sleeps at once for a while. Never sched_yield: it gives away the rest of a fair
+ * share each time (figures: tests/bench/results). */
+static void gate_wait(struct pool *p, struct gate *g, uint32_t seen)
+{
+    int64_t now = clock_ns();
+    int crowded = now < atomic_load_explicit(&p->crowded_until_ns, memory_order_relaxed);
+    if (spin(g, seen, crowded ? now : now + SPIN_NS))
+        return;
+    if (was_preempted())
+        atomic_store_explicit(&p->crowded_until_ns, now + CROWDED_NS, memory_order_relaxed);
     atomic_fetch_add(&g->n_asleep, 1);
     while (atomic_load(&g->generation) == seen)
         syscall(SYS_futex, &g->generation, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
@@ -74,7 +100,7 @@ void pool_barrier(struct pool *p)
 {
     uint32_t seen = atomic_load_explicit(&p->barrier.generation, memory_order_acquire);
     if (atomic_fetch_add(&p->n_arrived, 1) + 1 < (uint32_t)p->n_worker) {
-        gate_wait(&p->barrier, seen);
+        gate_wait(p, &p->barrier, seen);
         return;
     }
     atomic_store(&p->n_arrived, 0); /* before the gate opens: nobody arrives anew until then */
@@ -86,7 +112,7 @@ static void *member_main(void *arg)
     struct member *m = arg;
     struct pool *p = m->pool;
     for (uint32_t seen = 0;; seen++) {
-        gate_wait(&p->start, seen);
+        gate_wait(p, &p->start, seen);
         if (p->stop)
             return NULL;
         p->fn(p->arg, m->worker);

@@ -196,6 +196,17 @@ VEC vf vf_load_bf16(const void *p)
     LANES r.v[i] = bf16_to_f32(h[i]);
     return r;
 }
+/* Sixteen pairs of bf16, the first (0) or the second (1) of each. */
+VEC vf vf_load_half_bf16(const void *p, int second)
+{
+    uint32_t pair[16];
+    memcpy(pair, p, sizeof pair);
+    for (int i = 0; i < 16; i++)
+        pair[i] = second ? pair[i] & 0xffff0000 : pair[i] << 16;
+    vf r;
+    memcpy(&r, pair, sizeof r);
+    return r;
+}
 VEC void vf_store_bf16(void *p, vf a)
 {
     uint16_t h[16];

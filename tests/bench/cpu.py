@@ -153,14 +153,13 @@ def compare(session, name, kind, item):
         print(f"{engine}, {name} {kind}, {item}: {why}", file=sys.stderr)
 
 
-def compare_all(session, shapes, items):
+def compare_all(session, files, items):
     names = [e.name for e in session.engines]
     table("model", "format", "work", *(f"{n} tok/s" for n in names), *(f"{names[0]} / {n}" for n in names[1:]),
           "share of the roof", "read GB/s", "int8 GOP/s", "unsteady rounds")
-    for name in shapes:
-        for kind in session.args.formats:
-            for item in items:
-                compare(session, name, kind, item)
+    for name, kind in files:
+        for item in items:
+            compare(session, name, kind, item)
 
 
 # ---- Galley against itself ----
@@ -195,21 +194,27 @@ def depth(session, name, kind):
          mark(unsteady, session.args))
 
 
-def alone(session, shapes, measure):
-    for name in shapes:
-        for kind in session.args.formats:
-            try:
-                measure(session, name, kind)
-            except Failed as e:
-                print(f"galley, {name} {kind}: {e}", file=sys.stderr)
+def alone(session, files, measure):
+    for name, kind in files:
+        try:
+            measure(session, name, kind)
+        except Failed as e:
+            print(f"galley, {name} {kind}: {e}", file=sys.stderr)
 
 
 # ---- The command line ----
 
+def find_files(args):
+    """The shapes and formats that there are files of."""
+    wanted = [(s, f) for s in args.shape for f in args.formats]
+    there = [w for w in wanted if cpu_models.path_of(args.models, *w).exists()]
+    for name, kind in [w for w in wanted if w not in there]:
+        print(f"{name} {kind} is left out: no {cpu_models.path_of(args.models, name, kind)} (cpu.py make)")
+    return there
+
+
 def measure_all(args):
-    shapes = [s for s in args.shape if all(cpu_models.path_of(args.models, s, f).exists() for f in args.formats)]
-    for missing in sorted(set(args.shape) - set(shapes)):
-        print(f"{missing} is left out: {args.models} lacks some of its files (cpu.py make)")
+    files = find_files(args)
     session = Session(args)
     print(f"{args.threads} threads, {args.rounds} rounds, {args.repeat} repetitions of {args.steps} steps")
     if os.getloadavg()[0] > 0.5:
@@ -218,14 +223,14 @@ def measure_all(args):
              "prefill": [Item("prefill", n) for n in args.prefill]}
     items = [item for work in args.work for item in items.get(work, [])]
     if items:
-        compare_all(session, shapes, items)
+        compare_all(session, files, items)
     if "verify" in args.work:
         table("model", "format", "rows", "step ms", "against 1 row", "read GB/s", "int8 GOP/s", "unsteady rounds")
-        alone(session, shapes, verify)
+        alone(session, files, verify)
     if "depth" in args.work:
         table("model", "format", "step ms, depth 0", f"depth {DEEP}", "K/V MB", "ms they explain at 0.8",
               "loss / explained", "read GB/s", "int8 GOP/s", "unsteady rounds")
-        alone(session, shapes, depth)
+        alone(session, files, depth)
     session.roof.close()
 
 

@@ -258,7 +258,7 @@ def parse_args():
         s.add_argument("--galley", required=True, metavar="PATH", type=lambda path: str(Path(path).resolve()))
         s.add_argument("--shape", type=words(cpu_models.SHAPES), default=list(cpu_models.SHAPES))
         s.add_argument("--formats", type=words(cpu_models.FORMATS), default=list(cpu_models.FORMATS))
-    run.add_argument("--models", required=True, metavar="DIR")
+    run.add_argument("--models", required=True, metavar="DIR", type=lambda path: str(Path(path).resolve()))
     run.add_argument("--roof", metavar="PATH", help="tests/bench/roof of Galley's own build if not given")
     run.add_argument("--work", type=words(WORKS), default=list(WORKS))
     run.add_argument("--batch", type=numbers, default=[4, 8, 16, 32])

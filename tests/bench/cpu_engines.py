@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,10 @@ class Item:
 
 
 def run(command):
+    """In a folder of its own: ik_llama.cpp leaves a log where it runs."""
     try:
-        done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=TIMEOUT_S)
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=TIMEOUT_S, cwd=folder)
     except (OSError, subprocess.TimeoutExpired) as e:
         raise Failed(str(e)) from e
     if done.returncode:
@@ -70,7 +73,7 @@ class Peer:
     batched_options = ()
 
     def __init__(self, folder):
-        self.folder = Path(folder)
+        self.folder = Path(folder).resolve()
 
     def missing(self):
         return [b for b in ("llama-bench", "llama-batched-bench") if not (self.folder / b).is_file()]

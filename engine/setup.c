@@ -29,6 +29,7 @@ static void fill_defaults(struct engine_options *o)
 {
     o->backend = o->backend ? o->backend : "auto";
     o->kv_type = o->kv_type ? o->kv_type : "f16";
+    o->pin = o->pin ? o->pin : "node";
     o->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : 512;
     o->max_seqs = o->max_seqs ? o->max_seqs : 64;
     o->max_choices = o->max_choices && o->max_choices < o->max_seqs ? o->max_choices : o->max_seqs;
@@ -106,7 +107,10 @@ static int size_pool(struct engine *eng, struct kv_config *kv, int32_t *n_ctx, s
 static int load_model(struct engine *eng, struct lane *lane, const struct model *m, struct err *e)
 {
     struct engine_options *o = &eng->opt;
-    return lane->ops->load(lane->backend, &m->desc, &m->w, o->progress, o->progress_arg, &lane->model, e);
+    int rc = lane->ops->load(lane->backend, &m->desc, &m->w, o->progress, o->progress_arg, &lane->model, e);
+    if (!rc)
+        source_loaded(&m->source);
+    return rc;
 }
 
 /* The pool, the plan and the results of a lane whose model is loaded. */
@@ -136,6 +140,11 @@ static int equip_lane(struct engine *eng, struct lane *lane, const struct model_
     return kv_pool_create(&lane->pool, kv->n_block, BLOCK_LEN, seed, e);
 }
 
+static int pin_by_name(const char *name)
+{
+    return !strcmp(name, "node") ? PIN_NODE : !strcmp(name, "core") ? PIN_CORE : !strcmp(name, "off") ? PIN_OFF : -1;
+}
+
 static int load_lanes(struct engine *eng, struct err *e)
 {
     struct lane *lane = &eng->target, *draft = &eng->draft;
@@ -144,7 +153,10 @@ static int load_lanes(struct engine *eng, struct err *e)
     if (!lane->ops)
         return -ERR_NOTFOUND;
     int32_t ctx = o->n_ctx ? o->n_ctx : eng->model.desc.n_ctx_train;
-    struct backend_options bo = {.n_thread = o->n_thread, .limits = plan_limits(o, eng->model.desc.n_vocab, ctx)};
+    struct backend_options bo = {.n_thread = o->n_thread,
+                                 .pin = (enum backend_pin)pin_by_name(o->pin),
+                                 .limits = plan_limits(o, eng->model.desc.n_vocab, ctx),
+                                 .repack_cache = o->repack_cache};
     int rc = lane->ops->open(&bo, &lane->backend, e);
     if (!rc)
         rc = load_model(eng, lane, &eng->model, e);
@@ -212,13 +224,14 @@ static void describe_memory(struct engine *eng)
              "model      %s (%s, %s, %.1fM parameters)\n"
              "%s"
              "device     %s\n"
-             "weights    %8.1f MiB\n"
+             "weights    %8.1f MiB%s\n"
              "KV cache   %8.1f MiB   %d tokens in blocks of %d, %s; the longest sequence has %d\n"
              "scratch    %8.1f MiB   steps of at most %d tokens, %d sequences at once\n",
              info->name, info->architecture, info->quant, (double)info->n_param / 1e6, draft_line, st.device,
-             (double)(st.weight_bytes + draft.weight_bytes) / MIB, (double)(st.kv_bytes + draft.kv_bytes) / MIB,
-             eng->limits.n_block * BLOCK_LEN, BLOCK_LEN, eng->opt.kv_type, eng->limits.n_ctx,
-             (double)(st.scratch_bytes + draft.scratch_bytes) / MIB, eng->opt.max_batch_tokens, eng->opt.max_seqs);
+             (double)(st.weight_bytes + draft.weight_bytes) / MIB, st.weights_cached ? "   from the repack cache" : "",
+             (double)(st.kv_bytes + draft.kv_bytes) / MIB, eng->limits.n_block * BLOCK_LEN, BLOCK_LEN, eng->opt.kv_type,
+             eng->limits.n_ctx, (double)(st.scratch_bytes + draft.scratch_bytes) / MIB, eng->opt.max_batch_tokens,
+             eng->opt.max_seqs);
 }
 
 static int check_options(const struct engine_options *o, struct err *e)
@@ -231,6 +244,8 @@ static int check_options(const struct engine_options *o, struct err *e)
         return err_set(e, ERR_INVALID, "--ctx %d: 1 to %d", o->n_ctx, 1 << 24);
     if (o->max_draft < 0 || o->max_draft > DRAFT_MAX)
         return err_set(e, ERR_INVALID, "--max-draft %d: 0 to %d", o->max_draft, DRAFT_MAX);
+    if (pin_by_name(o->pin) < 0)
+        return err_set(e, ERR_INVALID, "--pin %s: node, core or off", o->pin);
     int kv_type = dtype_by_name(o->kv_type);
     if (kv_type != DT_F32 && kv_type != DT_F16 && kv_type != DT_BF16 && kv_type != DT_Q8_0)
         return err_set(e, ERR_INVALID, "--kv-type %s: f32, f16, bf16 or q8_0", o->kv_type);

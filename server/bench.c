@@ -10,7 +10,7 @@
 enum { MAX_LIST = 16 };
 
 struct bench_args {
-    const char *model, *backend;
+    const char *model, *backend, *pin, *repack_cache;
     int32_t threads, steps, repeat;
     int32_t prefill[MAX_LIST + 1], depth[MAX_LIST + 1], batch[MAX_LIST + 1], verify[MAX_LIST + 1]; /* -1 ends them */
     bool json;
@@ -20,7 +20,9 @@ static const char usage[] = "usage: galley bench --model PATH [options]\n"
                             "\n"
                             "  --model PATH       GGUF file\n"
                             "  --backend NAME     auto, ref, cpu [auto]\n"
-                            "  --threads N        worker threads; 0: one for each core [0]\n"
+                            "  --threads N        worker threads; 0: one for each physical core [0]\n"
+                            "  --pin TO           what a thread is kept to: node, core, off [node]\n"
+                            "  --repack-cache DIR folder where weights are kept as the cpu packed them\n"
                             "  --prefill LIST     prompt tokens, separated by commas, or none [512]\n"
                             "  --depth LIST       tokens before the measured ones [128,1024]\n"
                             "  --batch LIST       sequences decoded together, or none [1,4,16]\n"
@@ -74,6 +76,10 @@ static const char *parse_args(int argc, char **argv, struct bench_args *a)
             a->backend = value;
         else if (!strcmp(name, "--threads"))
             ok = parse_int(value, 0, &a->threads);
+        else if (!strcmp(name, "--pin"))
+            a->pin = value;
+        else if (!strcmp(name, "--repack-cache"))
+            a->repack_cache = value;
         else if (!strcmp(name, "--prefill"))
             ok = parse_list(value, 0, a->prefill); /* 0: none */
         else if (!strcmp(name, "--repeat"))
@@ -151,7 +157,11 @@ int bench_main(int argc, char **argv)
     }
     struct bench_report rep;
     struct err e = {0};
-    struct engine_options opt = {.model_path = a.model, .backend = a.backend, .n_thread = a.threads};
+    struct engine_options opt = {.model_path = a.model,
+                                 .backend = a.backend,
+                                 .n_thread = a.threads,
+                                 .pin = a.pin,
+                                 .repack_cache = a.repack_cache};
     struct bench_want want = {.prefill = a.prefill,
                               .depth = a.depth,
                               .batch = a.batch,

@@ -160,6 +160,8 @@ static int open_engine(struct server *srv, const struct backend_ops *ops, struct
                                 .backend = o->backend,
                                 .ops = ops,
                                 .n_thread = (int32_t)o->threads,
+                                .pin = o->pin,
+                                .repack_cache = o->repack_cache,
                                 .n_ctx = (int32_t)o->ctx,
                                 .kv_mem_bytes = (size_t)o->kv_mem,
                                 .kv_type = o->kv_type,

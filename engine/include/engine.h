@@ -36,7 +36,9 @@ struct engine_options {
     const char *draft_path;        /* GGUF with the same vocabulary, or NULL */
     const char *backend;           /* "auto", "ref", "cpu", ... */
     const struct backend_ops *ops; /* tests: used instead of `backend` when not NULL */
-    int32_t n_thread;              /* 0: one for each available core */
+    int32_t n_thread;              /* 0: one for each available physical core */
+    const char *pin;               /* what its threads are kept to: "node" (NULL), "core" or "off" */
+    const char *repack_cache;      /* folder where weights are kept as the back end packed them, or NULL */
     int32_t n_ctx;            /* longest sequence, prompt and answer; 0: the model's own, as far as kv memory allows */
     size_t kv_mem_bytes;      /* 0: chosen from n_ctx and free memory */
     const char *kv_type;      /* element type of K and V: "f16" (NULL), "f32", "bf16" or "q8_0" */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -28,7 +29,7 @@ int map_open(struct file_map *m, const char *path, struct err *e)
     if (p == MAP_FAILED)
         rc = err_set(e, ERR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
     else
-        *m = (struct file_map){p, (size_t)st.st_size};
+        *m = (struct file_map){p, (size_t)st.st_size, st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec};
 out:
     close(fd);
     return rc;
@@ -39,4 +40,19 @@ void map_close(struct file_map *m)
     if (m->p)
         munmap((void *)m->p, m->size_bytes);
     *m = (struct file_map){0};
+}
+
+void map_want(const void *p, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p & ~(page - 1);
+    madvise((void *)from, (uintptr_t)p + bytes - from, MADV_WILLNEED);
+}
+
+/* Only whole pages: what lies beside these bytes may still be of use. */
+void map_done(const void *p, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)p + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)p + bytes) & ~(page - 1);
+    if (from < to)
+        madvise((void *)from, to - from, MADV_DONTNEED);
 }

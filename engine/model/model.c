@@ -317,6 +317,9 @@ static int open_file(struct model *m, const char *path, struct err *e)
     if (!rc)
         rc = trim_vocab(m, e);
     if (!rc)
+        rc = source_open(&m->source, m->file, path, e);
+    m->w.source = &m->source.ops;
+    if (!rc)
         describe(m, path);
     return rc;
 }
@@ -341,6 +344,7 @@ void model_close(struct model *m)
     mem_free(m->w.layer);
     mem_free(m->chat_template);
     mem_free(m->architecture);
+    source_close(&m->source);
     gguf_close(m->file);
     *m = (struct model){0};
 }

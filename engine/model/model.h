@@ -5,15 +5,15 @@
 
 #include "backend.h"
 #include "engine.h"
+#include "model/source.h"
 #include "tokenizer.h"
-
-struct gguf;
 
 struct model { /* owner: the engine */
     struct gguf *file;
     struct model_info info;
     struct model_desc desc;
     struct model_weights w; /* points into the file's map */
+    struct source source;   /* the same as a file */
     struct tokenizer *tok;
     int32_t exit_layer; /* galley.early_exit_layer: the output norm and head also fit after so many layers; 0: do not */
     char *chat_template, *architecture; /* NUL-terminated copies behind info */

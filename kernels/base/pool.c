@@ -5,12 +5,13 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "mem.h"
 
-enum { LINE = 64, N_SPIN = 1000, N_YIELD = 8 };
+enum { LINE = 64, N_SPIN = 1000, N_YIELD = 8, MAX_MASK_BYTES = 1024 };
 
 /* A counter that threads wait on to change. `n_asleep` spares the waker a system call while all spin. */
 struct gate {
@@ -26,6 +27,8 @@ struct pool {
     int n_worker, n_thread; /* n_thread: those created, n_worker - 1 when creation succeeded */
     int stop;
     struct member *member;
+    void *caller_mask; /* worker 0's, NULL: not bound */
+    size_t mask_bytes;
     void *mem; /* the unaligned allocation behind the pool */
 };
 
@@ -91,7 +94,7 @@ static void *member_main(void *arg)
     }
 }
 
-void pool_run(struct pool *p, pool_fn fn, void *arg)
+static void run(struct pool *p, pool_fn fn, void *arg)
 {
     p->fn = fn;
     p->arg = arg;
@@ -100,6 +103,46 @@ void pool_run(struct pool *p, pool_fn fn, void *arg)
     fn(arg, 0);
     if (p->n_worker > 1)
         pool_barrier(p);
+}
+
+/* The caller is somebody else's thread: whatever it does and starts between regions may go anywhere. Costs 2 us. */
+static void run_bound(struct pool *p, pool_fn fn, void *arg)
+{
+    unsigned long own[MAX_MASK_BYTES / sizeof(unsigned long)];
+    int known = !sched_getaffinity(0, sizeof own, (cpu_set_t *)(void *)own);
+    if (known)
+        sched_setaffinity(0, p->mask_bytes, p->caller_mask);
+    run(p, fn, arg);
+    if (known)
+        sched_setaffinity(0, sizeof own, (cpu_set_t *)(void *)own);
+}
+
+void pool_run(struct pool *p, pool_fn fn, void *arg)
+{
+    if (p->caller_mask)
+        run_bound(p, fn, arg);
+    else
+        run(p, fn, arg);
+}
+
+static int bind_caller(struct pool *p, const void *mask, size_t bytes, struct err *e)
+{
+    void *copy = mem_alloc(bytes);
+    if (!copy)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    memcpy(copy, mask, bytes);
+    mem_free(p->caller_mask);
+    p->caller_mask = copy;
+    p->mask_bytes = bytes;
+    return 0;
+}
+
+int pool_bind(struct pool *p, int worker, const void *mask, size_t mask_bytes, struct err *e)
+{
+    if (!worker)
+        return bind_caller(p, mask, mask_bytes, e);
+    int rc = pthread_setaffinity_np(p->member[worker].thread, mask_bytes, mask);
+    return rc ? err_set(e, ERR_IO, "worker %d cannot be bound: %s", worker, strerror(rc)) : 0;
 }
 
 int pool_create(struct pool **out, int n_worker, struct err *e)
@@ -139,19 +182,11 @@ void pool_free(struct pool *p)
     for (int i = 1; i <= p->n_thread; i++)
         pthread_join(p->member[i].thread, NULL);
     mem_free(p->member);
+    mem_free(p->caller_mask);
     mem_free(p->mem);
 }
 
 int pool_size(const struct pool *p)
 {
     return p->n_worker;
-}
-
-int pool_n_core(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set))
-        return 1;
-    int n = CPU_COUNT(&set);
-    return n > 0 ? n : 1;
 }

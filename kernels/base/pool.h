@@ -4,6 +4,8 @@
 #ifndef GALLEY_POOL_H
 #define GALLEY_POOL_H
 
+#include <stddef.h>
+
 #include "err.h"
 
 struct pool; /* opaque */
@@ -17,10 +19,10 @@ int pool_size(const struct pool *p);
 /* Runs fn once on every worker and returns when all have. What the caller wrote before is seen by the workers, and what
  * they wrote is seen by the caller afterwards. */
 void pool_run(struct pool *p, pool_fn fn, void *arg);
+/* Keeps a worker to the processors of a mask as sched_setaffinity takes it; copied. Worker 0, the caller, is kept to
+ * them while a region runs and has its own mask back afterwards. Not while a region runs. */
+int pool_bind(struct pool *p, int worker, const void *mask, size_t mask_bytes, struct err *e);
 /* Inside a region: returns when every worker has called it; the same visibility as above. */
 void pool_barrier(struct pool *p);
-
-/* Cores that this process may run on, at least 1. */
-int pool_n_core(void);
 
 #endif

@@ -203,7 +203,7 @@ int roof_create(struct roof **out, int n_thread, struct err *e)
     struct roof *r = mem_calloc(1, sizeof *r);
     if (!r)
         return err_set(e, ERR_NOMEM, "out of memory");
-    int rc = pool_create(&r->pool, n_thread > 0 ? n_thread : pool_n_core(), e);
+    int rc = pool_create(&r->pool, n_thread > 0 ? n_thread : (int)sysconf(_SC_NPROCESSORS_ONLN), e);
     if (rc)
         goto out;
     r->share_bytes = share_size(pool_size(r->pool));

@@ -2,7 +2,57 @@
 
 #include <string.h>
 
+#include "log.h"
 #include "mem.h"
+
+/* The processors that worker i may use. */
+static void worker_mask(const struct backend *b, const struct topology *t, int32_t i, struct cpu_mask *out)
+{
+    *out = (struct cpu_mask){0};
+    if (b->opt.pin == PIN_CORE) {
+        cpu_mask_set(out, b->place.cpu[i]);
+        return;
+    }
+    int32_t node = b->place.node_id[placement_node(&b->place, i)];
+    for (int32_t c = 0; c < t->n_cpu; c++)
+        if (t->cpu[c].node == node)
+            cpu_mask_set(out, t->cpu[c].cpu);
+}
+
+/* A machine that does not let itself be pinned to works all the same. */
+static void bind_workers(struct backend *b, const struct topology *t)
+{
+    struct err e = {0};
+    int rc = 0;
+    for (int32_t i = 0; !rc && i < b->place.n_worker; i++) {
+        struct cpu_mask mask;
+        worker_mask(b, t, i, &mask);
+        rc = pool_bind(b->pool, i, &mask, sizeof mask, &e);
+    }
+    if (rc)
+        log_line(LOG_WARN, "workers are not pinned", "reason=\"%s\"", e.msg);
+}
+
+static int open_pool(struct backend *b, struct err *e)
+{
+    const char *root = b->opt.root ? b->opt.root : "";
+    struct cpu_mask allowed;
+    struct topology t;
+    topology_allowed(&allowed);
+    topology_read(&t, root, &allowed);
+    int32_t n = b->opt.n_thread, quota = topology_quota(root);
+    if (n <= 0)
+        n = t.n_core < quota ? t.n_core : quota;
+    if (n > MAX_WORKER)
+        return err_set(e, ERR_INVALID, "--threads %d: at most %d", n, MAX_WORKER);
+    placement_make(&b->place, &t, n);
+    int rc = pool_create(&b->pool, n, e);
+    if (!rc && (b->opt.pin == PIN_CORE || (b->opt.pin == PIN_NODE && t.n_node > 1)))
+        bind_workers(b, &t);
+    if (b->opt.pin == PIN_OFF)
+        placement_ignore_nodes(&b->place);
+    return rc;
+}
 
 static int cpu_open(const struct backend_options *opt, struct backend **out, struct err *e)
 {
@@ -16,7 +66,7 @@ static int cpu_open(const struct backend_options *opt, struct backend **out, str
         return err_set(e, ERR_NOMEM, "out of memory");
     b->opt = *opt;
     b->isa = isa;
-    rc = pool_create(&b->pool, opt->n_thread > 0 ? opt->n_thread : pool_n_core(), e);
+    rc = open_pool(b, e);
     if (rc) {
         mem_free(b);
         return rc;

@@ -10,6 +10,7 @@
 
 #include "backend.h"
 #include "isa.h"
+#include "placement.h"
 #include "pool.h"
 #include "product.h"
 #include "readout.h"
@@ -34,6 +35,7 @@ struct backend {
     struct backend_options opt;
     const struct cpu_isa *isa;
     struct pool *pool;
+    struct placement place; /* one node unless workers are kept to several */
 };
 
 struct layer {
@@ -58,7 +60,7 @@ enum ticket { TICKET_QKV, TICKET_ATTEND, TICKET_WO, TICKET_GLU, TICKET_DOWN, N_T
 
 struct worker { /* one for each pool member; the members of a padded array */
     struct bmodel *m;
-    int32_t id;
+    int32_t id, node;
     int32_t *row, n_row;               /* plan rows active in this layer, ascending */
     struct acts own, acts;             /* room for OWN_ROWS; what the products at hand read, own or shared */
     float *product_buf, *attend, *tmp; /* scratch: see product.h, isa.h; [n_embd] */
@@ -73,6 +75,7 @@ struct bmodel { /* owner: its backend's caller */
     struct plan_limits limits;
 
     struct region weights;
+    int from_cache;              /* the weights were packed by an earlier start */
     struct weight tok_embd, out; /* the same data when tied */
     float *out_norm;
     struct layer *layer;
@@ -90,7 +93,7 @@ struct bmodel { /* owner: its backend's caller */
     struct worker *worker;
     struct chunk *chunk;                        /* [n_row] */
     int32_t *head_row, *first_read, *next_read; /* rows whose logits are read; their readouts, as lists */
-    atomic_int *ticket;                         /* [n_layer][N_TICKET], then one for each HEAD_ROWS */
+    atomic_int *ticket;                         /* [n_layer][N_TICKET][node], then [one for each HEAD_ROWS][node] */
 
     const struct step_plan *plan; /* from submit to wait */
     struct step_result *result;
@@ -109,12 +112,17 @@ int cpu_load(struct backend *b, const struct model_desc *d, const struct model_w
              void *arg, struct bmodel **out, struct err *e);
 void cpu_unload(struct bmodel *m);
 
+/* near.c: where a node's workers find what they read. Nothing on one node. */
+struct slots;
+void cpu_touch_near(struct bmodel *m, const struct slots *s);
+
 /* forward.c: runs on every worker; x then holds each row's residual stream after its last layer. */
 void cpu_forward(struct worker *w);
 /* Activations of the worker's rows of x, normalised unless norm is NULL, in the kinds that `uses` names. Ends with a
  * barrier when they are shared. */
 const struct acts *cpu_prepare(struct worker *w, const float *x, size_t stride, int32_t n, const float *norm, int uses);
-/* The next of n panels that no worker has taken; 0 when there are none. */
+/* The next of n panels that no worker has taken, those of the worker's node first; 0 when there are none. A ticket is
+ * one counter for each node. */
 int cpu_take(const struct worker *w, atomic_int *ticket, int32_t n, int32_t *first, int32_t *end);
 /* Worker w's share of n things. */
 void cpu_share(const struct worker *w, int32_t n, int32_t *first, int32_t *end);
@@ -125,7 +133,7 @@ void cpu_read_out(struct worker *w);
 
 static inline size_t cpu_n_ticket(const struct bmodel *m)
 {
-    return (size_t)m->d.n_layer * N_TICKET + (size_t)(m->limits.n_row / HEAD_ROWS + 1);
+    return ((size_t)m->d.n_layer * N_TICKET + (size_t)(m->limits.n_row / HEAD_ROWS + 1)) * (size_t)m->b->place.n_node;
 }
 
 /* The address of one KV head's slot (pool slot number). */

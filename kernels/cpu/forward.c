@@ -16,13 +16,20 @@ void cpu_share(const struct worker *w, int32_t n, int32_t *first, int32_t *end)
 
 int cpu_take(const struct worker *w, atomic_int *ticket, int32_t n, int32_t *first, int32_t *end)
 {
-    int32_t n_piece = PIECES * pool_size(w->m->b->pool), piece = n / n_piece;
-    piece = (piece / PRODUCT_PANELS + 1) * PRODUCT_PANELS;
-    if (pool_size(w->m->b->pool) == 1)
-        piece = n;
-    *first = atomic_fetch_add_explicit(ticket, piece, memory_order_relaxed);
-    *end = *first + piece < n ? *first + piece : n;
-    return *first < n;
+    const struct placement *place = &w->m->b->place;
+    int32_t n_piece = PIECES * place->n_worker, piece = n / n_piece;
+    piece = place->n_worker == 1 ? n : (piece / PRODUCT_PANELS + 1) * PRODUCT_PANELS;
+    for (int32_t i = 0; i < place->n_node; i++) {
+        int32_t k = (w->node + i) % place->n_node, from, to;
+        placement_share(place, n, PRODUCT_PANELS, k, &from, &to);
+        from += atomic_fetch_add_explicit(&ticket[k], piece, memory_order_relaxed);
+        if (from < to) {
+            *first = from;
+            *end = from + piece < to ? from + piece : to;
+            return 1;
+        }
+    }
+    return 0;
 }
 
 /* ---- Moves and inputs ---- */
@@ -163,7 +170,7 @@ const struct acts *cpu_prepare(struct worker *w, const float *x, size_t stride, 
 
 static atomic_int *ticket(const struct worker *w, int32_t layer, enum ticket t)
 {
-    return &w->m->ticket[layer * N_TICKET + (int32_t)t];
+    return &w->m->ticket[(layer * N_TICKET + (int32_t)t) * w->m->b->place.n_node];
 }
 
 static void product(struct worker *w, const struct product *p, int32_t p0, int32_t p1)

@@ -1,110 +1,78 @@
-/* Weights from the file's layout to the panels of weight.h, each tensor repacked once by all workers. */
+/* Weights from the file's layout to the panels of weight.h, each tensor repacked once by all workers. They go through
+ * the file in its order, asking for what comes next and letting go of what they are through with, so that reading and
+ * packing overlap and the file's pages never add up to a second copy of the model. */
 #include <string.h>
 
-#include "cpu.h"
 #include "mem.h"
+#include "pack_cache.h"
+
+enum { SLICE_BYTES = 32 << 20, AHEAD_BYTES = 128 << 20, PIECE_BYTES = 1 << 20 };
 
 struct loader {
     struct bmodel *m;
+    const struct weight_source *source; /* NULL: plain memory */
     load_progress progress;
     void *arg;
-    size_t done, total; /* bytes of the file */
-    size_t at;          /* in the arena: 0 .. while planning, then again while filling */
+    struct slots slots;
+    size_t done, wanted; /* bytes of the file */
+    int32_t ahead;       /* the tensor that is wanted next, */
+    size_t ahead_at;     /* from this byte on */
     struct err *e;
 };
 
-/* Pairs each tensor of a model with where it goes: a matrix or a vector. */
-struct slot {
-    const struct tensor *from;
-    struct weight *matrix;
-    float **vector;
-};
-
-enum { N_LAYER_SLOT = 14, N_MODEL_SLOT = 3, SLICE_BYTES = 32 << 20 };
-
-static void layer_slots(const struct layer_weights *w, struct layer *l, struct slot out[N_LAYER_SLOT])
+static void want_ahead(struct loader *ld)
 {
-    const struct slot all[N_LAYER_SLOT] = {
-        {&w->attn_norm, NULL, &l->attn_norm},
-        {&w->ffn_norm, NULL, &l->ffn_norm},
-        {&w->bq, NULL, &l->bq},
-        {&w->bk, NULL, &l->bk},
-        {&w->bv, NULL, &l->bv},
-        {&w->q_norm, NULL, &l->q_norm},
-        {&w->k_norm, NULL, &l->k_norm},
-        {&w->wq, &l->wq, NULL},
-        {&w->wk, &l->wk, NULL},
-        {&w->wv, &l->wv, NULL},
-        {&w->wo, &l->wo, NULL},
-        {&w->gate, &l->gate, NULL},
-        {&w->up, &l->up, NULL},
-        {&w->down, &l->down, NULL},
-    };
-    memcpy(out, all, sizeof all);
-}
-
-static void model_slots(const struct model_weights *w, struct bmodel *m, struct slot out[N_MODEL_SLOT])
-{
-    out[0] = (struct slot){&w->tok_embd, &m->tok_embd, NULL};
-    out[1] = (struct slot){&w->out_norm, NULL, &m->out_norm};
-    out[2] = (struct slot){&w->out, &m->out, NULL};
-}
-
-static size_t align64(size_t n)
-{
-    return (n + 63) / 64 * 64;
-}
-
-static int plan_slot(struct loader *ld, const struct slot *s)
-{
-    if (!s->from->data)
-        return 0;
-    ld->total += dtype_row_bytes(s->from->type, s->from->n_col) * (size_t)s->from->n_row;
-    if (s->vector) {
-        if (s->from->n_row != 1 || !dtype_row_bytes(s->from->type, s->from->n_col))
-            return err_set(ld->e, ERR_INVALID, "a vector of type %d cannot be used", s->from->type);
-        ld->at += align64((size_t)s->from->n_col * sizeof(float));
-        return 0;
+    if (!ld->source)
+        return;
+    while (ld->ahead < ld->slots.n && ld->wanted < ld->done + AHEAD_BYTES) {
+        const struct slot *s = ld->slots.by_address[ld->ahead];
+        size_t left = s->from_bytes - ld->ahead_at, n = left < SLICE_BYTES ? left : SLICE_BYTES;
+        ld->source->want(ld->source->arg, (const char *)s->from->data + ld->ahead_at, n);
+        ld->wanted += n;
+        ld->ahead_at += n;
+        if (n == left) {
+            ld->ahead++;
+            ld->ahead_at = 0;
+        }
     }
-    int rc = weight_plan(s->from, s->matrix, ld->e);
-    ld->at += align64(weight_bytes(s->matrix));
-    return rc;
 }
 
-struct pack_job {
-    const struct weight *w;
-    const struct tensor *t;
-    int32_t p0, p1, n_worker;
-};
-
-static void pack_share(void *arg, int worker)
+static int finish(struct loader *ld, const struct slot *s, size_t from, size_t bytes)
 {
-    const struct pack_job *j = arg;
-    int32_t n = j->p1 - j->p0;
-    weight_pack(j->w, j->t, j->p0 + n * worker / j->n_worker, j->p0 + n * (worker + 1) / j->n_worker);
-}
-
-static int report(struct loader *ld, size_t bytes)
-{
+    if (ld->source)
+        ld->source->done(ld->source->arg, (const char *)s->from->data + from, bytes);
     ld->done += bytes;
-    if (ld->progress && ld->progress(ld->arg, ld->done, ld->total))
+    if (ld->progress && ld->progress(ld->arg, ld->done, ld->slots.from_bytes))
         return err_set(ld->e, ERR_CANCELED, "loading was stopped");
     return 0;
 }
 
+struct pack_job { /* panels are handed out: nobody waits long for a worker that is held up */
+    const struct slot *s;
+    int32_t end, piece;
+    atomic_int next;
+};
+
+static void pack_pieces(void *arg, int worker)
+{
+    struct pack_job *j = arg;
+    int32_t p;
+    while ((p = atomic_fetch_add_explicit(&j->next, j->piece, memory_order_relaxed)) < j->end)
+        weight_pack(j->s->matrix, j->s->from, p, p + j->piece < j->end ? p + j->piece : j->end);
+}
+
 static int fill_matrix(struct loader *ld, const struct slot *s)
 {
-    struct weight *w = s->matrix;
-    struct pool *pool = ld->m->b->pool;
-    w->data = (uint8_t *)ld->m->weights.base + ld->at;
-    ld->at += align64(weight_bytes(w));
+    const struct weight *w = s->matrix;
     size_t row_bytes = dtype_row_bytes(s->from->type, s->from->n_col);
-    int32_t step = (int32_t)(SLICE_BYTES / w->panel_bytes) + pool_size(pool);
+    int32_t step = (int32_t)(SLICE_BYTES / w->panel_bytes) + 1;
     for (int32_t p = 0; p < w->n_panel; p += step) {
-        struct pack_job j = {w, s->from, p, p + step < w->n_panel ? p + step : w->n_panel, pool_size(pool)};
-        pool_run(pool, pack_share, &j);
-        int32_t end = j.p1 * PANEL < w->n_out ? j.p1 * PANEL : w->n_out;
-        int rc = report(ld, row_bytes * (size_t)(end - p * PANEL));
+        struct pack_job j = {.s = s, .end = p + step < w->n_panel ? p + step : w->n_panel, .next = p};
+        j.piece = (int32_t)(PIECE_BYTES / w->panel_bytes) + 1;
+        want_ahead(ld);
+        pool_run(ld->m->b->pool, pack_pieces, &j);
+        int32_t row0 = p * PANEL, row1 = j.end * PANEL < w->n_out ? j.end * PANEL : w->n_out;
+        int rc = finish(ld, s, row_bytes * (size_t)row0, row_bytes * (size_t)(row1 - row0));
         if (rc)
             return rc;
     }
@@ -113,29 +81,59 @@ static int fill_matrix(struct loader *ld, const struct slot *s)
 
 static int fill_slot(struct loader *ld, const struct slot *s)
 {
-    if (!s->from->data)
-        return 0;
     if (s->matrix)
         return fill_matrix(ld, s);
-    *s->vector = (float *)(void *)(ld->m->weights.base + ld->at);
-    ld->at += align64((size_t)s->from->n_col * sizeof(float));
     dtype_to_f32(s->from->type, s->from->data, *s->vector, s->from->n_col);
-    return report(ld, dtype_row_bytes(s->from->type, s->from->n_col));
+    return finish(ld, s, 0, s->from_bytes);
 }
 
-static int each_slot(struct loader *ld, const struct model_weights *w, int (*fn)(struct loader *, const struct slot *))
+static int new_region(struct loader *ld)
 {
-    struct slot slot[N_LAYER_SLOT];
-    int rc = 0;
-    ld->at = 0;
-    model_slots(w, ld->m, slot);
-    for (int i = 0; !rc && i < N_MODEL_SLOT; i++)
-        rc = fn(ld, &slot[i]);
-    for (int32_t l = 0; l < ld->m->d.n_layer; l++) {
-        layer_slots(&w->layer[l], &ld->m->layer[l], slot);
-        for (int i = 0; !rc && i < N_LAYER_SLOT; i++)
-            rc = fn(ld, &slot[i]);
+    region_free(&ld->m->weights);
+    int rc = region_create(&ld->m->weights, ld->slots.bytes, ld->e);
+    if (rc)
+        return rc;
+    slots_place(&ld->slots, ld->m->weights.base);
+    cpu_touch_near(ld->m, &ld->slots);
+    return 0;
+}
+
+static int pack_all(struct loader *ld)
+{
+    int rc = new_region(ld);
+    for (int32_t i = 0; !rc && i < ld->slots.n; i++)
+        rc = fill_slot(ld, ld->slots.by_address[i]);
+    return rc;
+}
+
+static int cache_step(void *arg, size_t bytes)
+{
+    struct loader *ld = arg;
+    ld->done += bytes;
+    if (ld->progress && ld->progress(ld->arg, ld->done, ld->slots.bytes))
+        return err_set(ld->e, ERR_CANCELED, "loading was stopped");
+    return 0;
+}
+
+/* From the cache, or else packed, for the cache and in a new region: weight_pack wants zeroed memory. */
+static int fill(struct loader *ld)
+{
+    const struct backend *b = ld->m->b;
+    const struct pack_cache cache = {
+        .dir = b->opt.repack_cache, .source = ld->source, .slots = &ld->slots, .pool = b->pool};
+    if (!cache.dir || !ld->source)
+        return pack_all(ld);
+    int rc = new_region(ld);
+    if (!rc)
+        rc = pack_cache_read(&cache, ld->m->weights.base, cache_step, ld);
+    if (rc) {
+        ld->m->from_cache = rc == 1;
+        return rc == 1 ? 0 : rc;
     }
+    ld->done = 0;
+    rc = pack_all(ld);
+    if (!rc)
+        pack_cache_write(&cache, ld->m->weights.base);
     return rc;
 }
 
@@ -154,12 +152,11 @@ int cpu_load(struct backend *b, const struct model_desc *d, const struct model_w
     m->d = *d;
     m->limits = b->opt.limits;
     m->limits.n_vocab = d->n_vocab;
-    struct loader ld = {.m = m, .progress = progress, .arg = arg, .e = e};
-    int rc = each_slot(&ld, w, plan_slot);
+    struct loader ld = {.m = m, .source = w->source, .progress = progress, .arg = arg, .e = e};
+    int rc = slots_plan(&ld.slots, m, w, e);
     if (!rc)
-        rc = region_create(&m->weights, ld.at, e);
-    if (!rc)
-        rc = each_slot(&ld, w, fill_slot);
+        rc = fill(&ld);
+    slots_free(&ld.slots);
     if (rc) {
         cpu_unload(m);
         return rc;

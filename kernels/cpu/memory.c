@@ -112,6 +112,7 @@ static void carve_scratch(struct bmodel *m, struct carver *c)
         struct worker *w = all ? &all[i] : &none;
         w->m = m;
         w->id = i;
+        w->node = placement_node(&m->b->place, i);
         carve_worker(m, c, w);
     }
 }
@@ -177,11 +178,16 @@ void cpu_kv_free(struct bmodel *m)
 
 void cpu_stats(const struct bmodel *m, struct backend_stats *s)
 {
-    *s = (struct backend_stats){.weight_bytes = m->weights.bytes, .n_thread = pool_size(m->b->pool)};
+    *s = (struct backend_stats){
+        .weight_bytes = m->weights.bytes, .n_thread = pool_size(m->b->pool), .weights_cached = m->from_cache};
     if (m->worker) {
         measure(m, &m->kv, &s->kv_bytes, &s->scratch_bytes);
         s->scratch_bytes += readout_bytes(m);
     }
-    snprintf(s->device, sizeof s->device, "cpu %s, %d thread%s", m->b->isa->name, s->n_thread,
-             s->n_thread == 1 ? "" : "s");
+    int n = snprintf(s->device, sizeof s->device, "cpu %s, %d thread%s", m->b->isa->name, s->n_thread,
+                     s->n_thread == 1 ? "" : "s");
+    if (m->b->place.n_node > 1)
+        n += snprintf(s->device + n, sizeof s->device - (size_t)n, " on %d nodes", m->b->place.n_node);
+    if (m->b->opt.pin == PIN_CORE)
+        snprintf(s->device + n, sizeof s->device - (size_t)n, ", each on its core");
 }

@@ -22,6 +22,10 @@
 
 #include "isa.h"
 
+/* Raised whenever a packed byte of any format changes, so that caches of earlier layouts are known for what they are; a
+ * test compares hashes of packed tensors with those of this version. */
+enum { WEIGHT_LAYOUT = 1 };
+
 enum { GROUP = 8, HEAD_EXPONENTS = 128, HEAD_SCALES = 256, HEAD_K = 320 };
 
 struct weight { /* data borrowed from the model's arena */

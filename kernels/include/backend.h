@@ -46,11 +46,29 @@ struct layer_weights {
     struct tensor down;                /* [n_embd, n_ff] */
 };
 
+struct weight_identity { /* of a model file: where all agree, so do the weights, as far as a look can tell */
+    uint64_t size_bytes;
+    int64_t modified_ns;
+    uint64_t head_hash;   /* of everything before the tensors */
+    uint64_t sample_hash; /* of pages spread over the tensors */
+};
+
+/* The mapped file that tensors lie in: lets a back end read ahead of what it packs, hold one copy of the weights
+ * instead of two, and know the file again at the next start. Used by load alone, on its caller's thread. */
+struct weight_source {
+    void *arg;
+    void (*want)(void *arg, const void *data, size_t bytes); /* will be read soon */
+    void (*done)(void *arg, const void *data, size_t bytes); /* will not be read any more */
+    void (*identify)(void *arg, struct weight_identity *out);
+    const char *name; /* the model's, fit for a file's */
+};
+
 struct model_weights {
-    struct tensor tok_embd;      /* [n_vocab, n_embd] */
-    struct tensor out_norm;      /* [n_embd] */
-    struct tensor out;           /* [n_vocab, n_embd]; data NULL: tied to tok_embd */
-    struct layer_weights *layer; /* [n_layer] */
+    struct tensor tok_embd;             /* [n_vocab, n_embd] */
+    struct tensor out_norm;             /* [n_embd] */
+    struct tensor out;                  /* [n_vocab, n_embd]; data NULL: tied to tok_embd */
+    struct layer_weights *layer;        /* [n_layer] */
+    const struct weight_source *source; /* NULL: the tensors are memory like any other */
 };
 
 struct kv_config {
@@ -61,15 +79,25 @@ struct kv_config {
     int32_t n_bank;         /* rows of the vector bank */
 };
 
+enum backend_pin {           /* what a worker thread of the cpu is kept to */
+                   PIN_NODE, /* its NUMA node, where there are several: weights then lie near those who read them */
+                   PIN_CORE, /* a core of its own; two processes must then be given cores of their own as well */
+                   PIN_OFF
+};
+
 struct backend_options {
-    int32_t n_thread;          /* 0: one for each core available to the process */
+    int32_t n_thread; /* 0: one for each physical core available to the process */
+    enum backend_pin pin;
+    const char *root;          /* tests: where /sys and /proc are looked for; NULL: "" */
     struct plan_limits limits; /* the largest plan that will be submitted: scratch is sized by it, at kv_create */
+    const char *repack_cache;  /* folder for packed weights, which load reads and writes; NULL: none */
 };
 
 struct backend_stats {
     size_t weight_bytes, kv_bytes, scratch_bytes;
     int32_t n_thread;
-    char device[128]; /* for a person: "cpu avx512-vnni, 2 threads" */
+    bool weights_cached; /* they came from the repack cache */
+    char device[128];    /* for a person: "cpu avx512-vnni, 2 threads" */
 };
 
 struct backend; /* a device; opaque */

@@ -540,6 +540,28 @@ class DemoModel(unittest.TestCase):
         self.assertGreater(len(a["choices"][0]["message"]["content"]), 50)
         s.stop()
 
+    def test_restarts_from_packed_weights(self):
+        def answer(folder):
+            s = Server(GALLEY, "--model", MODEL, "--repack-cache", folder)
+            text = s.ok(CHAT, say("Tell me a story about a fox.", max_tokens=40, temperature=0))["choices"][0]["message"]["content"]
+            s.stop()
+            return text, "".join(line for line in s.log if "repack cache" in line)
+
+        with tempfile.TemporaryDirectory() as folder:
+            first, log = answer(folder)
+            self.assertIn('msg="repack cache written"', log)
+            packed = os.path.join(folder, *os.listdir(folder))
+            again, log = answer(folder)
+            self.assertIn('msg="repack cache read"', log)
+            self.assertEqual(first, again)
+            with open(packed, "r+b") as f:
+                f.seek(-5, os.SEEK_END)
+                f.write(b"?")
+            repaired, log = answer(folder)
+            self.assertIn('reason="its data is damaged"', log)
+            self.assertEqual(first, repaired)
+            self.assertEqual(os.listdir(folder), [os.path.basename(packed)])
+
 
 if __name__ == "__main__":
     unittest.main(argv=[sys.argv[0], *sys.argv[4:]])

@@ -136,12 +136,12 @@ struct law neutral_law(void)
     return (struct law){.temperature = 1, .top_p = 1, .typical_p = 1, .top_h_n = 100, .repetition = 1, .noise_key = 1};
 }
 
-void rig_open(struct rig *g, const struct backend_ops *ops, const struct tiny_model *t, const struct kv_config *kv,
-              int n_thread)
+void rig_open_with(struct rig *g, const struct backend_ops *ops, const struct tiny_model *t, const struct kv_config *kv,
+                   struct backend_options opt)
 {
     struct err e = {0};
     *g = (struct rig){.ops = ops, .limits = test_limits(t->d.n_vocab)};
-    struct backend_options opt = {.n_thread = n_thread, .limits = g->limits};
+    opt.limits = g->limits;
     ck_assert_msg(!ops->open(&opt, &g->b, &e), "%s", e.msg);
     ck_assert_msg(!ops->load(g->b, &t->d, &t->w, NULL, NULL, &g->m, &e), "%s", e.msg);
     ck_assert_msg(!ops->kv_create(g->m, kv, &e), "%s", e.msg);
@@ -155,6 +155,12 @@ void rig_open(struct rig *g, const struct backend_ops *ops, const struct tiny_mo
                                .hidden_plane = kv->hidden_plane};
     g->out.f = calloc((size_t)g->limits.n_out_f, sizeof(float));
     g->out.i = calloc((size_t)g->limits.n_out_i, sizeof(int32_t));
+}
+
+void rig_open(struct rig *g, const struct backend_ops *ops, const struct tiny_model *t, const struct kv_config *kv,
+              int n_thread)
+{
+    rig_open_with(g, ops, t, kv, (struct backend_options){.n_thread = n_thread});
 }
 
 void rig_close(struct rig *g)

@@ -39,6 +39,9 @@ struct rig {
     struct plan_limits limits;
 };
 void rig_open(struct rig *g, const struct backend_ops *ops, const struct tiny_model *t, const struct kv_config *kv, int n_thread);
+/* The same with options of its own; those of the limits are filled in. */
+void rig_open_with(struct rig *g, const struct backend_ops *ops, const struct tiny_model *t, const struct kv_config *kv,
+                   struct backend_options opt);
 void rig_close(struct rig *g);
 /* plan_check, submit, wait; fails the test on error. */
 void rig_step(struct rig *g);

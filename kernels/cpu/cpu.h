@@ -119,9 +119,22 @@ int cpu_take(const struct worker *w, atomic_int *ticket, int32_t n, int32_t *fir
 /* Worker w's share of n things. */
 void cpu_share(const struct worker *w, int32_t n, int32_t *first, int32_t *end);
 
+/* A layer's ticket of one kind. */
+atomic_int *cpu_ticket(const struct worker *w, int32_t layer, enum ticket t);
+
+/* attention.c */
+void cpu_plan_attention(struct bmodel *m);
+/* Stores the rows' K and V and replaces their q by what their heads attend to. */
+void cpu_attend(struct worker *w, int32_t layer);
+
 /* head.c: readouts, after cpu_forward. */
 void cpu_plan_heads(struct bmodel *m);
 void cpu_read_out(struct worker *w);
+
+static inline int span_active(const struct span *s, int32_t layer)
+{
+    return s->layer0 <= layer && layer < s->layer1;
+}
 
 static inline size_t cpu_n_ticket(const struct bmodel *m)
 {

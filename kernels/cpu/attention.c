@@ -2,21 +2,37 @@
 #include "cpu.h"
 #include "visible.h"
 
-/* Attention's work list: each span in pieces of at most ATTEND_ROWS rows. */
+/* The segments that hold the positions which some row of the chunk sees. */
+static void find_segments(const struct bmodel *m, struct chunk *c)
+{
+    int32_t first = INT32_MAX, end = 0;
+    for (int32_t r = c->row0; r < c->row0 + c->n_row; r++) {
+        struct visible v;
+        visible_of(m->plan, &m->plan->span[c->span], r, m->d.sliding_window, &v);
+        first = v.first_pos < first ? v.first_pos : first;
+        end = v.first_pos + v.n_prefix + v.n_tail > end ? v.first_pos + v.n_prefix + v.n_tail : end;
+    }
+    c->segment = first / SEGMENT;
+    c->segment_end = (end + SEGMENT - 1) / SEGMENT;
+}
+
+/* Attention's work list: each span in pieces of a few rows. */
 void cpu_plan_attention(struct bmodel *m)
 {
     const struct step_plan *p = m->plan;
+    int32_t most = attend_rows(m->d.n_head / m->d.n_head_kv);
     m->n_chunk = m->partial = m->split_spans = 0;
     for (int32_t i = 0; i < p->n.n_span; i++) {
         const struct span *s = &p->span[i];
-        int whole = s->n_row <= ATTEND_ROWS;
+        int whole = s->n_row <= most;
         m->partial |= s->layer0 > 0 || s->layer1 < m->d.n_layer;
         m->split_spans |= !whole;
-        for (int32_t r = 0; r < s->n_row; r += ATTEND_ROWS)
-            m->chunk[m->n_chunk++] = (struct chunk){.span = i,
-                                                    .row0 = s->row0 + r,
-                                                    .n_row = s->n_row - r < ATTEND_ROWS ? s->n_row - r : ATTEND_ROWS,
-                                                    .whole = whole};
+        for (int32_t r = 0; r < s->n_row; r += most) {
+            struct chunk *c = &m->chunk[m->n_chunk++];
+            *c = (struct chunk){
+                .span = i, .row0 = s->row0 + r, .n_row = s->n_row - r < most ? s->n_row - r : most, .whole = whole};
+            find_segments(m, c);
+        }
     }
 }
 
@@ -49,9 +65,11 @@ static void store_key_value(const struct bmodel *m, int32_t l, const struct span
     const struct cpu_isa *isa = m->b->isa;
     int32_t slot = span_slot(m->plan, s, m->kv.block_len, row_slot(s, row)), dim = m->d.head_dim;
     float *k = m->k_new + (size_t)row * m->n_kv + head * dim, *v = m->v_new + (size_t)row * m->n_kv + head * dim;
+    char plain[sizeof(float) * MODEL_MAX_HEAD_DIM];
     finish_heads(m, row, k, 1, m->layer[l].k_norm);
-    isa->kv_store(m->k.type, k, kv_at(m, &m->k, l, head, slot), dim);
-    isa->kv_store(m->v.type, v, kv_at(m, &m->v, l, head, slot), dim);
+    isa->kv_store(m->k.type, k, plain, dim);
+    lane_copy(m->k.type, dim, (struct lane){plain, 1, 0}, kv_at(m, &m->k, l, head, slot));
+    isa->kv_store(m->v.type, v, kv_at(m, &m->v, l, head, slot).group, dim);
 }
 
 /* Spans of several chunks write all their keys before any chunk reads them. */
@@ -70,6 +88,11 @@ static void store_split_spans(const struct worker *w, int32_t l)
     }
 }
 
+static struct kv_pages pages(const struct bmodel *m, const struct kv_plane *p, int32_t layer, int32_t head)
+{
+    return (struct kv_pages){kv_at(m, p, layer, head, 0).group, p->block, p->row, p->type};
+}
+
 static void attend_item(const struct worker *w, int32_t l, const struct chunk *c, int32_t head)
 {
     struct bmodel *m = w->m;
@@ -82,7 +105,7 @@ static void attend_item(const struct worker *w, int32_t l, const struct chunk *c
             store_key_value(m, l, s, r, head);
         finish_heads(m, r, q + (size_t)r * m->n_q, n_q, m->layer[l].q_norm);
     }
-    m->b->isa->attend(&(struct attend_job){
+    const struct attend_job job = {
         .plan = m->plan,
         .span = s,
         .row0 = c->row0,
@@ -93,17 +116,13 @@ static void attend_item(const struct worker *w, int32_t l, const struct chunk *c
         .scale = d->attn_scale,
         .q = q,
         .q_stride = m->n_q,
-        .k = kv_at(m, &m->k, l, head, 0),
-        .v = kv_at(m, &m->v, l, head, 0),
-        .k_block = m->k.block,
-        .k_row = m->k.row,
-        .v_block = m->v.block,
-        .v_row = m->v.row,
-        .k_type = m->k.type,
-        .v_type = m->v.type,
+        .k = pages(m, &m->k, l, head),
+        .v = pages(m, &m->v, l, head),
         .block_len = m->kv.block_len,
         .scratch = w->attend,
-    });
+    };
+    m->b->isa->attend(&job, c->segment, c->segment_end, w->partial);
+    m->b->isa->attend_finish(&job, w->partial, 0, 0, 1);
 }
 
 /* Items differ in cost by their context, so workers take them one by one. */

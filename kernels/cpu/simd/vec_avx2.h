@@ -20,6 +20,12 @@ VEC vf vf_load(const float *p)
 {
     return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
 }
+/* a in registers: gcc would rather load it again for each multiplication. */
+VEC vf vf_keep(vf a)
+{
+    __asm__("" : "+x"(a.lo), "+x"(a.hi));
+    return a;
+}
 VEC void vf_store(float *p, vf a)
 {
     _mm256_storeu_ps(p, a.lo);

@@ -16,6 +16,12 @@ VEC vf vf_load(const float *p)
 {
     return _mm512_loadu_ps(p);
 }
+/* a in a register: gcc would rather load it again for each multiplication. */
+VEC vf vf_keep(vf a)
+{
+    __asm__("" : "+v"(a));
+    return a;
+}
 VEC void vf_store(float *p, vf a)
 {
     _mm512_storeu_ps(p, a);

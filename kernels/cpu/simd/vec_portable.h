@@ -29,6 +29,10 @@ VEC vf vf_load(const float *p)
     memcpy(r.v, p, sizeof r.v);
     return r;
 }
+VEC vf vf_keep(vf a)
+{
+    return a;
+}
 VEC void vf_store(float *p, vf a)
 {
     memcpy(p, a.v, sizeof a.v);

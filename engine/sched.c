@@ -169,7 +169,7 @@ static void grant_decoding(struct engine *eng, int32_t *budget)
 /* Streams pause no longer than PAUSE of their usual steps for a prompt; a step that has only prompts is no longer than
  * it need be for its rows to be cheap. */
 enum { LEAST_BESIDE = 16, LEAST_ALONE = 64 };
-static const double PAUSE = 2, SLACK = 1.05;
+static const double PAUSE = 2, SLACK = 1.1;
 
 static int32_t prompt_rows(const struct engine *eng, int32_t n_decoding, int32_t budget)
 {

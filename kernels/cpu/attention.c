@@ -60,16 +60,20 @@ static void finish_heads(const struct bmodel *m, int32_t row, float *head, int32
     }
 }
 
+static void store(const struct bmodel *m, const struct kv_plane *p, struct lane to, const float *x)
+{
+    char plain[sizeof(float) * MODEL_MAX_HEAD_DIM];
+    m->b->isa->kv_store(p->type, x, plain, m->d.head_dim);
+    lane_copy(p->type, m->d.head_dim, (struct lane){plain, 1, 1, 0}, to);
+}
+
 static void store_key_value(const struct bmodel *m, int32_t l, const struct span *s, int32_t row, int32_t head)
 {
-    const struct cpu_isa *isa = m->b->isa;
     int32_t slot = span_slot(m->plan, s, m->kv.block_len, row_slot(s, row)), dim = m->d.head_dim;
     float *k = m->k_new + (size_t)row * m->n_kv + head * dim, *v = m->v_new + (size_t)row * m->n_kv + head * dim;
-    char plain[sizeof(float) * MODEL_MAX_HEAD_DIM];
     finish_heads(m, row, k, 1, m->layer[l].k_norm);
-    isa->kv_store(m->k.type, k, plain, dim);
-    lane_copy(m->k.type, dim, (struct lane){plain, 1, 0}, kv_at(m, &m->k, l, head, slot));
-    isa->kv_store(m->v.type, v, kv_at(m, &m->v, l, head, slot).group, dim);
+    store(m, &m->k, kv_at(m, &m->k, l, head, slot), k);
+    store(m, &m->v, kv_at(m, &m->v, l, head, slot), v);
 }
 
 /* Spans of several chunks write all their keys before any chunk reads them. */
@@ -90,7 +94,7 @@ static void store_split_spans(const struct worker *w, int32_t l)
 
 static struct kv_pages pages(const struct bmodel *m, const struct kv_plane *p, int32_t layer, int32_t head)
 {
-    return (struct kv_pages){kv_at(m, p, layer, head, 0).group, p->block, p->row, p->type};
+    return (struct kv_pages){kv_at(m, p, layer, head, 0).group, p->block, p->row, p->type, p->lanes, p->step};
 }
 
 static void attend_item(const struct worker *w, int32_t l, const struct chunk *c, int32_t head)

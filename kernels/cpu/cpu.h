@@ -42,10 +42,10 @@ struct layer {
     struct weight wq, wk, wv, wo, gate, up, down;
 };
 
-/* [n_layer][n_head_kv][n_block][block_len][one head as stored], K in groups as lanes.h has it. Attention reads one head
+/* [n_layer][n_head_kv][n_block][block_len][one head as stored], in groups as lanes.h has it. Attention reads one head
  * at a time, and what it reads should be in one piece where the blocks of a sequence follow each other. */
 struct kv_plane {
-    int32_t type, lanes;            /* lanes: slots of a group, 1 for V */
+    int32_t type, lanes, step;      /* of lanes.h: slots of a group, from element to element */
     size_t row, block, head, layer; /* bytes of one head's slot, of its slots in a block, in all blocks, of a layer */
     char *data;
 };
@@ -152,7 +152,7 @@ static inline struct lane kv_at(const struct bmodel *m, const struct kv_plane *p
     int32_t len = m->kv.block_len, i = slot % p->lanes;
     return (struct lane){p->data + (size_t)layer * p->layer + (size_t)(slot / len) * p->block + (size_t)head * p->head +
                              (size_t)(slot % len - i) * p->row,
-                         p->lanes, i};
+                         p->lanes, p->step, i};
 }
 
 #endif

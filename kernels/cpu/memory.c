@@ -24,10 +24,12 @@ static size_t panels(int32_t n)
 }
 
 static void plane_shape(struct kv_plane *p, const struct model_desc *d, const struct kv_config *kv, int32_t type,
-                        int32_t lanes)
+                        int is_k)
 {
+    int32_t group = kv->block_len < KEY_LANES ? kv->block_len : KEY_LANES;
     p->type = type;
-    p->lanes = lanes;
+    p->lanes = is_k || type == DT_Q8_0 ? group : 1;
+    p->step = is_k ? group : 1;
     p->row = dtype_row_bytes(type, d->head_dim);
     p->block = p->row * (size_t)kv->block_len;
     p->head = p->block * (size_t)kv->n_block;
@@ -37,8 +39,8 @@ static void plane_shape(struct kv_plane *p, const struct model_desc *d, const st
 static void carve_cache(struct bmodel *m, struct carver *c)
 {
     size_t n_slot = (size_t)m->kv.n_block * (size_t)m->kv.block_len, n_embd = (size_t)m->d.n_embd;
-    plane_shape(&m->k, &m->d, &m->kv, m->kv.k_type, m->kv.block_len < KEY_LANES ? m->kv.block_len : KEY_LANES);
-    plane_shape(&m->v, &m->d, &m->kv, m->kv.v_type, 1);
+    plane_shape(&m->k, &m->d, &m->kv, m->kv.k_type, 1);
+    plane_shape(&m->v, &m->d, &m->kv, m->kv.v_type, 0);
     m->k.data = carve(c, m->k.layer * (size_t)m->d.n_layer);
     m->v.data = carve(c, m->v.layer * (size_t)m->d.n_layer);
     m->plane = m->kv.hidden_plane ? carve(c, sizeof *m->plane * n_slot * n_embd) : NULL;

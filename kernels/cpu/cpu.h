@@ -53,7 +53,9 @@ struct kv_plane {
 struct chunk { /* rows of one span that attention takes together */
     int32_t span, row0, n_row;
     int32_t segment, segment_end; /* of the positions that the rows see */
-    int whole;                    /* the span has no other rows: its keys are stored by the item that reads them */
+    int32_t n_run, run_bits;      /* cut into runs of 2^run_bits segments, numbered by position */
+    int32_t partial0;             /* results of runs: [n_head_kv][n_run] from here on */
+    int whole;                    /* neither the span nor the chunk is cut: an item stores the keys it reads */
 };
 
 /* Work that is handed out while it lasts: a worker that a busy neighbour holds up does less, and nobody waits for it
@@ -93,13 +95,15 @@ struct bmodel { /* owner: its backend's caller */
     struct acts shared;
     struct worker *worker;
     struct chunk *chunk;                        /* [n_row] */
+    float *run;                                 /* [cpu_n_partial][attend_partial] */
+    atomic_int *n_done;                         /* [cpu_n_partial]: runs done, of a chunk and head, at its first */
     int32_t *head_row, *first_read, *next_read; /* rows whose logits are read; their readouts, as lists */
     atomic_int *ticket;                         /* [n_layer][N_TICKET], then one for each HEAD_ROWS */
 
     const struct step_plan *plan; /* from submit to wait */
     struct step_result *result;
     int32_t n_chunk, n_head_row;
-    int partial, split_spans; /* some span skips layers; some span has more than one chunk */
+    int partial, prepare; /* some span skips layers; some chunk is not whole */
 };
 
 /* memory.c */
@@ -127,6 +131,7 @@ void cpu_share(const struct worker *w, int32_t n, int32_t *first, int32_t *end);
 atomic_int *cpu_ticket(const struct worker *w, int32_t layer, enum ticket t);
 
 /* attention.c */
+int32_t cpu_n_partial(const struct bmodel *m);
 void cpu_plan_attention(struct bmodel *m);
 /* Stores the rows' K and V and replaces their q by what their heads attend to. */
 void cpu_attend(struct worker *w, int32_t layer);

@@ -112,6 +112,8 @@ static void carve_scratch(struct bmodel *m, struct carver *c)
     m->rope = carve(c, f * n_row * (size_t)(d->rope_dim / 2 * 2));
     m->logits = carve(c, f * n_head_row * m->n_vocab);
     m->chunk = carve(c, sizeof *m->chunk * n_row);
+    m->run = carve(c, f * (size_t)cpu_n_partial(m) * attend_partial(d->n_head / d->n_head_kv, d->head_dim));
+    m->n_done = carve(c, sizeof *m->n_done * (size_t)cpu_n_partial(m));
     m->head_row = carve(c, sizeof *m->head_row * n_row);
     m->first_read = carve(c, sizeof *m->first_read * n_row);
     m->next_read = carve(c, sizeof *m->next_read * (size_t)m->limits.n_readout);

@@ -76,10 +76,11 @@ static size_t staging_bytes(const struct bmodel *m)
     return (size_t)m->limits.n_kvop * (size_t)m->kv.block_len * (widest > plane ? widest : plane);
 }
 
-/* No span has positions beyond the pool. */
+/* No position is beyond a plan's block tables. Not the pool's: what scratch takes must not depend on the pool, which is
+ * sized by what is left. */
 static int32_t last_segment(const struct bmodel *m)
 {
-    return (int32_t)((int64_t)m->kv.n_block * m->kv.block_len / SEGMENT);
+    return (int32_t)((int64_t)m->limits.n_bt * m->kv.block_len / SEGMENT);
 }
 
 static void carve_worker(struct bmodel *m, struct carver *c, struct worker *w)

@@ -1,6 +1,19 @@
-/* Attention as work for the workers: heads are finished and stored, then each chunk of rows meets each KV head. */
+/* Attention as work for the workers. Each span's rows are cut into chunks, and an item is a chunk's rows with one KV
+ * head. Where items are few or one of them is long, it is cut into runs of segments as well, and whoever is done last
+ * merges what the runs left: segments and how they merge are properties of positions (simd/merge.h), so that no bit
+ * depends on the cut. */
 #include "cpu.h"
 #include "visible.h"
+
+enum { ITEMS = 8 }; /* for each worker, at least, where contexts are long enough */
+
+int32_t cpu_n_partial(const struct bmodel *m)
+{
+    int32_t n_worker = pool_size(m->b->pool);
+    return n_worker == 1 ? 0 : ITEMS * n_worker + 4 * m->d.n_head_kv; /* a run may be short at either end */
+}
+
+/* ---- The work list ---- */
 
 /* The segments that hold the positions which some row of the chunk sees. */
 static void find_segments(const struct bmodel *m, struct chunk *c)
@@ -16,25 +29,65 @@ static void find_segments(const struct bmodel *m, struct chunk *c)
     c->segment_end = (end + SEGMENT - 1) / SEGMENT;
 }
 
-/* Attention's work list: each span in pieces of a few rows. */
-void cpu_plan_attention(struct bmodel *m)
+static void cut_spans(struct bmodel *m)
 {
     const struct step_plan *p = m->plan;
     int32_t most = attend_rows(m->d.n_head / m->d.n_head_kv);
-    m->n_chunk = m->partial = m->split_spans = 0;
+    m->n_chunk = m->partial = 0;
     for (int32_t i = 0; i < p->n.n_span; i++) {
         const struct span *s = &p->span[i];
-        int whole = s->n_row <= most;
         m->partial |= s->layer0 > 0 || s->layer1 < m->d.n_layer;
-        m->split_spans |= !whole;
         for (int32_t r = 0; r < s->n_row; r += most) {
             struct chunk *c = &m->chunk[m->n_chunk++];
-            *c = (struct chunk){
-                .span = i, .row0 = s->row0 + r, .n_row = s->n_row - r < most ? s->n_row - r : most, .whole = whole};
+            *c = (struct chunk){.span = i,
+                                .row0 = s->row0 + r,
+                                .n_row = s->n_row - r < most ? s->n_row - r : most,
+                                .whole = s->n_row <= most,
+                                .n_run = 1};
             find_segments(m, c);
         }
     }
 }
+
+/* Runs of 2^bits segments, as long as they may be where every worker is to have some. */
+static int32_t run_bits(const struct bmodel *m)
+{
+    int64_t n = 0, bits = 0;
+    for (int32_t i = 0; i < m->n_chunk; i++)
+        n += (int64_t)(m->chunk[i].segment_end - m->chunk[i].segment) * m->d.n_head_kv;
+    while (n > (int64_t)ITEMS * pool_size(m->b->pool) << bits)
+        bits++;
+    return (int32_t)bits;
+}
+
+static void cut_chunks(struct bmodel *m)
+{
+    int32_t bits = run_bits(m), n_head = m->d.n_head_kv, used = 0;
+    for (int32_t i = m->n_chunk - 1; i >= 0; i--) {
+        struct chunk *c = &m->chunk[i];
+        int32_t n = ((c->segment_end - 1) >> bits) - (c->segment >> bits) + 1;
+        if (n == 1 || used + n * n_head > cpu_n_partial(m))
+            continue;
+        c->n_run = n;
+        c->run_bits = bits;
+        c->partial0 = used;
+        c->whole = 0;
+        used += n * n_head;
+    }
+    for (int32_t i = 0; i < used; i++)
+        atomic_store_explicit(&m->n_done[i], 0, memory_order_relaxed);
+}
+
+void cpu_plan_attention(struct bmodel *m)
+{
+    cut_spans(m);
+    cut_chunks(m);
+    m->prepare = 0;
+    for (int32_t i = 0; i < m->n_chunk; i++)
+        m->prepare |= !m->chunk[i].whole;
+}
+
+/* ---- Heads ---- */
 
 static void rotate(const struct bmodel *m, float *head, const float *angle)
 {
@@ -60,89 +113,135 @@ static void finish_heads(const struct bmodel *m, int32_t row, float *head, int32
     }
 }
 
-static void store_key_value(const struct bmodel *m, int32_t l, const struct span *s, int32_t row, int32_t head)
+static void store(const struct bmodel *m, const struct kv_plane *p, struct lane to, const float *x)
 {
-    const struct cpu_isa *isa = m->b->isa;
-    int32_t slot = span_slot(m->plan, s, m->kv.block_len, row_slot(s, row)), dim = m->d.head_dim;
-    float *k = m->k_new + (size_t)row * m->n_kv + head * dim, *v = m->v_new + (size_t)row * m->n_kv + head * dim;
     char plain[sizeof(float) * MODEL_MAX_HEAD_DIM];
-    finish_heads(m, row, k, 1, m->layer[l].k_norm);
-    isa->kv_store(m->k.type, k, plain, dim);
-    lane_copy(m->k.type, dim, (struct lane){plain, 1, 0}, kv_at(m, &m->k, l, head, slot));
-    isa->kv_store(m->v.type, v, kv_at(m, &m->v, l, head, slot).group, dim);
+    m->b->isa->kv_store(p->type, x, plain, m->d.head_dim);
+    lane_copy(p->type, m->d.head_dim, (struct lane){plain, 1, 1, 0}, to);
 }
 
-/* Spans of several chunks write all their keys before any chunk reads them. */
-static void store_split_spans(const struct worker *w, int32_t l)
+static void store_key_value(const struct bmodel *m, int32_t l, const struct span *s, int32_t row, int32_t head)
 {
-    const struct bmodel *m = w->m;
-    int32_t first, end;
-    cpu_share(w, m->n_chunk, &first, &end);
-    for (int32_t i = first; i < end; i++) {
-        const struct chunk *c = &m->chunk[i];
-        const struct span *s = &m->plan->span[c->span];
-        if (!c->whole && span_active(s, l))
-            for (int32_t r = c->row0; r < c->row0 + c->n_row; r++)
-                for (int32_t h = 0; h < m->d.n_head_kv; h++)
-                    store_key_value(m, l, s, r, h);
+    int32_t slot = span_slot(m->plan, s, m->kv.block_len, row_slot(s, row)), dim = m->d.head_dim;
+    float *k = m->k_new + (size_t)row * m->n_kv + head * dim, *v = m->v_new + (size_t)row * m->n_kv + head * dim;
+    finish_heads(m, row, k, 1, m->layer[l].k_norm);
+    store(m, &m->k, kv_at(m, &m->k, l, head, slot), k);
+    store(m, &m->v, kv_at(m, &m->v, l, head, slot), v);
+}
+
+static int32_t group_size(const struct bmodel *m)
+{
+    return m->d.n_head / m->d.n_head_kv;
+}
+
+/* The first of the query heads that share a KV head, of the plan's row 0. */
+static float *group_q(const struct bmodel *m, int32_t head)
+{
+    return m->q + (size_t)(head * group_size(m)) * (size_t)m->d.head_dim;
+}
+
+static void prepare(const struct bmodel *m, int32_t l, const struct chunk *c, int32_t head)
+{
+    for (int32_t r = c->row0; r < c->row0 + c->n_row; r++) {
+        store_key_value(m, l, &m->plan->span[c->span], r, head);
+        finish_heads(m, r, group_q(m, head) + (size_t)r * m->n_q, group_size(m), m->layer[l].q_norm);
     }
 }
+
+/* What several items read must be there before any of them begins. */
+static void prepare_shared(const struct worker *w, int32_t l)
+{
+    const struct bmodel *m = w->m;
+    int32_t first, end, n_head = m->d.n_head_kv;
+    cpu_share(w, m->n_chunk * n_head, &first, &end);
+    for (int32_t i = first; i < end; i++) {
+        const struct chunk *c = &m->chunk[i / n_head];
+        if (!c->whole && span_active(&m->plan->span[c->span], l))
+            prepare(m, l, c, i % n_head);
+    }
+}
+
+/* ---- Items ---- */
 
 static struct kv_pages pages(const struct bmodel *m, const struct kv_plane *p, int32_t layer, int32_t head)
 {
-    return (struct kv_pages){kv_at(m, p, layer, head, 0).group, p->block, p->row, p->type};
+    return (struct kv_pages){.data = kv_at(m, p, layer, head, 0).group,
+                             .block = p->block,
+                             .row = p->row,
+                             .type = p->type,
+                             .lanes = p->lanes,
+                             .step = p->step};
 }
 
-static void attend_item(const struct worker *w, int32_t l, const struct chunk *c, int32_t head)
+static void attend_whole(const struct worker *w, const struct chunk *c, const struct attend_job *job)
 {
-    struct bmodel *m = w->m;
-    const struct model_desc *d = &m->d;
-    const struct span *s = &m->plan->span[c->span];
-    int32_t n_q = d->n_head / d->n_head_kv;
-    float *q = m->q + (size_t)(head * n_q) * (size_t)d->head_dim;
-    for (int32_t r = c->row0; r < c->row0 + c->n_row; r++) {
-        if (c->whole)
-            store_key_value(m, l, s, r, head);
-        finish_heads(m, r, q + (size_t)r * m->n_q, n_q, m->layer[l].q_norm);
-    }
+    const struct cpu_isa *isa = w->m->b->isa;
+    isa->attend(job, c->segment, c->segment_end, w->partial);
+    isa->attend_finish(job, w->partial, 0, 0, 1);
+}
+
+static void attend_run(const struct worker *w, const struct chunk *c, const struct attend_job *job, int32_t head,
+                       int32_t run)
+{
+    const struct bmodel *m = w->m;
+    const struct cpu_isa *isa = m->b->isa;
+    size_t stride = attend_partial(job->n_q, job->dim);
+    int32_t number0 = c->segment >> c->run_bits, number = number0 + run, at = c->partial0 + head * c->n_run;
+    int32_t first = number << c->run_bits, end = (number + 1) << c->run_bits;
+    isa->attend(job, first > c->segment ? first : c->segment, end < c->segment_end ? end : c->segment_end,
+                m->run + (size_t)(at + run) * stride);
+    if (atomic_fetch_add_explicit(&m->n_done[at], 1, memory_order_acq_rel) % c->n_run == c->n_run - 1)
+        isa->attend_finish(job, m->run + (size_t)at * stride, stride, number0, c->n_run);
+}
+
+static void attend_item(const struct worker *w, int32_t l, const struct chunk *c, int32_t head, int32_t run)
+{
+    const struct bmodel *m = w->m;
     const struct attend_job job = {
         .plan = m->plan,
-        .span = s,
+        .span = &m->plan->span[c->span],
         .row0 = c->row0,
         .n_row = c->n_row,
-        .n_q = n_q,
-        .dim = d->head_dim,
-        .window = d->sliding_window,
-        .scale = d->attn_scale,
-        .q = q,
+        .n_q = group_size(m),
+        .dim = m->d.head_dim,
+        .window = m->d.sliding_window,
+        .scale = m->d.attn_scale,
+        .q = group_q(m, head),
         .q_stride = m->n_q,
         .k = pages(m, &m->k, l, head),
         .v = pages(m, &m->v, l, head),
         .block_len = m->kv.block_len,
         .scratch = w->attend,
     };
-    m->b->isa->attend(&job, c->segment, c->segment_end, w->partial);
-    m->b->isa->attend_finish(&job, w->partial, 0, 0, 1);
+    if (c->whole)
+        prepare(m, l, c, head);
+    if (c->n_run == 1)
+        attend_whole(w, c, &job);
+    else
+        attend_run(w, c, &job, head, run);
 }
 
-/* Items differ in cost by their context, so workers take them one by one. */
+/* Items differ in cost by their context, so workers take them one by one, a prompt's last and longest first. */
 static void attend_all(const struct worker *w, int32_t l)
 {
-    struct bmodel *m = w->m;
-    int32_t n = m->n_chunk * m->d.n_head_kv, i;
-    while ((i = atomic_fetch_add_explicit(cpu_ticket(w, l, TICKET_ATTEND), 1, memory_order_relaxed)) < n) {
-        const struct chunk *c = &m->chunk[m->n_chunk - 1 - i / m->d.n_head_kv]; /* the longest of a prompt first */
-        if (span_active(&m->plan->span[c->span], l))
-            attend_item(w, l, c, i % m->d.n_head_kv);
+    const struct bmodel *m = w->m;
+    int32_t n_head = m->d.n_head_kv, before = 0, i = m->n_chunk - 1;
+    for (;;) {
+        int32_t t = atomic_fetch_add_explicit(cpu_ticket(w, l, TICKET_ATTEND), 1, memory_order_relaxed);
+        for (; i >= 0 && t - before >= m->chunk[i].n_run * n_head; i--)
+            before += m->chunk[i].n_run * n_head;
+        if (i < 0)
+            return;
+        if (span_active(&m->plan->span[m->chunk[i].span], l))
+            attend_item(w, l, &m->chunk[i], (t - before) % n_head, (t - before) / n_head);
     }
 }
 
 void cpu_attend(struct worker *w, int32_t l)
 {
-    struct bmodel *m = w->m;
-    if (m->split_spans) {
-        store_split_spans(w, l);
-        pool_barrier(m->b->pool);
+    if (w->m->prepare) {
+        prepare_shared(w, l);
+        pool_barrier(w->m->b->pool);
     }
     attend_all(w, l);
 }

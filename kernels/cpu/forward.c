@@ -38,7 +38,7 @@ static void copy_slots(const struct bmodel *m, const struct kv_plane *p, int32_t
 {
     for (int32_t i = slot; i < slot + n; i++)
         for (int32_t h = 0; h < m->d.n_head_kv; h++) {
-            struct lane at = kv_at(m, p, layer, h, i), staged = {*staging, 1, 0};
+            struct lane at = kv_at(m, p, layer, h, i), staged = {*staging, 1, 1, 0};
             lane_copy(p->type, m->d.head_dim, store ? staged : at, store ? at : staged);
             *staging += p->row;
         }

@@ -82,11 +82,10 @@ struct cpu_isa {
     void (*attend_finish)(const struct attend_job *j, float *partial, size_t stride, int32_t first, int32_t n);
 };
 
-struct kv_pages { /* one layer and KV head: slot s of block b at data + b * block + s * row, if not in lanes.h's order
-                   */
+struct kv_pages { /* one layer and KV head: slot s of block b at data + b * block + s * row, but for lanes.h's groups */
     const char *data;
     size_t block, row;
-    int32_t type;
+    int32_t type, lanes, step;
 };
 
 /* A few rows of one span against the keys of one KV head. */
@@ -131,7 +130,7 @@ static inline size_t attend_scratch(int32_t n_q, int32_t dim, int32_t last)
     size_t width = ((size_t)dim + 15) / 16 * 16, n_partial = 1;
     for (; last; last /= 2)
         n_partial++;
-    return 3 * KEY_TILE * (width + width / 32) + attend_queries(n_q) * (width + SEGMENT + 16 + 1) +
+    return 2 * KEY_TILE * (width + width / 32) + attend_queries(n_q) * (width + SEGMENT + 16 + 1) +
            n_partial * attend_partial(n_q, dim);
 }
 

@@ -9,9 +9,9 @@ enum { Q8_LEN = 32 }; /* elements of a block of Q8_0, which share a scale of two
 /* n elements of a constant size: the compiler makes each copy one move. */
 static inline void copy(const size_t size, struct lane from, struct lane to, int32_t n)
 {
-    const char *src = from.group + size * (size_t)from.i;
-    char *dst = to.group + size * (size_t)to.i;
-    for (; n > 0; n--, src += size * (size_t)from.n, dst += size * (size_t)to.n)
+    const char *src = from.group + size * (size_t)(from.step == 1 ? from.i * n : from.i);
+    char *dst = to.group + size * (size_t)(to.step == 1 ? to.i * n : to.i);
+    for (int32_t d = 0; d < n; d++, src += size * (size_t)from.step, dst += size * (size_t)to.step)
         memcpy(dst, src, size);
 }
 

@@ -14,25 +14,24 @@ enum {
 struct pass { /* one call of attend; what it points to is the job's scratch */
     const struct attend_job *j;
     int32_t width, block_bits;
-    float *wide;      /* [KEY_TILE][width], and scales: a tile of K or V in f32 */
-    char *gathered;   /* a tile as stored, its keys from anywhere */
-    float *scale;     /* of a tile of V in Q8_0 */
-    float *q, *score; /* [dim][q_step] of all rows' heads, row by row; [query][SCORE_STRIDE]: scores of the
-                         segment at hand, then weights */
+    float *wide;    /* a tile of K or V in f32 */
+    char *gathered; /* a tile as stored, its keys from anywhere */
+    float *q;       /* [dim][q_step]: all rows' heads, row by row */
     size_t q_step;
+    float *score; /* [query][SCORE_STRIDE]: scores of the segment at hand, then weights */
     int32_t *row; /* [query] */
-    struct partial out;
-    int32_t end; /* of the positions whose slots are equal to them */
+    int32_t end;  /* of the positions whose slots are equal to them */
     struct visible vis[ATTEND_ROWS];
 
     /* The segment at hand: its first position; its tiles that are seen; what row i sees of it, lo..hi-1, up to `prefix`
-     * at the slots equal to positions. */
+     * at the slots equal to positions; its result. */
     int32_t base, first, n_tile;
     int32_t lo[ATTEND_ROWS], hi[ATTEND_ROWS], prefix[ATTEND_ROWS];
+    struct partial out;
 };
 
-struct tile { /* 32 positions of a segment, from `at` on */
-    int32_t at;
+struct view {                                 /* who sees what of a tile */
+    int32_t at;                               /* from the segment's first position */
     int32_t lo[ATTEND_ROWS], hi[ATTEND_ROWS]; /* lanes that row i sees */
     int32_t first, end;                       /* lanes that some row of `shared` sees */
     uint32_t shared, own;                     /* rows whose keys all stand at their positions; the other rows that see
@@ -55,9 +54,7 @@ static int32_t clamp(int32_t x, int32_t hi)
     return max_i32(0, min_i32(x, hi));
 }
 
-/* ---- Where the keys of a tile are ---- */
-
-static void find_tile(const struct pass *t, int32_t at, struct tile *x)
+static void look_at(const struct pass *t, int32_t at, struct view *x)
 {
     x->at = at;
     x->first = KEY_TILE;
@@ -78,7 +75,20 @@ static void find_tile(const struct pass *t, int32_t at, struct tile *x)
     }
 }
 
-/* Sequence slot `slot` and those that follow it to a multiple of 16: rows of V, or a group of K. */
+/* The next rows i..*end-1 of a set that follow each other, from *i on. */
+static int next_rows(uint32_t rows, int32_t *i, int32_t *end)
+{
+    rows &= ~0u << *i;
+    if (!rows)
+        return 0;
+    *i = __builtin_ctz(rows);
+    *end = *i + __builtin_ctz(~(rows >> *i));
+    return 1;
+}
+
+/* ---- Where the keys of a tile are ---- */
+
+/* Sequence slot `slot` and those that follow it to a multiple of 16. */
 static const char *slots_at(const struct pass *t, const struct kv_pages *p, int32_t slot)
 {
     const struct attend_job *j = t->j;
@@ -92,46 +102,36 @@ static int in_groups(const struct pass *t)
     return t->j->block_len >= KEY_LANES;
 }
 
-static void shared_groups(const struct pass *t, const struct kv_pages *p, const struct tile *x, const char *group[2])
+/* Keys lo..hi-1 of row i, or of the shared rows where i is -1, one by one. */
+static void gather(const struct pass *t, const struct kv_pages *p, const struct view *x, int32_t i, int32_t lo,
+                   int32_t hi, struct tile *k)
+{
+    int32_t n = p->lanes == 1 ? 1 : KEY_LANES, step = p->step == 1 ? 1 : KEY_LANES;
+    for (int32_t lane = lo; lane < hi; lane++) {
+        int32_t pos = t->base + x->at + lane;
+        int32_t slot = i < 0 ? pos : visible_slot(&t->vis[i], pos - t->vis[i].first_pos), in = slot & (p->lanes - 1);
+        struct lane from = {(char *)slots_at(t, p, slot - in), p->lanes, p->step, in};
+        struct lane to = {t->gathered + (size_t)(lane / n * n) * p->row, n, step, lane % n};
+        lane_copy(p->type, t->j->dim, from, to);
+    }
+    *k = (struct tile){.type = p->type, .group = {t->gathered, t->gathered + 16 * p->row}, .row = p->row};
+}
+
+static void shared_tile(const struct pass *t, const struct kv_pages *p, const struct view *x, struct tile *k)
 {
     int32_t slot = t->base + x->at;
-    int first = x->first<16, second = x->end> 16; /* of what no row sees any group will do */
-    group[0] = slots_at(t, p, first ? slot : slot + 16);
-    group[1] = second ? slots_at(t, p, slot + 16) : group[0];
-}
-
-/* The sequence slot of a lane for row i, or for the shared rows where i is -1. */
-static int32_t slot_of(const struct pass *t, const struct tile *x, int32_t i, int32_t lane)
-{
-    int32_t pos = t->base + x->at + lane;
-    return i < 0 ? pos : visible_slot(&t->vis[i], pos - t->vis[i].first_pos);
-}
-
-/* Keys lo..hi-1 of row i, or of the shared rows, one by one. */
-static void gather_k(const struct pass *t, const struct tile *x, int32_t i, int32_t lo, int32_t hi, struct tile_k *k)
-{
-    const struct attend_job *j = t->j;
-    int32_t lanes = min_i32(KEY_LANES, j->block_len);
-    size_t group = KEY_LANES * j->k.row;
-    for (int32_t lane = lo; lane < hi; lane++) {
-        int32_t slot = slot_of(t, x, i, lane);
-        struct lane from = {(char *)slots_at(t, &j->k, slot & -lanes), lanes, slot & (lanes - 1)};
-        lane_copy(j->k.type, j->dim, from, (struct lane){t->gathered + lane / 16 * group, KEY_LANES, lane % 16});
+    if (!in_groups(t)) {
+        gather(t, p, x, -1, x->first, x->end, k);
+        return;
     }
-    *k = (struct tile_k){.type = j->k.type, .group = {t->gathered, t->gathered + group}};
+    k->type = p->type;
+    k->row = p->row;
+    k->group[0] = slots_at(t, p, x->first < 16 ? slot : slot + 16); /* of what no row sees any group will do */
+    k->group[1] = x->end > 16 ? slots_at(t, p, slot + 16) : k->group[0];
 }
 
-static void gather_v(const struct pass *t, const struct tile *x, int32_t i, int32_t lo, int32_t hi, struct tile_v *v)
-{
-    size_t row = t->j->v.row;
-    for (int32_t lane = lo; lane < hi; lane++)
-        memcpy(t->gathered + (size_t)lane * row, slots_at(t, &t->j->v, slot_of(t, x, i, lane)), row);
-    *v = (struct tile_v){.type = t->j->v.type, .step = row, .group = {t->gathered, t->gathered + 16 * row}};
-}
-
-/* The tile that is AHEAD of this one: all tiles of K of a segment come first, then those of V. `n_step`: times that
- * `fetch` will be called. */
-static void look_ahead(const struct pass *t, struct tile *x, int of_v, int32_t n_step)
+/* The tile that is AHEAD of this one: all tiles of K of a segment come first, then those of V. */
+static void look_ahead(const struct pass *t, struct view *x, int of_v)
 {
     int32_t i = (x->at - t->first) / KEY_TILE + AHEAD, pos = t->base + t->first;
     if (i >= t->n_tile) { /* in what follows */
@@ -147,31 +147,19 @@ static void look_ahead(const struct pass *t, struct tile *x, int of_v, int32_t n
     x->ahead.at = slots_at(t, p, pos);
     x->ahead.end = x->ahead.at + 16 * p->row;
     x->ahead.other = pos + 16 < t->end ? slots_at(t, p, pos + 16) - x->ahead.at : 0;
-    x->ahead.step = ((uint32_t)p->row / 4 + (uint32_t)n_step - 1) / (uint32_t)n_step * 64;
 }
 
-/* ---- Scores of a tile ---- */
-
-/* The next rows i..*end-1 of a set that follow each other, from *i on. */
-static int next_rows(uint32_t rows, int32_t *i, int32_t *end)
-{
-    rows &= ~0u << *i;
-    if (!rows)
-        return 0;
-    *i = __builtin_ctz(rows);
-    *end = *i + __builtin_ctz(~(rows >> *i));
-    return 1;
-}
-
-static int worth_a_copy(const struct pass *t, const struct tile *x, int32_t type)
+static int worth_a_copy(const struct pass *t, const struct view *x, int32_t type)
 {
     return type != DT_F32 && __builtin_popcount(x->shared) * t->j->n_q >= WIDEN_FROM;
 }
 
-#define SCORES(n)                                                                                                      \
-    BY_TYPE(scores, k->type, n, k, t->j->dim, t->q + q, t->q_step, t->score + q * SCORE_STRIDE + x->at, &x->ahead)
+/* ---- Scores of a tile ---- */
 
-static void score_queries(const struct pass *t, struct tile *x, const struct tile_k *k, int32_t q, int32_t q_end)
+#define SCORES(N)                                                                                                      \
+    BY_TYPE(scores, k->type, N, k, t->j->dim, t->q + q, t->q_step, t->score + q * SCORE_STRIDE + x->at, &x->ahead)
+
+static void score_queries(const struct pass *t, struct view *x, const struct tile *k, int32_t q, int32_t q_end)
 {
     if (VEC_CHAINS == 4)
         for (; q + 4 <= q_end; q += 4)
@@ -182,35 +170,30 @@ static void score_queries(const struct pass *t, struct tile *x, const struct til
         SCORES(1);
 }
 
-static void shared_k(const struct pass *t, struct tile *x, struct tile_k *k)
+static void widen_k(const struct pass *t, struct view *x, struct tile *k)
 {
-    const struct attend_job *j = t->j;
-    *k = (struct tile_k){.type = j->k.type};
-    if (in_groups(t))
-        shared_groups(t, &j->k, x, k->group);
-    else
-        gather_k(t, x, -1, x->first, x->end, k);
-    if (worth_a_copy(t, x, k->type)) {
-        BY_TYPE(widen_k, k->type, k, j->dim, t->wide, &x->ahead);
-        k->type = wide_type(k->type);
-        k->group[0] = (char *)t->wide;
-        k->group[1] = (char *)(t->wide + KEY_LANES * (j->dim + (k->type == Q8_WIDE ? j->dim / 32 : 0)));
-    }
+    int32_t dim = t->j->dim, type = wide_type(k->type);
+    BY_TYPE(widen_groups, k->type, k, dim, t->wide, &x->ahead);
+    *k = (struct tile){
+        .type = type,
+        .group = {(char *)t->wide, (char *)(t->wide + KEY_LANES * (dim + (type == Q8_WIDE ? dim / DIMS : 0)))}};
 }
 
 static void score_tile(const struct pass *t, int32_t at)
 {
     int32_t n_q = t->j->n_q, end;
-    struct tile x;
-    struct tile_k k;
-    find_tile(t, at, &x);
-    look_ahead(t, &x, 0, max_i32(1, t->j->dim / 2));
+    struct view x;
+    struct tile k;
+    look_at(t, at, &x);
+    look_ahead(t, &x, 0);
     if (x.shared)
-        shared_k(t, &x, &k);
+        shared_tile(t, &t->j->k, &x, &k);
+    if (worth_a_copy(t, &x, t->j->k.type))
+        widen_k(t, &x, &k);
     for (int32_t i = 0; next_rows(x.shared, &i, &end); i = end)
         score_queries(t, &x, &k, i * n_q, end * n_q);
     for (int32_t i = 0; next_rows(x.own, &i, &end); i++) {
-        gather_k(t, &x, i, x.lo[i], x.hi[i], &k);
+        gather(t, &t->j->k, &x, i, x.lo[i], x.hi[i], &k);
         score_queries(t, &x, &k, i * n_q, (i + 1) * n_q);
     }
 }
@@ -219,35 +202,30 @@ static void score_tile(const struct pass *t, int32_t at)
 
 #define VALUES(C, last) BY_TYPE(values, v->type, N, C, last, v, c, lo, hi, p, acc, t->width, &x->ahead)
 
-VEC void add_values(const int N, const struct pass *t, struct tile *x, const struct tile_v *v, int32_t q, int32_t lo,
+VEC void add_values(const int N, const struct pass *t, struct view *x, const struct tile *v, int32_t q, int32_t lo,
                     int32_t hi)
 {
     const float *p = t->score + q * SCORE_STRIDE + x->at;
     float *acc = t->out.acc + q * t->width;
     int32_t c = 0, n = t->j->dim / 16, last = t->j->dim % 16;
-    if (lo >= hi)
-        return;
     if (VEC_CHAINS == 4 && !has_scales(v->type))
         for (; c + 4 <= n; c += 4)
             VALUES(4, 0);
     for (; c + 2 <= n; c += 2)
         VALUES(2, 0);
-    if (c < n) {
+    for (; c < n; c++)
         VALUES(1, 0);
-        c++;
-    }
     if (last)
         VALUES(1, last);
 }
 
-static void add_values_1(const struct pass *t, struct tile *x, const struct tile_v *v, int32_t q, int32_t lo,
-                         int32_t hi)
+static void add_alone(const struct pass *t, struct view *x, const struct tile *v, int32_t q, int32_t lo, int32_t hi)
 {
     add_values(1, t, x, v, q, lo, hi);
 }
 
 /* N queries together where all see the keys, each alone before and after. */
-VEC void add_group(const int N, const struct pass *t, struct tile *x, const struct tile_v *v, int32_t q)
+VEC void add_group(const int N, const struct pass *t, struct view *x, const struct tile *v, int32_t q)
 {
     int32_t lo = 0, hi = KEY_TILE;
     for (int n = 0; n < N; n++) {
@@ -255,14 +233,21 @@ VEC void add_group(const int N, const struct pass *t, struct tile *x, const stru
         hi = min_i32(hi, x->hi[t->row[q + n]]);
     }
     hi = max_i32(lo, hi);
-    for (int n = 0; n < N; n++)
-        add_values_1(t, x, v, q + n, x->lo[t->row[q + n]], min_i32(lo, x->hi[t->row[q + n]]));
-    add_values(N, t, x, v, q, lo, hi);
-    for (int n = 0; n < N; n++)
-        add_values_1(t, x, v, q + n, max_i32(hi, x->lo[t->row[q + n]]), x->hi[t->row[q + n]]);
+    for (int n = 0; n < N; n++) {
+        int32_t i = t->row[q + n];
+        if (x->lo[i] < lo)
+            add_alone(t, x, v, q + n, x->lo[i], min_i32(lo, x->hi[i]));
+    }
+    if (lo < hi)
+        add_values(N, t, x, v, q, lo, hi);
+    for (int n = 0; n < N; n++) {
+        int32_t i = t->row[q + n];
+        if (x->hi[i] > hi)
+            add_alone(t, x, v, q + n, max_i32(hi, x->lo[i]), x->hi[i]);
+    }
 }
 
-static void value_queries(const struct pass *t, struct tile *x, const struct tile_v *v, int32_t q, int32_t q_end)
+static void value_queries(const struct pass *t, struct view *x, const struct tile *v, int32_t q, int32_t q_end)
 {
     if (VEC_CHAINS == 4)
         for (; q + 4 <= q_end; q += 4)
@@ -273,52 +258,41 @@ static void value_queries(const struct pass *t, struct tile *x, const struct til
         add_group(1, t, x, v, q);
 }
 
-static void scales_of(const struct pass *t, struct tile_v *v, int32_t lo, int32_t hi)
+static void widen_v(const struct pass *t, struct view *x, struct tile *v)
 {
-    if (v->type == DT_Q8_0) {
-        take_scales(v, t->j->dim, lo, hi, t->scale);
-        v->scale = t->scale;
+    int32_t dim = t->j->dim, type = wide_type(v->type);
+    if (type == Q8_WIDE) {
+        widen_k(t, x, v);
+        return;
     }
-}
-
-static void shared_v(const struct pass *t, struct tile *x, struct tile_v *v)
-{
-    const struct attend_job *j = t->j;
-    *v = (struct tile_v){.type = j->v.type, .step = j->v.row};
-    if (in_groups(t))
-        shared_groups(t, &j->v, x, v->group);
-    else
-        gather_v(t, x, -1, x->first, x->end, v);
-    scales_of(t, v, x->first, x->end);
-    if (worth_a_copy(t, x, v->type)) {
-        BY_TYPE(widen_v, v->type, v, j->dim, x->first, x->end, t->wide, &x->ahead);
-        v->type = wide_type(v->type);
-        v->step = sizeof(float) * (size_t)t->width;
-        v->group[0] = (char *)t->wide;
-        v->group[1] = (char *)(t->wide + 16 * t->width);
-    }
+    BY_TYPE(widen_rows, v->type, v, dim, x->first, x->end, t->wide, &x->ahead);
+    *v = (struct tile){.type = type,
+                       .group = {(char *)t->wide, (char *)(t->wide + 16 * t->width)},
+                       .row = sizeof(float) * (size_t)t->width};
 }
 
 static void value_tile(const struct pass *t, int32_t at)
 {
     int32_t n_q = t->j->n_q, end;
-    struct tile x;
-    struct tile_v v;
-    find_tile(t, at, &x);
-    look_ahead(t, &x, 1, KEY_TILE * ((t->j->dim + 63) / 64));
+    struct view x;
+    struct tile v;
+    look_at(t, at, &x);
+    look_ahead(t, &x, 1);
     if (x.shared)
-        shared_v(t, &x, &v);
+        shared_tile(t, &t->j->v, &x, &v);
+    if (worth_a_copy(t, &x, t->j->v.type))
+        widen_v(t, &x, &v);
     for (int32_t i = 0; next_rows(x.shared, &i, &end); i = end)
         value_queries(t, &x, &v, i * n_q, end * n_q);
     for (int32_t i = 0; next_rows(x.own, &i, &end); i++) {
-        gather_v(t, &x, i, x.lo[i], x.hi[i], &v);
-        scales_of(t, &v, x.lo[i], x.hi[i]);
+        gather(t, &t->j->v, &x, i, x.lo[i], x.hi[i], &v);
         value_queries(t, &x, &v, i * n_q, (i + 1) * n_q);
     }
 }
 
 /* ---- Segments ---- */
 
+/* Returns the end of what is seen of it. */
 static int32_t find_segment(struct pass *t, int32_t number)
 {
     int32_t first = SEGMENT, end = 0;
@@ -356,7 +330,7 @@ static void segment(struct pass *t, int32_t number, float *out)
         value_tile(t, at);
 }
 
-static void take_query(struct pass *t, int32_t row, int32_t head)
+static void take_query(const struct pass *t, int32_t row, int32_t head)
 {
     const struct attend_job *j = t->j;
     int32_t i = row * j->n_q + head;
@@ -369,15 +343,14 @@ static void take_query(struct pass *t, int32_t row, int32_t head)
 /* Returns what is left of the scratch. */
 static float *begin(struct pass *t, const struct attend_job *j)
 {
-    size_t width = (size_t)attend_width(j), n_query = attend_queries(j->n_q), tile = KEY_TILE * (width + width / 32);
+    size_t width = (size_t)attend_width(j), n_query = attend_queries(j->n_q);
     t->j = j;
     t->width = (int32_t)width;
     t->block_bits = __builtin_ctz((uint32_t)j->block_len);
     t->end = 0;
     t->wide = j->scratch;
-    t->gathered = (char *)(t->wide + tile);
-    t->scale = t->wide + 2 * tile;
-    t->q = t->scale + tile;
+    t->gathered = (char *)(t->wide + KEY_TILE * (width + width / DIMS));
+    t->q = t->wide + 2 * KEY_TILE * (width + width / DIMS);
     t->q_step = (size_t)(j->n_row * j->n_q + 3) / 4 * 4;
     t->score = t->q + n_query * width;
     t->row = (int32_t *)(void *)(t->score + n_query * SCORE_STRIDE);

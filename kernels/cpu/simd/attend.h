@@ -19,16 +19,10 @@ enum {
 
 enum { SCORE_STRIDE = SEGMENT + 16 }; /* from one query's scores to the next: not the same lines of a cache */
 
-/* The 32 keys of a tile, 16 a group: K as lanes.h has it, V with the rows of a group `step` bytes apart. */
-struct tile_k {
+struct tile { /* the 32 keys of a tile of K or V, 16 a group, as lanes.h has them or in f32 */
     int32_t type;
     const char *group[2];
-};
-struct tile_v {
-    int32_t type;
-    size_t step;
-    const char *group[2];
-    const float *scale; /* Q8_0: [block][KEY_TILE] */
+    size_t row; /* of V but Q8_0: bytes from one key to the next */
 };
 
 /* The 16 keys each that a later tile will read, fetched line by line in the course of the work on this one: requests
@@ -37,16 +31,23 @@ struct tile_v {
 struct ahead {
     const char *at, *end; /* what is left of the first 16 */
     ptrdiff_t other;      /* from there to the other 16 */
-    size_t step;
 };
 
-VEC void fetch(struct ahead *a)
+VEC void fetch_line(struct ahead *a)
 {
-    if (a->at < a->end)
-        for (const char *end = a->at + a->step; a->at < end; a->at += 64) {
-            __builtin_prefetch(a->at, 0, 2);
-            __builtin_prefetch(a->at + a->other, 0, 2);
-        }
+    if (a->at < a->end) {
+        __builtin_prefetch(a->at, 0, 2);
+        __builtin_prefetch(a->at + a->other, 0, 2);
+        a->at += 64;
+    }
+}
+
+/* Called so often that all lines are taken if they are as many as those of the tile at hand, whose type is given. */
+VEC void fetch(const int type, struct ahead *a)
+{
+    fetch_line(a);
+    if (type == DT_F32)
+        fetch_line(a);
 }
 
 #define BY_TYPE(fn, type, ...)                                                                                         \
@@ -70,7 +71,12 @@ VEC int has_scales(const int type)
 
 /* ---- Loads ---- */
 
-/* Bytes before the elements of DIMS dimensions of a group, and with them. */
+/* Bytes of one element, of the scales before the elements of DIMS dimensions of a group, and of both. */
+VEC size_t element_bytes(const int type)
+{
+    return type == DT_Q8_0 ? 1 : type == DT_F32 || type == Q8_WIDE ? 4 : 2;
+}
+
 VEC size_t scale_bytes(const int type)
 {
     return type == DT_Q8_0 ? 2 * KEY_LANES : type == Q8_WIDE ? 4 * KEY_LANES : 0;
@@ -78,8 +84,7 @@ VEC size_t scale_bytes(const int type)
 
 VEC size_t dims_bytes(const int type)
 {
-    const size_t size = type == DT_Q8_0 ? 1 : type == DT_F32 || type == Q8_WIDE ? 4 : 2;
-    return scale_bytes(type) + size * DIMS * KEY_LANES;
+    return scale_bytes(type) + element_bytes(type) * DIMS * KEY_LANES;
 }
 
 VEC vf load_scales(const int type, const char *dims)
@@ -99,18 +104,11 @@ VEC vf load16(const int type, const char *p, int32_t i)
     return vf_load((const float *)(const void *)p + i);
 }
 
-/* Elements 16 c .. 16 c + 15 of a row of V. */
-VEC vf load_row(const int type, const char *row, int32_t c)
+/* The n first of sixteen elements; zeros follow. */
+VEC vf load_few(const int type, const char *p, int32_t n)
 {
-    return type == DT_Q8_0 ? load16(type, row + 34 * (c / 2) + 2, 16 * (c % 2)) : load16(type, row, 16 * c);
-}
-
-/* The n last elements of a row; zeros follow. Q8_0 has none. */
-VEC vf load_row_end(const int type, const char *row, int32_t c, int32_t n)
-{
-    const size_t size = type == DT_F16 || type == DT_BF16 ? 2 : 4;
     char part[64] = {0};
-    memcpy(part, row + 16 * size * (size_t)c, size * (size_t)n);
+    memcpy(part, p, element_bytes(type) * (size_t)n);
     return load16(type, part, 0);
 }
 
@@ -121,46 +119,42 @@ static inline int32_t wide_type(int32_t type)
     return type == DT_Q8_0 ? Q8_WIDE : DT_F32;
 }
 
-VEC void widen_k(const int type, const struct tile_k *k, int32_t dim, float *out, struct ahead *ahead)
+/* DIMS dimensions, or the last dim of them, of 16 keys. */
+VEC float *widen_dims(const int type, const char *dims, int32_t dim, float *out, struct ahead *ahead)
+{
+    if (has_scales(type)) {
+        vf_store(out, load_scales(type, dims));
+        out += KEY_LANES;
+    }
+    for (int32_t d = 0; d < DIMS && d < dim; d++, out += KEY_LANES) {
+        vf_store(out, load16(type, dims + scale_bytes(type), KEY_LANES * d));
+        if (d % 2 == 0)
+            fetch(type, ahead);
+    }
+    return out;
+}
+
+/* K, or V in Q8_0: the order of the elements within DIMS dimensions does not matter. */
+VEC void widen_groups(const int type, const struct tile *k, int32_t dim, float *out, struct ahead *ahead)
 {
     for (int half = 0; half < 2; half++)
-        for (int32_t b = 0; b < dim; b += DIMS) {
-            const char *dims = k->group[half] + dims_bytes(type) * (size_t)(b / DIMS);
-            if (has_scales(type)) {
-                vf_store(out, load_scales(type, dims));
-                out += KEY_LANES;
-            }
-            for (int32_t d = 0; d < DIMS && b + d < dim; d++, out += KEY_LANES) {
-                vf_store(out, load16(type, dims + scale_bytes(type), KEY_LANES * d));
-                if (d % 2 == 0)
-                    fetch(ahead);
-            }
-        }
+        for (int32_t b = 0; b < dim; b += DIMS)
+            out = widen_dims(type, k->group[half] + dims_bytes(type) * (size_t)(b / DIMS), dim - b, out, ahead);
 }
 
-VEC void widen_v(const int type, const struct tile_v *v, int32_t dim, int32_t lo, int32_t hi, float *out,
-                 struct ahead *ahead)
+VEC void widen_rows(const int type, const struct tile *v, int32_t dim, int32_t lo, int32_t hi, float *out,
+                    struct ahead *ahead)
 {
+    const size_t size = element_bytes(type);
     for (int32_t key = lo; key < hi; key++) {
-        const char *row = v->group[key / 16] + v->step * (size_t)(key % 16);
+        const char *row = v->group[key / 16] + v->row * (size_t)(key % 16);
         float *to = out + (size_t)key * (size_t)((dim + 15) / 16 * 16);
-        fetch(ahead);
-        for (int32_t c = 0; c < dim / 16; c++)
-            vf_store(to + 16 * c, load_row(type, row, c));
-        if (dim % 16)
-            vf_store(to + dim / 16 * 16, load_row_end(type, row, dim / 16, dim % 16));
-    }
-}
-
-/* The scales of Q8_0 of keys lo..hi-1, one block of dimensions after another. */
-static inline void take_scales(const struct tile_v *v, int32_t dim, int32_t lo, int32_t hi, float *scale)
-{
-    for (int32_t b = 0; b < dim / 32; b++) {
-        uint16_t half[KEY_TILE] = {0};
-        for (int32_t key = lo; key < hi; key++)
-            memcpy(&half[key], v->group[key / 16] + v->step * (size_t)(key % 16) + 34 * b, sizeof *half);
-        vf_store(scale + KEY_TILE * b, vf_load_f16(half));
-        vf_store(scale + KEY_TILE * b + 16, vf_load_f16(half + 16));
+        int32_t d = 0;
+        fetch(type, ahead);
+        for (; d + 16 <= dim; d += 16)
+            vf_store(to + d, load16(type, row, d));
+        if (d < dim)
+            vf_store(to + d, load_few(type, row + size * (size_t)d, dim - d));
     }
 }
 
@@ -191,7 +185,7 @@ VEC void zero_scores(const int N, vf s[4][2])
 }
 
 /* Of N queries, dimension d of which begins at q[d * q_step], with the tile's keys. */
-VEC void scores(const int type, const int N, const struct tile_k *k, int32_t dim, const float *q, size_t q_step,
+VEC void scores(const int type, const int N, const struct tile *k, int32_t dim, const float *q, size_t q_step,
                 float *score, struct ahead *ahead)
 {
     vf s[4][2], t[4][2]; /* t: of one block of codes */
@@ -205,7 +199,7 @@ VEC void scores(const int type, const int N, const struct tile_k *k, int32_t dim
         if (has_scales(type))
             zero_scores(N, t);
         for (; d + 2 <= end; d += 2, q += 2 * q_step) {
-            fetch(&a);
+            fetch(type, &a);
             add_dims(type, N, 2, g, d, q, q_step, has_scales(type) ? t : s);
         }
         for (; d < end; d++, q += q_step)
@@ -250,38 +244,52 @@ VEC void weigh(float *score, int32_t lo, int32_t hi, float scale, float *top, fl
 
 /* ---- Values ---- */
 
+/* Where elements 16 c .. of key 0 of a group of V are; those of the next key are value_step further. */
+VEC const char *value_at(const int type, const char *group, int32_t c)
+{
+    if (has_scales(type))
+        group += dims_bytes(type) * (size_t)(c / 2) + scale_bytes(type);
+    return group + element_bytes(type) * 16 * (size_t)(has_scales(type) ? c % 2 : c);
+}
+
+VEC size_t value_step(const int type, const struct tile *v)
+{
+    return has_scales(type) ? element_bytes(type) * DIMS : v->row;
+}
+
 /* Adds keys lo..hi-1 to elements 16 c .. 16 (c + C) - 1 of N queries' sums, `width` apart. Weights begin at `p`; of
  * Q8_0 C is 2 and c even. `last`: elements of an incomplete last 16, or 0. */
-VEC void values(const int type, const int N, const int C, const int last, const struct tile_v *v, int32_t c, int32_t lo,
+VEC void values(const int type, const int N, const int C, const int last, const struct tile *v, int32_t c, int32_t lo,
                 int32_t hi, const float *p, float *acc, int32_t width, struct ahead *ahead)
 {
     const int stride = has_scales(type) ? KEY_TILE : SCORE_STRIDE;
+    const size_t step = value_step(type, v);
     vf a[4][4];
     float scaled[4][KEY_TILE];
     struct ahead f = *ahead;
+    acc += 16 * c;
     VEC_UNROLL(4)
     for (int n = 0; n < N; n++) {
         VEC_UNROLL(4)
         for (int i = 0; i < C; i++)
-            a[n][i] = vf_load(acc + n * width + 16 * (c + i));
-        if (has_scales(type)) {
-            const float *scale = v->scale + KEY_TILE * (c / 2);
-            vf_store(scaled[n], vf_mul(vf_load(p + n * SCORE_STRIDE), vf_load(scale)));
-            vf_store(scaled[n] + 16, vf_mul(vf_load(p + n * SCORE_STRIDE + 16), vf_load(scale + 16)));
+            a[n][i] = vf_load(acc + n * width + 16 * i);
+        for (int half = 0; has_scales(type) && half < 2; half++) {
+            vf scale = load_scales(type, v->group[half] + dims_bytes(type) * (size_t)(c / 2));
+            vf_store(scaled[n] + 16 * half, vf_mul(vf_load(p + n * SCORE_STRIDE + 16 * half), scale));
         }
     }
     p = has_scales(type) ? scaled[0] : p;
     for (int32_t key = lo; key < hi;) {
-        const char *row = v->group[key / 16] + v->step * (size_t)(key % 16);
-        for (int32_t end = hi < key / 16 * 16 + 16 ? hi : key / 16 * 16 + 16; key < end; key++, row += v->step) {
+        const char *row = value_at(type, v->group[key / 16], c) + step * (size_t)(key % 16);
+        for (int32_t end = hi < key / 16 * 16 + 16 ? hi : key / 16 * 16 + 16; key < end; key++, row += step) {
             vf weight[4];
-            fetch(&f);
+            fetch(type, &f);
             VEC_UNROLL(4)
             for (int n = 0; n < N; n++)
                 weight[n] = vf_set1(p[n * stride + key]);
             VEC_UNROLL(4)
             for (int i = 0; i < C; i++) {
-                vf value = vf_keep(last ? load_row_end(type, row, c, last) : load_row(type, row, c + i));
+                vf value = vf_keep(last ? load_few(type, row, last) : load16(type, row, 16 * i));
                 VEC_UNROLL(4)
                 for (int n = 0; n < N; n++)
                     a[n][i] = vf_fma(weight[n], value, a[n][i]);
@@ -292,7 +300,7 @@ VEC void values(const int type, const int N, const int C, const int last, const 
     for (int n = 0; n < N; n++) {
         VEC_UNROLL(4)
         for (int i = 0; i < C; i++)
-            vf_store(acc + n * width + 16 * (c + i), a[n][i]);
+            vf_store(acc + n * width + 16 * i, a[n][i]);
     }
     *ahead = f;
 }

@@ -44,6 +44,29 @@ double cost_step(const struct step_cost *c, int32_t n_row)
     return n_row > 0 ? c->level * on_curve(c, n_row) : 0;
 }
 
+int32_t cost_rows_within(const struct step_cost *c, int32_t n_row, double times, int32_t most)
+{
+    double limit = times * cost_step(c, n_row);
+    int32_t lo = 0, hi = most;
+    while (lo < hi) {
+        int32_t middle = lo + (hi - lo + 1) / 2;
+        if (cost_step(c, n_row + middle) <= limit)
+            lo = middle;
+        else
+            hi = middle - 1;
+    }
+    return lo;
+}
+
+int32_t cost_rows_efficient(const struct step_cost *c, double slack, int32_t most)
+{
+    double each = slack * cost_step(c, most) / most;
+    int32_t n = 1;
+    while (n < most && cost_step(c, n) > each * n)
+        n *= 2;
+    return n < most ? n : most;
+}
+
 static void keep_rising(struct step_cost *c, int32_t from)
 {
     for (int32_t i = from; i + 1 < c->n_point; i++)

@@ -22,5 +22,9 @@ void cost_set(struct step_cost *c, int32_t n_row, double seconds);
 void cost_observe(struct step_cost *c, int32_t n_row, double seconds);
 /* Seconds a step of n_row is expected to take; 0 rows cost nothing. */
 double cost_step(const struct step_cost *c, int32_t n_row);
+/* The most rows beside n_row others, at most `most`, with which the step takes at most `times` as long. */
+int32_t cost_rows_within(const struct step_cost *c, int32_t n_row, double times, int32_t most);
+/* The fewest rows, at most `most`, that cost no more each than `slack` times what they would in a full step. */
+int32_t cost_rows_efficient(const struct step_cost *c, double slack, int32_t most);
 
 #endif

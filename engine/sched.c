@@ -1,7 +1,9 @@
 /* The scheduler: which sequences run in a step, and how many rows each gets. There is no prefill and no decode, only
  * tokens not yet computed and a budget. Sequences stand in rank order (priority, arrival, choice); decoding ones are
- * served first, so that a long prompt delays nobody; when blocks run out the lowest rank is preempted and recomputes.
- */
+ * served first; when blocks run out the lowest rank is preempted and recomputes.
+ *
+ * A long prompt delays nobody much: beside streams it gets the rows with which a step lasts little longer than without
+ * them, alone no more than a step computes well, and of those no more than half while others wait behind it. */
 #include "gang.h"
 #include "strategy/strategy.h"
 
@@ -146,14 +148,74 @@ static bool grant(struct engine *eng, struct seq *s, int32_t want, int32_t *budg
     return true;
 }
 
-static void grant_running(struct engine *eng, bool decoding, int32_t *budget)
+/* What takes its rows whole cannot be served in shares. */
+static bool is_decoding(const struct seq *s)
+{
+    return s->kv.n_computed >= s->req->n_prompt || (s->strategy->whole && s->strategy->whole(s));
+}
+
+static void grant_decoding(struct engine *eng, int32_t *budget)
 {
     for (struct seq *s = eng->running.head, *next; s && *budget > 0; s = next) {
         int32_t want = s->n_want ? 0 : rows_wanted(s);
-        bool is_decoding = s->kv.n_computed >= s->req->n_prompt;
-        if (want > 0 && is_decoding == decoding && !grant(eng, s, want, budget))
+        if (want > 0 && is_decoding(s) && !grant(eng, s, want, budget))
             return;     /* it or its gang was the last in rank */
         next = s->next; /* read after granting: a preempted one is no longer in the list */
+    }
+}
+
+/* ---- Prompts ---- */
+
+/* Streams pause no longer than PAUSE of their usual steps for a prompt; a step that has only prompts is no longer than
+ * it need be for its rows to be cheap. */
+enum { LEAST_BESIDE = 16, LEAST_ALONE = 64 };
+static const double PAUSE = 2, SLACK = 1.1;
+
+static int32_t prompt_rows(const struct engine *eng, int32_t n_decoding, int32_t budget)
+{
+    const struct step_cost *c = &eng->target.cost;
+    int32_t n = n_decoding ? cost_rows_within(c, n_decoding, PAUSE, budget) : cost_rows_efficient(c, SLACK, budget),
+            least = n_decoding ? LEAST_BESIDE : LEAST_ALONE;
+    n = n > least ? n : least;
+    return n < budget ? n : budget;
+}
+
+static bool others_behind(const struct engine *eng, const struct seq *s)
+{
+    if (eng->waiting.head)
+        return true;
+    for (s = s->next; s; s = s->next)
+        if (!is_decoding(s) && rows_wanted(s) > 0)
+            return true;
+    return false;
+}
+
+/* A first share for each: half of what is left, so that a short prompt behind a long one need not wait for all of it. */
+static void grant_prompts(struct engine *eng, int32_t *budget)
+{
+    for (struct seq *s = eng->running.head, *next; s && *budget > 0; s = next) {
+        int32_t want = s->n_want ? 0 : rows_wanted(s);
+        if (want > 0 && !is_decoding(s)) {
+            int32_t share = others_behind(eng, s) ? (*budget + 1) / 2 : *budget, rest = *budget - share;
+            bool runs = grant(eng, s, want, &share);
+            *budget = rest + share;
+            if (!runs)
+                return;
+        }
+        next = s->next;
+    }
+}
+
+/* What is left over after everybody had a share; on blocks that are there. */
+static void extend_prompts(struct engine *eng, int32_t *budget)
+{
+    for (struct seq *s = eng->running.head; s && *budget > 0; s = s->next) {
+        int32_t more = s->n_want && !is_decoding(s) ? rows_wanted(s) - s->n_want : 0;
+        more = more < *budget ? more : *budget;
+        if (more > 0 && seq_reserve(&eng->target, &s->kv, s->n_want + more)) {
+            s->n_want += more;
+            *budget -= more;
+        }
     }
 }
 
@@ -163,10 +225,8 @@ static bool admit(struct engine *eng, struct seq *s, int32_t *budget)
     seq_match_prefix(&eng->target, s, &s->kv);
     int32_t n_matched = s->kv.n_computed,
             want = leads_forks(s) ? fork_point(s) - s->kv.n_computed : s->strategy->want(s);
-    if (want > *budget)
-        want = *budget;
-    if (want < 0)
-        want = 0;
+    int32_t most = s->next ? (*budget + 1) / 2 : *budget;
+    want = want > most ? most : want > 0 ? want : 0;
     if (!seq_reserve(&eng->target, &s->kv, want)) {
         seq_release(eng, s);
         return false;
@@ -207,9 +267,11 @@ int32_t sched_pick(struct engine *eng)
     for (struct seq *s = eng->running.head; s; s = s->next)
         if (s->gang && s->gang->leader == s)
             gang_join(eng, s->gang);
-    grant_running(eng, true, &budget);
-    grant_running(eng, false, &budget);
+    grant_decoding(eng, &budget);
+    int32_t prompts = prompt_rows(eng, cap - budget, budget), rest = budget - prompts;
+    grant_prompts(eng, &prompts);
     if (n_preempted == eng->metrics.now.n_preempted) /* what was just preempted must not come straight back */
-        admit_waiting(eng, &budget);
-    return cap - budget;
+        admit_waiting(eng, &prompts);
+    extend_prompts(eng, &prompts);
+    return cap - rest - prompts;
 }

@@ -11,7 +11,8 @@ enum { MAX_LIST = 16 };
 
 struct bench_args {
     const char *model, *backend, *pin, *repack_cache;
-    int32_t threads, prefill, repeat, depth[MAX_LIST + 1], batch[MAX_LIST + 1];
+    int32_t threads, steps, repeat;
+    int32_t prefill[MAX_LIST + 1], depth[MAX_LIST + 1], batch[MAX_LIST + 1], verify[MAX_LIST + 1]; /* -1 ends them */
     bool json;
 };
 
@@ -22,9 +23,11 @@ static const char usage[] = "usage: galley bench --model PATH [options]\n"
                             "  --threads N        worker threads; 0: one for each physical core [0]\n"
                             "  --pin TO           what a thread is kept to: node, core, off [node]\n"
                             "  --repack-cache DIR folder where weights are kept as the cpu packed them\n"
-                            "  --prefill N        prompt tokens; 0: no prefill row [512]\n"
+                            "  --prefill LIST     prompt tokens, separated by commas, or none [512]\n"
                             "  --depth LIST       tokens before the measured ones [128,1024]\n"
-                            "  --batch LIST       sequences decoded together [1,4,16]\n"
+                            "  --batch LIST       sequences decoded together, or none [1,4,16]\n"
+                            "  --verify LIST      tokens of one sequence in a step, each with a draw, or none [none]\n"
+                            "  --steps N          steps in a repetition [16]\n"
                             "  --repeat N         repetitions; the median is shown [5]\n"
                             "  --json             print JSON instead of the table\n";
 
@@ -38,19 +41,20 @@ static bool parse_int(const char *text, int32_t lo, int32_t *out)
     return true;
 }
 
-static bool parse_list(const char *text, int32_t *out)
+static bool parse_list(const char *text, int32_t lo, int32_t *out)
 {
     int n = 0;
-    while (*text) {
+    bool none = !strcmp(text, "none");
+    while (!none && *text) {
         char *end;
         long v = strtol(text, &end, 10);
-        if (end == text || (*end && *end != ',') || v < 1 || v > 1 << 20 || n == MAX_LIST)
+        if (end == text || (*end && *end != ',') || v < lo || v > 1 << 20 || n == MAX_LIST)
             return false;
         out[n++] = (int32_t)v;
         text = end + (*end == ',');
     }
-    out[n] = 0;
-    return n > 0;
+    out[n] = -1;
+    return none || n > 0;
 }
 
 /* Returns the argument that is wrong, or NULL. */
@@ -77,13 +81,17 @@ static const char *parse_args(int argc, char **argv, struct bench_args *a)
         else if (!strcmp(name, "--repack-cache"))
             a->repack_cache = value;
         else if (!strcmp(name, "--prefill"))
-            ok = parse_int(value, 0, &a->prefill);
+            ok = parse_list(value, 0, a->prefill); /* 0: none */
         else if (!strcmp(name, "--repeat"))
             ok = parse_int(value, 1, &a->repeat);
         else if (!strcmp(name, "--depth"))
-            ok = parse_list(value, a->depth);
+            ok = parse_list(value, 0, a->depth);
         else if (!strcmp(name, "--batch"))
-            ok = parse_list(value, a->batch);
+            ok = parse_list(value, 1, a->batch);
+        else if (!strcmp(name, "--verify"))
+            ok = parse_list(value, 1, a->verify);
+        else if (!strcmp(name, "--steps"))
+            ok = parse_int(value, 1, &a->steps);
         else
             ok = false;
         if (!ok)
@@ -92,15 +100,18 @@ static const char *parse_args(int argc, char **argv, struct bench_args *a)
     return a->model ? NULL : "--model";
 }
 
+static const char *const work_name[] = {"prefill", "decode", "verify"};
+
 static void print_row(const struct bench_row *r)
 {
-    if (r->prefill)
-        printf("prefill %6d tokens              %10.1f tok/s  +-%4.1f%%\n", r->n_token, r->tokens_per_s,
-               50 * r->spread);
+    if (r->work == BENCH_PREFILL)
+        printf("prefill %6d tokens              %10.1f tok/s  +-%4.1f%%\n", r->n_row, r->tokens_per_s, 50 * r->spread);
     else
-        printf("decode  depth %6d  batch %4d   %10.1f tok/s  +-%4.1f%%  %7.2f GB/s of weights, %3.0f%% of the read "
+        printf("%s  depth %6d  %s %4d   %10.1f tok/s  +-%4.1f%%  %8.2f ms  %7.2f GB/s of weights, %3.0f%% of the read "
                "bandwidth\n",
-               r->depth, r->n_seq, r->tokens_per_s, 50 * r->spread, r->weight_gb_per_s, 100 * r->bandwidth_share);
+               work_name[r->work], r->depth, r->work == BENCH_VERIFY ? "rows " : "batch",
+               r->work == BENCH_VERIFY ? r->n_row : r->n_seq, r->tokens_per_s, 50 * r->spread, r->step_ms,
+               r->weight_gb_per_s, 100 * r->bandwidth_share);
     fflush(stdout);
 }
 
@@ -114,11 +125,12 @@ static void print_json(const struct bench_report *rep)
     tb_printf(&b, ",\"read_gb_per_s\":%.3f,\"rows\":[", rep->read_gb_per_s);
     for (int32_t i = 0; i < rep->n_row; i++) {
         const struct bench_row *r = &rep->row[i];
-        tb_printf(&b,
-                  "%s{\"work\":\"%s\",\"sequences\":%d,\"depth\":%d,\"tokens\":%d,\"tokens_per_s\":%.3f,\"spread\":%."
-                  "4f,\"weight_gb_per_s\":%.3f,\"bandwidth_share\":%.4f}",
-                  i ? "," : "", r->prefill ? "prefill" : "decode", r->n_seq, r->depth, r->n_token, r->tokens_per_s,
-                  r->spread, r->weight_gb_per_s, r->bandwidth_share);
+        tb_printf(&b, "%s{\"work\":\"%s\",\"sequences\":%d,\"rows\":%d,\"steps\":%d,\"depth\":%d,", i ? "," : "",
+                  work_name[r->work], r->n_seq, r->n_row, r->n_step, r->depth);
+        tb_printf(&b, "\"tokens_per_s\":%.3f,\"step_ms\":%.4f,\"spread\":%.4f,", r->tokens_per_s, r->step_ms,
+                  r->spread);
+        tb_printf(&b, "\"weight_gb_per_s\":%.3f,\"read_gb_per_s\":%.3f,\"bandwidth_share\":%.4f}", r->weight_gb_per_s,
+                  r->read_gb_per_s, r->bandwidth_share);
     }
     tb_str(&b, "]}\n");
     fwrite(b.p, 1, b.n, stdout);
@@ -127,7 +139,13 @@ static void print_json(const struct bench_report *rep)
 
 int bench_main(int argc, char **argv)
 {
-    struct bench_args a = {.backend = "auto", .prefill = 512, .repeat = 5, .depth = {128, 1024}, .batch = {1, 4, 16}};
+    struct bench_args a = {.backend = "auto",
+                           .steps = 16,
+                           .repeat = 5,
+                           .prefill = {512, -1},
+                           .depth = {128, 1024, -1},
+                           .batch = {1, 4, 16, -1},
+                           .verify = {-1}};
     if (argc > 0 && (!strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))) {
         fputs(usage, stdout);
         return 0;
@@ -144,7 +162,13 @@ int bench_main(int argc, char **argv)
                                  .n_thread = a.threads,
                                  .pin = a.pin,
                                  .repack_cache = a.repack_cache};
-    int rc = engine_bench(&opt, a.prefill, a.depth, a.batch, a.repeat, a.json ? NULL : print_row, &rep, &e);
+    struct bench_want want = {.prefill = a.prefill,
+                              .depth = a.depth,
+                              .batch = a.batch,
+                              .verify = a.verify,
+                              .n_step = a.steps,
+                              .n_repeat = a.repeat};
+    int rc = engine_bench(&opt, &want, a.json ? NULL : print_row, &rep, &e);
     if (rc) {
         fprintf(stderr, "galley bench: %s\n", e.msg);
         return 1;

@@ -83,29 +83,11 @@ static void cpu_close(struct backend *b)
     mem_free(b);
 }
 
-/* Attention's work list: each span in pieces of at most ATTEND_ROWS rows. */
-static void plan_chunks(struct bmodel *m)
-{
-    const struct step_plan *p = m->plan;
-    m->n_chunk = m->partial = m->split_spans = 0;
-    for (int32_t i = 0; i < p->n.n_span; i++) {
-        const struct span *s = &p->span[i];
-        int whole = s->n_row <= ATTEND_ROWS;
-        m->partial |= s->layer0 > 0 || s->layer1 < m->d.n_layer;
-        m->split_spans |= !whole;
-        for (int32_t r = 0; r < s->n_row; r += ATTEND_ROWS)
-            m->chunk[m->n_chunk++] = (struct chunk){.span = i,
-                                                    .row0 = s->row0 + r,
-                                                    .n_row = s->n_row - r < ATTEND_ROWS ? s->n_row - r : ATTEND_ROWS,
-                                                    .whole = whole};
-    }
-}
-
 static int cpu_submit(struct bmodel *m, const struct step_plan *p, struct err *e)
 {
     BUG_ON(m->plan || p->n.n_row > m->limits.n_row || p->n.n_readout > m->limits.n_readout);
     m->plan = p;
-    plan_chunks(m);
+    cpu_plan_attention(m);
     cpu_plan_heads(m);
     for (size_t i = 0; i < cpu_n_ticket(m); i++)
         atomic_store_explicit(&m->ticket[i], 0, memory_order_relaxed);

@@ -10,6 +10,7 @@
 
 #include "backend.h"
 #include "isa.h"
+#include "lanes.h"
 #include "placement.h"
 #include "pool.h"
 #include "product.h"
@@ -43,15 +44,20 @@ struct layer {
     struct weight wq, wk, wv, wo, gate, up, down;
 };
 
-struct kv_plane { /* [n_layer][n_block][n_head_kv][block_len][one head as stored] */
-    int32_t type;
-    size_t row, head, block, layer; /* bytes of one head's slot, of a head's slots in a block, of a block, of a layer */
+/* [n_layer][n_head_kv][n_block][block_len][one head as stored], in groups as lanes.h has it. Attention reads one head
+ * at a time, and what it reads should be in one piece where the blocks of a sequence follow each other. */
+struct kv_plane {
+    int32_t type, lanes, step;      /* of lanes.h: slots of a group, from element to element */
+    size_t row, block, head, layer; /* bytes of one head's slot, of its slots in a block, in all blocks, of a layer */
     char *data;
 };
 
 struct chunk { /* rows of one span that attention takes together */
     int32_t span, row0, n_row;
-    int whole; /* the span has no other rows: its keys are stored by the item that reads them */
+    int32_t segment, segment_end; /* of the positions that the rows see */
+    int32_t n_run, run_bits;      /* cut into runs of 2^run_bits segments, numbered by position */
+    int32_t partial0;             /* results of runs: [n_head_kv][n_run] from here on */
+    int whole;                    /* neither the span nor the chunk is cut: an item stores the keys it reads */
 };
 
 /* Work that is handed out while it lasts: a worker that a busy neighbour holds up does less, and nobody waits for it
@@ -61,9 +67,9 @@ enum ticket { TICKET_QKV, TICKET_ATTEND, TICKET_WO, TICKET_GLU, TICKET_DOWN, N_T
 struct worker { /* one for each pool member; the members of a padded array */
     struct bmodel *m;
     int32_t id, node;
-    int32_t *row, n_row;               /* plan rows active in this layer, ascending */
-    struct acts own, acts;             /* room for OWN_ROWS; what the products at hand read, own or shared */
-    float *product_buf, *attend, *tmp; /* scratch: see product.h, isa.h; [n_embd] */
+    int32_t *row, n_row;                         /* plan rows active in this layer, ascending */
+    struct acts own, acts;                       /* room for OWN_ROWS; what the products at hand read, own or shared */
+    float *product_buf, *attend, *partial, *tmp; /* scratch: see product.h, isa.h, isa.h; [n_embd] */
     char *staging;
     struct readout_ws readout;
     char pad[64];
@@ -92,13 +98,15 @@ struct bmodel { /* owner: its backend's caller */
     struct acts shared;
     struct worker *worker;
     struct chunk *chunk;                        /* [n_row] */
+    float *run;                                 /* [cpu_n_partial][attend_partial] */
+    atomic_int *n_done;                         /* [cpu_n_partial]: runs done, of a chunk and head, at its first */
     int32_t *head_row, *first_read, *next_read; /* rows whose logits are read; their readouts, as lists */
     atomic_int *ticket;                         /* [n_layer][N_TICKET][node], then [one for each HEAD_ROWS][node] */
 
     const struct step_plan *plan; /* from submit to wait */
     struct step_result *result;
     int32_t n_chunk, n_head_row;
-    int partial, split_spans; /* some span skips layers; some span has more than one chunk */
+    int partial, prepare; /* some span skips layers; some chunk is not whole */
 };
 
 /* memory.c */
@@ -127,21 +135,37 @@ int cpu_take(const struct worker *w, atomic_int *ticket, int32_t n, int32_t *fir
 /* Worker w's share of n things. */
 void cpu_share(const struct worker *w, int32_t n, int32_t *first, int32_t *end);
 
+/* A layer's ticket of one kind. */
+atomic_int *cpu_ticket(const struct worker *w, int32_t layer, enum ticket t);
+
+/* attention.c */
+int32_t cpu_n_partial(const struct bmodel *m);
+void cpu_plan_attention(struct bmodel *m);
+/* Stores the rows' K and V and replaces their q by what their heads attend to. */
+void cpu_attend(struct worker *w, int32_t layer);
+
 /* head.c: readouts, after cpu_forward. */
 void cpu_plan_heads(struct bmodel *m);
 void cpu_read_out(struct worker *w);
+
+static inline int span_active(const struct span *s, int32_t layer)
+{
+    return s->layer0 <= layer && layer < s->layer1;
+}
 
 static inline size_t cpu_n_ticket(const struct bmodel *m)
 {
     return ((size_t)m->d.n_layer * N_TICKET + (size_t)(m->limits.n_row / HEAD_ROWS + 1)) * (size_t)m->b->place.n_node;
 }
 
-/* The address of one KV head's slot (pool slot number). */
-static inline char *kv_at(const struct bmodel *m, const struct kv_plane *p, int32_t layer, int32_t head, int32_t slot)
+/* One KV head's slot (pool slot number). */
+static inline struct lane kv_at(const struct bmodel *m, const struct kv_plane *p, int32_t layer, int32_t head,
+                                int32_t slot)
 {
-    int32_t len = m->kv.block_len;
-    return p->data + (size_t)layer * p->layer + (size_t)(slot / len) * p->block + (size_t)head * p->head +
-           (size_t)(slot % len) * p->row;
+    int32_t len = m->kv.block_len, i = slot % p->lanes;
+    return (struct lane){p->data + (size_t)layer * p->layer + (size_t)(slot / len) * p->block + (size_t)head * p->head +
+                             (size_t)(slot % len - i) * p->row,
+                         p->lanes, p->step, i};
 }
 
 #endif

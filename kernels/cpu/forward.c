@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "cpu.h"
-#include "visible.h"
 
 enum { PIECES = 8 }; /* of each product, for a worker */
 
@@ -39,8 +38,8 @@ static void copy_slots(const struct bmodel *m, const struct kv_plane *p, int32_t
 {
     for (int32_t i = slot; i < slot + n; i++)
         for (int32_t h = 0; h < m->d.n_head_kv; h++) {
-            char *at = kv_at(m, p, layer, h, i);
-            memcpy(store ? at : *staging, store ? *staging : at, p->row);
+            struct lane at = kv_at(m, p, layer, h, i), staged = {*staging, 1, 1, 0};
+            lane_copy(p->type, m->d.head_dim, store ? staged : at, store ? at : staged);
             *staging += p->row;
         }
 }
@@ -168,7 +167,7 @@ const struct acts *cpu_prepare(struct worker *w, const float *x, size_t stride, 
     return &w->acts;
 }
 
-static atomic_int *ticket(const struct worker *w, int32_t layer, enum ticket t)
+atomic_int *cpu_ticket(const struct worker *w, int32_t layer, enum ticket t)
 {
     return &w->m->ticket[(layer * N_TICKET + (int32_t)t) * w->m->b->place.n_node];
 }
@@ -217,110 +216,7 @@ static void query_key_value(struct worker *w, atomic_int *t, const struct layer 
         }
 }
 
-/* ---- Attention ---- */
-
-static void rotate(const struct bmodel *m, float *head, const float *angle)
-{
-    int32_t half = m->d.rope_dim / 2;
-    int neox = m->d.flags & MODEL_NEOX_ROPE;
-    for (int32_t i = 0; i < half; i++) {
-        float c = angle[2 * i], s = angle[2 * i + 1];
-        float *a = neox ? &head[i] : &head[2 * i], *b = neox ? &head[i + half] : &head[2 * i + 1];
-        float x = *a, y = *b;
-        *a = x * c - y * s;
-        *b = x * s + y * c;
-    }
-}
-
-/* Query or key heads of one row: optional norm, then rotation. */
-static void finish_heads(const struct bmodel *m, int32_t row, float *head, int32_t n_head, const float *norm)
-{
-    const float *angle = m->rope + (size_t)row * (size_t)(m->d.rope_dim / 2 * 2);
-    for (int32_t h = 0; h < n_head; h++, head += m->d.head_dim) {
-        if (norm)
-            m->b->isa->rms_norm(head, norm, head, m->d.head_dim, m->d.rms_eps);
-        rotate(m, head, angle);
-    }
-}
-
-static void store_key_value(const struct bmodel *m, int32_t l, const struct span *s, int32_t row, int32_t head)
-{
-    const struct cpu_isa *isa = m->b->isa;
-    int32_t slot = span_slot(m->plan, s, m->kv.block_len, row_slot(s, row)), dim = m->d.head_dim;
-    float *k = m->k_new + (size_t)row * m->n_kv + head * dim, *v = m->v_new + (size_t)row * m->n_kv + head * dim;
-    finish_heads(m, row, k, 1, m->layer[l].k_norm);
-    isa->kv_store(m->k.type, k, kv_at(m, &m->k, l, head, slot), dim);
-    isa->kv_store(m->v.type, v, kv_at(m, &m->v, l, head, slot), dim);
-}
-
-static int active(const struct span *s, int32_t l)
-{
-    return s->layer0 <= l && l < s->layer1;
-}
-
-/* Spans of several chunks write all their keys before any chunk reads them. */
-static void store_split_spans(const struct worker *w, int32_t l)
-{
-    const struct bmodel *m = w->m;
-    int32_t first, end;
-    cpu_share(w, m->n_chunk, &first, &end);
-    for (int32_t i = first; i < end; i++) {
-        const struct chunk *c = &m->chunk[i];
-        const struct span *s = &m->plan->span[c->span];
-        if (!c->whole && active(s, l))
-            for (int32_t r = c->row0; r < c->row0 + c->n_row; r++)
-                for (int32_t h = 0; h < m->d.n_head_kv; h++)
-                    store_key_value(m, l, s, r, h);
-    }
-}
-
-static void attend_item(const struct worker *w, int32_t l, const struct chunk *c, int32_t head)
-{
-    struct bmodel *m = w->m;
-    const struct model_desc *d = &m->d;
-    const struct span *s = &m->plan->span[c->span];
-    int32_t n_q = d->n_head / d->n_head_kv;
-    float *q = m->q + (size_t)(head * n_q) * (size_t)d->head_dim;
-    for (int32_t r = c->row0; r < c->row0 + c->n_row; r++) {
-        if (c->whole)
-            store_key_value(m, l, s, r, head);
-        finish_heads(m, r, q + (size_t)r * m->n_q, n_q, m->layer[l].q_norm);
-    }
-    m->b->isa->attend(&(struct attend_job){
-        .plan = m->plan,
-        .span = s,
-        .row0 = c->row0,
-        .n_row = c->n_row,
-        .n_q = n_q,
-        .dim = d->head_dim,
-        .window = d->sliding_window,
-        .scale = d->attn_scale,
-        .q = q,
-        .q_stride = m->n_q,
-        .k = kv_at(m, &m->k, l, head, 0),
-        .v = kv_at(m, &m->v, l, head, 0),
-        .k_block = m->k.block,
-        .k_row = m->k.row,
-        .v_block = m->v.block,
-        .v_row = m->v.row,
-        .k_type = m->k.type,
-        .v_type = m->v.type,
-        .block_len = m->kv.block_len,
-        .scratch = w->attend,
-    });
-}
-
-/* Items differ in cost by their context, so workers take them one by one. */
-static void attend_all(const struct worker *w, int32_t l)
-{
-    struct bmodel *m = w->m;
-    int32_t n = m->n_chunk * m->d.n_head_kv, i;
-    while ((i = atomic_fetch_add_explicit(ticket(w, l, TICKET_ATTEND), 1, memory_order_relaxed)) < n) {
-        const struct chunk *c = &m->chunk[m->n_chunk - 1 - i / m->d.n_head_kv]; /* the longest of a prompt first */
-        if (active(&m->plan->span[c->span], l))
-            attend_item(w, l, c, i % m->d.n_head_kv);
-    }
-}
+/* ---- Layers ---- */
 
 static void layer_attention(struct worker *w, int32_t l)
 {
@@ -328,16 +224,12 @@ static void layer_attention(struct worker *w, int32_t l)
     const struct layer *y = &m->layer[l];
     cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->attn_norm,
                 pack_use(&y->wq) | pack_use(&y->wk) | pack_use(&y->wv));
-    query_key_value(w, ticket(w, l, TICKET_QKV), y);
+    query_key_value(w, cpu_ticket(w, l, TICKET_QKV), y);
     pool_barrier(m->b->pool);
-    if (m->split_spans) {
-        store_split_spans(w, l);
-        pool_barrier(m->b->pool);
-    }
-    attend_all(w, l);
+    cpu_attend(w, l);
     pool_barrier(m->b->pool);
     cpu_prepare(w, m->q, m->n_q, y->wo.n_in, NULL, pack_use(&y->wo));
-    add_product(w, ticket(w, l, TICKET_WO), &y->wo);
+    add_product(w, cpu_ticket(w, l, TICKET_WO), &y->wo);
     pool_barrier(m->b->pool);
 }
 
@@ -346,11 +238,11 @@ static void layer_ffn(struct worker *w, int32_t l)
     struct bmodel *m = w->m;
     const struct layer *y = &m->layer[l];
     cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->ffn_norm, pack_use(&y->gate) | pack_use(&y->up));
-    whole_product(w, ticket(w, l, TICKET_GLU),
+    whole_product(w, cpu_ticket(w, l, TICKET_GLU),
                   &(struct product){.w = &y->gate, .up = &y->up, .out = m->h, .stride = m->n_ff, .how = PRODUCT_GLU});
     pool_barrier(m->b->pool);
     cpu_prepare(w, m->h, m->n_ff, m->d.n_ff, NULL, pack_use(&y->down));
-    add_product(w, ticket(w, l, TICKET_DOWN), &y->down);
+    add_product(w, cpu_ticket(w, l, TICKET_DOWN), &y->down);
     pool_barrier(m->b->pool);
 }
 
@@ -360,7 +252,7 @@ static void list_rows(struct worker *w, int32_t l)
     const struct step_plan *p = w->m->plan;
     w->n_row = 0;
     for (int32_t i = 0; i < p->n.n_span; i++)
-        if (active(&p->span[i], l))
+        if (span_active(&p->span[i], l))
             for (int32_t r = p->span[i].row0; r < p->span[i].row0 + p->span[i].n_row; r++)
                 w->row[w->n_row++] = r;
 }

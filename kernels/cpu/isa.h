@@ -9,7 +9,8 @@
 enum {
     PANEL = 16,    /* weight rows, that is output columns, that a product computes together */
     MAX_TILE = 16, /* rows of activations that a product computes together, at most; see cpu_isa.tile */
-    KEY_TILE = 32, /* positions that a softmax tile spans; tiles are cut at absolute positions */
+    KEY_TILE = 32, /* keys that attention works on together */
+    SEGMENT = 512, /* positions under one maximum; segments are cut at absolute positions */
     F_LINE = 16,   /* elements of an act_line: f32 */
     Q_LINE = 32,   /*                          int8 */
 };
@@ -73,31 +74,64 @@ struct cpu_isa {
     float (*dot_f16)(const uint16_t *a, const uint16_t *b, int32_t n);
     /* One head of K or V to and from the type it is stored in. */
     void (*kv_store)(int32_t type, const float *x, void *dst, int32_t n);
-    void (*attend)(const struct attend_job *j);
+    /* What the rows see in segments first..end-1, which leaves q as it is: a partial result of attend_partial floats.
+     */
+    void (*attend)(const struct attend_job *j, int32_t first, int32_t end, float *partial);
+    /* From n partial results, `stride` floats apart, to outputs that replace q. They cover runs of 2^x segments, cut at
+     * multiples of 2^x, the first of them run number `first`. They are overwritten. */
+    void (*attend_finish)(const struct attend_job *j, float *partial, size_t stride, int32_t first, int32_t n);
+};
+
+struct kv_pages { /* one layer and KV head: slot s of block b at data + b * block + s * row, but for lanes.h's groups */
+    const char *data;
+    size_t block, row;
+    int32_t type, lanes, step;
 };
 
 /* A few rows of one span against the keys of one KV head. */
 struct attend_job {
     const struct step_plan *plan;
     const struct span *span;
-    int32_t row0, n_row; /* plan rows, at most ATTEND_ROWS */
+    int32_t row0, n_row; /* plan rows, at most attend_rows */
     int32_t n_q, dim;    /* query heads that share the KV head; head size */
     int32_t window;
     float scale;
-    float *q; /* [plan row][q_stride]: this KV head's n_q query heads; outputs replace them */
+    float *q; /* [plan row][q_stride]: this KV head's n_q query heads */
     size_t q_stride;
-    const char *k, *v; /* this layer, this KV head: slot s of block b at k + b * block + s * row */
-    size_t k_block, k_row, v_block, v_row;
-    int32_t k_type, v_type, block_len;
+    struct kv_pages k, v;
+    int32_t block_len;
     float *scratch; /* attend_scratch floats, 64-byte aligned */
 };
-enum { ATTEND_ROWS = 16 };
 
-/* Floats of scratch that attend needs. */
-static inline size_t attend_scratch(int32_t n_q, int32_t dim)
+enum { ATTEND_ROWS = 16, ATTEND_QUERIES = 64 };
+
+/* Rows that are worth taking together: their queries' scores should stay in a cache. */
+static inline int32_t attend_rows(int32_t n_q)
 {
-    size_t d = ((size_t)dim + 15) / 16 * 16;
-    return 2 * KEY_TILE * d + (size_t)(ATTEND_ROWS * n_q) * (d + 2) + (size_t)n_q * KEY_TILE;
+    int32_t n = ATTEND_QUERIES / n_q;
+    return n > ATTEND_ROWS ? ATTEND_ROWS : n < 1 ? 1 : n;
+}
+
+/* Their queries, rounded up. */
+static inline size_t attend_queries(int32_t n_q)
+{
+    return ((size_t)(attend_rows(n_q) * n_q) + 15) / 16 * 16;
+}
+
+/* Floats of a partial result: a maximum, a sum and a vector for each query. */
+static inline size_t attend_partial(int32_t n_q, int32_t dim)
+{
+    return attend_queries(n_q) * (2 + ((size_t)dim + 15) / 16 * 16);
+}
+
+/* Floats of scratch that attend needs where no position is beyond segment `last`. */
+static inline size_t attend_scratch(int32_t n_q, int32_t dim, int32_t last)
+{
+    size_t width = ((size_t)dim + 15) / 16 * 16, n_partial = 1;
+    for (; last; last /= 2)
+        n_partial++;
+    return 2 * KEY_TILE * (width + width / 32) + attend_queries(n_q) * (width + SEGMENT + 16 + 1) +
+           n_partial * attend_partial(n_q, dim);
 }
 
 extern const struct cpu_isa cpu_isa_portable;

@@ -23,20 +23,24 @@ static size_t panels(int32_t n)
     return (size_t)((n + PANEL - 1) / PANEL * PANEL);
 }
 
-static void plane_shape(struct kv_plane *p, const struct model_desc *d, const struct kv_config *kv, int32_t type)
+static void plane_shape(struct kv_plane *p, const struct model_desc *d, const struct kv_config *kv, int32_t type,
+                        int is_k)
 {
+    int32_t group = kv->block_len < KEY_LANES ? kv->block_len : KEY_LANES;
     p->type = type;
+    p->lanes = is_k || type == DT_Q8_0 ? group : 1;
+    p->step = is_k ? group : 1;
     p->row = dtype_row_bytes(type, d->head_dim);
-    p->head = p->row * (size_t)kv->block_len;
-    p->block = p->head * (size_t)d->n_head_kv;
-    p->layer = p->block * (size_t)kv->n_block;
+    p->block = p->row * (size_t)kv->block_len;
+    p->head = p->block * (size_t)kv->n_block;
+    p->layer = p->head * (size_t)d->n_head_kv;
 }
 
 static void carve_cache(struct bmodel *m, struct carver *c)
 {
     size_t n_slot = (size_t)m->kv.n_block * (size_t)m->kv.block_len, n_embd = (size_t)m->d.n_embd;
-    plane_shape(&m->k, &m->d, &m->kv, m->kv.k_type);
-    plane_shape(&m->v, &m->d, &m->kv, m->kv.v_type);
+    plane_shape(&m->k, &m->d, &m->kv, m->kv.k_type, 1);
+    plane_shape(&m->v, &m->d, &m->kv, m->kv.v_type, 0);
     m->k.data = carve(c, m->k.layer * (size_t)m->d.n_layer);
     m->v.data = carve(c, m->v.layer * (size_t)m->d.n_layer);
     m->plane = m->kv.hidden_plane ? carve(c, sizeof *m->plane * n_slot * n_embd) : NULL;
@@ -72,13 +76,22 @@ static size_t staging_bytes(const struct bmodel *m)
     return (size_t)m->limits.n_kvop * (size_t)m->kv.block_len * (widest > plane ? widest : plane);
 }
 
+/* No position is beyond a plan's block tables. Not the pool's: what scratch takes must not depend on the pool, which is
+ * sized by what is left. */
+static int32_t last_segment(const struct bmodel *m)
+{
+    return (int32_t)((int64_t)m->limits.n_bt * m->kv.block_len / SEGMENT);
+}
+
 static void carve_worker(struct bmodel *m, struct carver *c, struct worker *w)
 {
     size_t f = sizeof(float);
+    int32_t n_q = m->d.n_head / m->d.n_head_kv;
     w->row = carve(c, sizeof *w->row * (size_t)(m->limits.n_row > HEAD_ROWS ? m->limits.n_row : HEAD_ROWS));
     carve_acts(m, c, &w->own, OWN_ROWS);
     w->product_buf = carve(c, f * PRODUCT_BUF);
-    w->attend = carve(c, f * attend_scratch(m->d.n_head / m->d.n_head_kv, m->d.head_dim));
+    w->attend = carve(c, f * attend_scratch(n_q, m->d.head_dim, last_segment(m)));
+    w->partial = carve(c, f * attend_partial(n_q, m->d.head_dim));
     w->tmp = carve(c, f * (size_t)m->d.n_embd);
     w->staging = carve(c, staging_bytes(m));
 }
@@ -100,6 +113,8 @@ static void carve_scratch(struct bmodel *m, struct carver *c)
     m->rope = carve(c, f * n_row * (size_t)(d->rope_dim / 2 * 2));
     m->logits = carve(c, f * n_head_row * m->n_vocab);
     m->chunk = carve(c, sizeof *m->chunk * n_row);
+    m->run = carve(c, f * (size_t)cpu_n_partial(m) * attend_partial(d->n_head / d->n_head_kv, d->head_dim));
+    m->n_done = carve(c, sizeof *m->n_done * (size_t)cpu_n_partial(m));
     m->head_row = carve(c, sizeof *m->head_row * n_row);
     m->first_read = carve(c, sizeof *m->first_read * n_row);
     m->next_read = carve(c, sizeof *m->next_read * (size_t)m->limits.n_readout);

@@ -266,11 +266,19 @@ static void pack_int_row(const struct weight *w, const uint8_t *src, uint8_t *pa
     }
 }
 
+/* Where element k of column c stands in a panel, counted in elements. */
+static size_t float_at(enum pack pack, int32_t k, int c)
+{
+    if (pack == PACK_BF16)
+        return ((size_t)(k / 2) * PANEL + (size_t)c) * 2 + (size_t)(k % 2);
+    return (size_t)k * PANEL + (size_t)c;
+}
+
 static void pack_float_row(const struct weight *w, const uint8_t *src, uint8_t *panel, int c)
 {
     size_t size = w->pack == PACK_F32 ? 4 : 2;
     for (int32_t k = 0; k < w->n_in; k++)
-        memcpy(panel + ((size_t)k * PANEL + (size_t)c) * size, src + (size_t)k * size, size);
+        memcpy(panel + float_at(w->pack, k, c) * size, src + (size_t)k * size, size);
 }
 
 void weight_pack(const struct weight *w, const struct tensor *t, int32_t p0, int32_t p1)
@@ -293,7 +301,7 @@ void weight_row(const struct weight *w, int32_t row, float *out)
     int c = row % PANEL;
     if (!pack_is_int(w->pack)) {
         for (int32_t k = 0; k < w->n_in; k++) {
-            size_t at = (size_t)k * PANEL + (size_t)c;
+            size_t at = float_at(w->pack, k, c);
             if (w->pack == PACK_F32)
                 memcpy(&out[k], panel + 4 * at, 4);
             else

@@ -3,7 +3,8 @@
  * A panel is 16 weight rows (output columns), one sequential stream along k. Tails of rows and columns are zero
  * weights.
  *
- *   F32, F16, BF16   [k][16 columns]
+ *   F32, F16         [k][16 columns]
+ *   BF16             [k / 2][16 columns][2]: a pair fills a lane, and each half of it is an f32 for one operation
  *   the others       groups of 8 blocks of 32 k: a head, then the blocks' codes. The last group may be shorter.
  *                    A block's codes are 8 vectors of 64 bytes: 16 columns x 4 k, so that one vpdpbusd advances 16
  *                    outputs by 4 k. Of fewer than 8 bits, vector i lies in the low halves of the stored vector i, and

@@ -11,11 +11,11 @@
 #include <unistd.h>
 
 #include "backend.h"
-#include "pool.h"
 #include "rng.h"
+#include "roof.h"
 #include "wake.h"
 
-enum { BLOCK = 16, MAX_BATCH = 16, PROMPT = 512, READ_BYTES = 256 << 20 };
+enum { BLOCK = 16, MAX_BATCH = 16, PROMPT = 512 };
 
 static const struct shape {
     const char *name;
@@ -34,8 +34,7 @@ struct bench {
     struct model_desc d;
     struct step_plan plan;
     struct step_result out;
-    struct pool *pool;
-    uint64_t *memory; /* for the bandwidth */
+    struct roof *roof;
     int32_t context;
     double seconds, bandwidth;
     size_t weight_bytes;
@@ -161,28 +160,6 @@ static double step(struct bench *t)
     return now() - start;
 }
 
-static void read_share(void *arg, int worker)
-{
-    struct bench *t = arg;
-    size_t n = READ_BYTES / sizeof *t->memory / (size_t)pool_size(t->pool);
-    const uint64_t *p = t->memory + n * (size_t)worker;
-    uint64_t sum[8] = {0};
-    for (size_t i = 0; i + 8 <= n; i += 8) {
-        __builtin_prefetch(p + i + 1024, 0, 2);
-        for (int j = 0; j < 8; j++)
-            sum[j] ^= p[i + (size_t)j];
-    }
-    for (int j = 0; j < 8; j++)
-        *(volatile uint64_t *)&t->memory[n * (size_t)worker] ^= sum[j];
-}
-
-static void measure_bandwidth(struct bench *t)
-{
-    double start = now();
-    pool_run(t->pool, read_share, t);
-    t->bandwidth = fmax(t->bandwidth, READ_BYTES / (now() - start));
-}
-
 /* The median step, and the best bandwidth seen meanwhile. */
 static double median_step(struct bench *t)
 {
@@ -193,7 +170,7 @@ static double median_step(struct bench *t)
     step(t);
     while (n < 3 || (now() < end && n < 4096)) {
         if (n % 4 == 0)
-            measure_bandwidth(t);
+            t->bandwidth = fmax(t->bandwidth, 1e9 * roof_read(t->roof, 0.02).best);
         took[n++] = step(t);
     }
     for (int i = 1; i < n; i++)
@@ -286,17 +263,14 @@ int main(int argc, char **argv)
     t.weight_bytes = stats.weight_bytes;
     printf("%s %s, %s, context %d, weights %.0f MB\n", name, type_name, stats.device, t.context,
            (double)stats.weight_bytes * 1e-6);
-    check(pool_create(&t.pool, n_thread ? n_thread : (int)sysconf(_SC_NPROCESSORS_ONLN), &e), &e);
-    t.memory = malloc(READ_BYTES);
-    memset(t.memory, 1, READ_BYTES);
+    check(roof_create(&t.roof, n_thread, &e), &e);
     t.out.f = malloc(64 * sizeof(float));
     t.out.i = malloc(64 * sizeof(int32_t));
     run(&t);
-    pool_free(t.pool);
+    roof_free(t.roof);
     t.ops->unload(t.m);
     t.ops->close(t.b);
     plan_free(&t.plan);
-    free(t.memory);
     free(t.out.f);
     free(t.out.i);
     return 0;

@@ -9,7 +9,7 @@ import re
 import string
 
 import words
-from loose import loose_text
+from loose import ADJECTIVES, NOUNS, VERBS, loose_text
 from stories import excerpt, make_story
 from turns import Exchange
 
@@ -32,7 +32,8 @@ REPEAT = ("Repeat this text:", "Copy this text exactly:", "Repeat after me:",
           "Write this text again without any changes:", "Repeat the following words:")
 
 
-LOOSE = 0.4  # of the texts that a question quotes, those that follow no plot
+SMALL_WORDS = """the a an of to in on at is was it that this with for and or but not all over he she they I you""".split()
+LOOSE = 0.5  # of the texts that a question quotes, those that follow no plot
 
 
 def passage(rng, held=False, short=0.5, loose=LOOSE):
@@ -122,8 +123,8 @@ def mend(rng, held=False):
 
 def random_words(rng, held=False):
     """Words in no order: they can be copied, but not guessed."""
-    lists = (words.GIRLS, words.BOYS, words.ANIMALS, words.OBJECTS, words.COUNTED)
-    count = rng.randint(3, 30)
+    lists = (words.GIRLS, words.BOYS, words.ANIMALS, words.OBJECTS, words.COUNTED, NOUNS, VERBS, ADJECTIVES, SMALL_WORDS)
+    count = rng.randint(2, 30)
     return " ".join(words.invented(rng, held) if rng.random() < 0.4
                     else rng.choice(rng.choice(lists)) for _ in range(count))
 

@@ -38,6 +38,22 @@ MIXED = (
     "The {animal} sat on the {object}.", "{An_animal} stole the {object} from {a}.", "{a} drew {an_animal} and {an_object}.",
     "The {animal} carried {an_object} to {a}.", "{time} the {animal} hid the {object} {at_place}.",
     "{a} traded the {object} for {adj_animal}.", "{at_place_cap} stood {an_object}, and {an_animal} slept beside it.")
+
+# Sentences of no template at all: who did what to what, where.
+SUBJECTS = """She He They We I You Everybody Nobody Somebody""".split() + [
+    "The old man", "My sister", "His brother", "Her mother", "The children", "A stranger", "Our teacher", "The king",
+    "The baker", "My friend", "The little boy", "The little girl", "Their neighbour", "The doctor"]
+VERBS = """met saw found lost took gave bought sold made broke opened closed carried pulled pushed washed painted cleaned
+watched followed chased caught loved liked wanted needed missed helped called asked told heard forgot remembered visited
+left kept hid built fixed cut ate drank cooked read wrote drew threw dropped picked moved turned touched held showed sent
+brought fed stole wore tried used shared counted""".split()
+NOUNS = """house door window road street tree flower leaf stick stone wall roof floor table chair bed room fire water milk
+bread cake soup dinner breakfast song story picture game party day night rain snow wind sun moon star cloud sky sea ship car
+train bus money work job fence gate path hole nest egg bone tail ear hand foot head hair shirt dress shoe
+bag sack paper pen colour number word name question answer secret idea dream problem way thing friend team class""".split()
+WHERE = """near behind under above beside inside outside around across past towards""".split()
+JOINTS = ("and", "but", "because", "so", "while", "when", "after", "before", "until", "although")
+ENDS = "....!?"
 KINDS_OF_TEXT = ((PEOPLE,), (PEOPLE, THINGS), (PEOPLE, BEASTS), (THINGS, BEASTS, MIXED), (PEOPLE, THINGS, BEASTS, MIXED))
 
 
@@ -78,10 +94,43 @@ class Pools:
             "adj_object2": f"{words.with_article(adjective2)} {thing2}"}
 
 
+def thing_said(rng, pools):
+    """Something that a sentence of no template may be about."""
+    listed = rng.choice((pools.animals, pools.objects, NOUNS, NOUNS))
+    noun = rng.choice(listed)
+    return rng.choice((f"the {noun}", words.with_article(noun), f"the {rng.choice(ADJECTIVES)} {noun}",
+                       f"{rng.choice(('my', 'his', 'her', 'their', 'our'))} {noun}", rng.choice(pools.people)))
+
+
+def clause(rng, pools):
+    who = rng.choice(pools.people) if rng.random() < 0.5 else rng.choice(SUBJECTS)
+    said = f"{who} {rng.choice(VERBS)} {thing_said(rng, pools)}"
+    ending = rng.random()
+    if ending < 0.2:
+        return f"{said} {rng.choice(WHERE)} {thing_said(rng, pools)}"
+    if ending < 0.4:
+        place, preposition = rng.choice(pools.places)
+        return f"{said} {preposition} the {place}"
+    return f"{said} {rng.choice(ADVERBS)}" if ending < 0.5 else said
+
+
+def free_sentence(rng, pools):
+    text = clause(rng, pools)
+    if rng.random() < 0.35:
+        other = clause(rng, pools)
+        first = other.split(" ", 1)[0]
+        if first not in pools.people and first != "I":
+            other = other[0].lower() + other[1:]
+        text = f"{text} {rng.choice(JOINTS)} {other}"
+    return text + rng.choice(ENDS)
+
+
 def loose_text(rng, held=False, longest=9):
     """A Story of one paragraph that follows no plot."""
     pools = Pools(rng, held)
+    count, free = rng.randint(1, longest), rng.choice((0, 0.5, 1))
     kinds = rng.choice(KINDS_OF_TEXT)
-    sentences = [expand(rng, rng.choice(rng.choice(kinds)), pools.slots(rng)) for _ in range(rng.randint(1, longest))]
+    sentences = [free_sentence(rng, pools) if rng.random() < free
+                 else expand(rng, rng.choice(rng.choice(kinds)), pools.slots(rng)) for _ in range(count)]
     nobody = Cast("", "she", "", "she", "", "", "", "", pools.kinds())
     return Story(nobody, [" ".join(sentences)])

@@ -24,7 +24,9 @@ from muon import optimizers
 
 WARM_UP = 40
 DECAY_FROM = 0.6
-POLISH_RATE, POLISH_PACKING = 0.5, (4, 1024)
+POLISH_RATE = 0.5
+# Rows of the last part take turns: in short ones more documents begin where a request of a user does, at the very start.
+POLISH_PACKING = ((16, 256), (4, 1024), (8, 512), (16, 256))
 EXIT_WEIGHT = 0.3
 FIRST_TOKENS, FIRST_WEIGHT = 6, 4.0
 SAVE_EVERY = 25
@@ -123,7 +125,7 @@ def start(args, path):
 def train_step(model, opts, tokenizer, step, args):
     """One batch, one update; returns both losses and the batch's tokens."""
     last, progress = step >= args.steps, min(1.0, step / max(args.steps, 1))
-    rows, length = POLISH_PACKING if last else packing(progress)
+    rows, length = POLISH_PACKING[step % len(POLISH_PACKING)] if last else packing(progress)
     ids, targets, weights = corpus.batch(tokenizer, step, progress, rows, length, last=last)
     loss, early = losses(model, ids, targets, weights, step)
     (loss if early is None else loss + EXIT_WEIGHT * early).backward()

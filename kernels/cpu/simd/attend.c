@@ -1,190 +1,43 @@
 /* Attention of a few rows over the keys of one KV head, for the query heads that share it.
  *
- * Keys are visited in position order, in tiles cut at absolute positions, with the running maximum and sum of online
- * softmax (Milakov and Gimelshein, arXiv:1805.02867). A tile of K is read as stored and transposed once for all rows
- * and heads, so that lanes are keys: a score is one chain over the head's dimensions, and an output one chain over the
- * keys, whatever rows are computed beside it. Lanes that a row does not see are replaced, not multiplied by zero. */
-#include <math.h>
-
-#include "functions.h"
+ * Keys are taken in segments of positions, cut at absolute ones. In a segment all scores come first, then the weights
+ * under their maximum, then the sums of values; segments are merged as merge.h says. */
+#include "attend.h"
+#include "merge.h"
 #include "visible.h"
 
-struct run {
-    const struct attend_job *j;
-    int32_t width;    /* dim rounded up to 16 */
-    float *kt, *v;    /* [width][KEY_TILE], [KEY_TILE][width]: the tile at hand */
-    float *acc;       /* [row][n_q][width] */
-    float *top, *sum; /* [row][n_q]: of the scores so far */
-    float *p;         /* [n_q][KEY_TILE] */
-    struct visible vis[ATTEND_ROWS];
+enum {
+    AHEAD = 4,       /* tiles from the one that is worked on to the one that is fetched */
+    WIDEN_FROM = 12, /* queries of a tile from which on a copy in f32 pays */
 };
 
-/* ---- Loading a tile ---- */
+struct pass { /* one call of attend; what it points to is the job's scratch */
+    const struct attend_job *j;
+    int32_t width, block_bits;
+    float *wide;    /* a tile of K or V in f32 */
+    char *gathered; /* a tile as stored, its keys from anywhere */
+    float *q;       /* [dim][q_step]: all rows' heads, row by row */
+    size_t q_step;
+    float *score; /* [query][SCORE_STRIDE]: scores of the segment at hand, then weights */
+    int32_t *row; /* [query] */
+    int32_t end;  /* of the positions whose slots are equal to them */
+    struct visible vis[ATTEND_ROWS];
 
-/* Elements 16 c .. of one head as stored; those from dim on are zero. */
-VEC vf load16(const int type, const char *row, int32_t c, int32_t dim)
-{
-    const size_t size = type == DT_F32 ? 4 : 2;
-    char part[64] = {0};
-    if (type == DT_Q8_0) { /* blocks of 32: f16 scale, codes */
-        const char *block = row + 34 * (c / 2);
-        uint16_t d;
-        memcpy(&d, block, 2);
-        return vf_mul(vf_load_i8((const int8_t *)block + 2 + 16 * (c % 2)), vf_set1(f16_to_f32(d)));
-    }
-    const char *p = row + 16 * size * (size_t)c;
-    if (dim - 16 * c < 16) {
-        memcpy(part, p, size * (size_t)(dim - 16 * c));
-        p = part;
-    }
-    return type == DT_F32 ? vf_load((const float *)(const void *)p) : type == DT_F16 ? vf_load_f16(p) : vf_load_bf16(p);
-}
+    /* The segment at hand: its first position; its tiles that are seen; what row i sees of it, lo..hi-1, up to `prefix`
+     * at the slots equal to positions; its result. */
+    int32_t base, first, n_tile;
+    int32_t lo[ATTEND_ROWS], hi[ATTEND_ROWS], prefix[ATTEND_ROWS];
+    struct partial out;
+};
 
-VEC void load_k(const int type, struct run *t, const char *const row[KEY_TILE])
-{
-    for (int32_t half = 0; half < KEY_TILE; half += 16)
-        for (int32_t c = 0; c < t->width / 16; c++) {
-            vf r[16];
-            VEC_UNROLL(16)
-            for (int i = 0; i < 16; i++)
-                r[i] = row[half + i] ? load16(type, row[half + i], c, t->j->dim) : vf_zero();
-            vf_transpose(r);
-            VEC_UNROLL(16)
-            for (int i = 0; i < 16; i++)
-                vf_store(t->kt + (size_t)(16 * c + i) * KEY_TILE + half, r[i]);
-        }
-}
-
-VEC void load_v(const int type, struct run *t, const char *const row[KEY_TILE])
-{
-    for (int32_t i = 0; i < KEY_TILE; i++)
-        for (int32_t c = 0; row[i] && c < t->width / 16; c++)
-            vf_store(t->v + (size_t)i * (size_t)t->width + 16 * c, load16(type, row[i], c, t->j->dim));
-}
-
-#define BY_TYPE(fn, type, ...)                                                                                         \
-    do {                                                                                                               \
-        if ((type) == DT_F32)                                                                                          \
-            fn(DT_F32, __VA_ARGS__);                                                                                   \
-        else if ((type) == DT_F16)                                                                                     \
-            fn(DT_F16, __VA_ARGS__);                                                                                   \
-        else if ((type) == DT_BF16)                                                                                    \
-            fn(DT_BF16, __VA_ARGS__);                                                                                  \
-        else                                                                                                           \
-            fn(DT_Q8_0, __VA_ARGS__);                                                                                  \
-    } while (0)
-
-/* Lanes lo..hi-1 from the sequence slots given. */
-static void load_tile(struct run *t, const int32_t slot[KEY_TILE], int32_t lo, int32_t hi)
-{
-    const struct attend_job *j = t->j;
-    const char *k[KEY_TILE] = {0}, *v[KEY_TILE] = {0};
-    for (int32_t i = lo; i < hi; i++) {
-        size_t block = (size_t)j->plan->bt[j->span->bt_off + slot[i] / j->block_len];
-        size_t at = (size_t)(slot[i] % j->block_len);
-        k[i] = j->k + block * j->k_block + at * j->k_row;
-        v[i] = j->v + block * j->v_block + at * j->v_row;
-    }
-    BY_TYPE(load_k, j->k_type, t, k);
-    BY_TYPE(load_v, j->v_type, t, v);
-}
-
-/* ---- One row's heads against the tile at hand ---- */
-
-VEC void scores(const int N, const struct run *t, const float *q, vf s[][2])
-{
-    VEC_UNROLL(4)
-    for (int n = 0; n < N; n++)
-        s[n][0] = s[n][1] = vf_zero();
-    for (int32_t d = 0; d < t->j->dim; d++) {
-        vf k0 = vf_load(t->kt + (size_t)d * KEY_TILE), k1 = vf_load(t->kt + (size_t)d * KEY_TILE + 16);
-        VEC_UNROLL(4)
-        for (int n = 0; n < N; n++) {
-            vf qd = vf_set1(q[n * t->j->dim + d]);
-            s[n][0] = vf_fma(qd, k0, s[n][0]);
-            s[n][1] = vf_fma(qd, k1, s[n][1]);
-        }
-    }
-}
-
-/* Scores to weights p under the new maximum; returns what older sums shrink by. */
-VEC float weigh(const struct attend_job *j, vf s[2], int32_t lo, int32_t hi, float *top, float *sum, float *p)
-{
-    const vf none = vf_set1(-INFINITY), scale = vf_set1(j->scale);
-    int32_t lo1 = lo > 16 ? lo - 16 : 0, hi1 = hi > 16 ? hi - 16 : 0, lo0 = lo < 16 ? lo : 16, hi0 = hi < 16 ? hi : 16;
-    vf s0 = vf_select(lo0, hi0, vf_mul(s[0], scale), none), s1 = vf_select(lo1, hi1, vf_mul(s[1], scale), none);
-    float tile_top = vf_hmax(vf_max(s0, s1)), new_top = tile_top > *top ? tile_top : *top;
-    vf p0 = vf_select(lo0, hi0, vf_exp(vf_sub(s0, vf_set1(new_top))), vf_zero());
-    vf p1 = vf_select(lo1, hi1, vf_exp(vf_sub(s1, vf_set1(new_top))), vf_zero());
-    float one[16], shrink;
-    vf_store(one, vf_exp(vf_set1(*top - new_top))); /* of -infinity: about 1e-38, times sums that are still 0 */
-    shrink = one[0];
-    vf_store(p, p0);
-    vf_store(p + 16, p1);
-    *sum = *sum * shrink + vf_sum(vf_add(p0, p1));
-    *top = new_top;
-    return shrink;
-}
-
-VEC void add_values(const int N, const int C, const struct run *t, int32_t c, int32_t lo, int32_t hi, float *acc,
-                    const float *shrink, const float *p)
-{
-    vf a[4][2];
-    const float *v = t->v + 16 * c;
-    VEC_UNROLL(4)
-    for (int n = 0; n < N; n++) {
-        VEC_UNROLL(2)
-        for (int i = 0; i < C; i++)
-            a[n][i] = vf_mul(vf_load(acc + n * t->width + 16 * (c + i)), vf_set1(shrink[n]));
-    }
-    for (int32_t key = lo; key < hi; key++) {
-        VEC_UNROLL(2)
-        for (int i = 0; i < C; i++) {
-            vf value = vf_load(v + (size_t)key * (size_t)t->width + 16 * i);
-            VEC_UNROLL(4)
-            for (int n = 0; n < N; n++)
-                a[n][i] = vf_fma(vf_set1(p[n * KEY_TILE + key]), value, a[n][i]);
-        }
-    }
-    VEC_UNROLL(4)
-    for (int n = 0; n < N; n++) {
-        VEC_UNROLL(2)
-        for (int i = 0; i < C; i++)
-            vf_store(acc + n * t->width + 16 * (c + i), a[n][i]);
-    }
-}
-
-/* N heads from h on, of row i, over lanes lo..hi-1. */
-VEC void heads(const int N, struct run *t, int32_t i, int32_t h, int32_t lo, int32_t hi)
-{
-    const struct attend_job *j = t->j;
-    const float *q = j->q + (size_t)(j->row0 + i) * j->q_stride + h * j->dim;
-    int32_t at = i * j->n_q + h;
-    float *acc = t->acc + (size_t)at * (size_t)t->width, shrink[4];
-    vf s[4][2];
-    scores(N, t, q, s);
-    for (int n = 0; n < N; n++)
-        shrink[n] = weigh(j, s[n], lo, hi, &t->top[at + n], &t->sum[at + n], t->p + n * KEY_TILE);
-    int32_t c = 0;
-    for (; c + 2 <= t->width / 16; c += 2)
-        add_values(N, 2, t, c, lo, hi, acc, shrink, t->p);
-    if (c < t->width / 16)
-        add_values(N, 1, t, c, lo, hi, acc, shrink, t->p);
-}
-
-static void row_tile(struct run *t, int32_t i, int32_t lo, int32_t hi)
-{
-    int32_t h = 0;
-    if (VEC_CHAINS == 4)
-        for (; h + 4 <= t->j->n_q; h += 4)
-            heads(4, t, i, h, lo, hi);
-    for (; h + 2 <= t->j->n_q; h += 2)
-        heads(2, t, i, h, lo, hi);
-    if (h < t->j->n_q)
-        heads(1, t, i, h, lo, hi);
-}
-
-/* ---- All tiles ---- */
+struct view {                                 /* who sees what of a tile */
+    int32_t at;                               /* from the segment's first position */
+    int32_t lo[ATTEND_ROWS], hi[ATTEND_ROWS]; /* lanes that row i sees */
+    int32_t first, end;                       /* lanes that some row of `shared` sees */
+    uint32_t shared, own;                     /* rows whose keys all stand at their positions; the other rows that see
+                                                 any: tree rows among their ancestors */
+    struct ahead ahead;
+};
 
 static int32_t max_i32(int32_t a, int32_t b)
 {
@@ -196,80 +49,330 @@ static int32_t min_i32(int32_t a, int32_t b)
     return a < b ? a : b;
 }
 
-/* Lanes of the tile at `base` that row i sees. */
-static void row_lanes(const struct run *t, int32_t i, int32_t base, int32_t *lo, int32_t *hi)
+static int32_t clamp(int32_t x, int32_t hi)
 {
-    const struct visible *v = &t->vis[i];
-    *lo = max_i32(0, v->first_pos - base);
-    *hi = min_i32(KEY_TILE, v->first_pos + v->n_prefix + v->n_tail - base);
+    return max_i32(0, min_i32(x, hi));
 }
 
-static void tile_at(struct run *t, int32_t base)
+static void look_at(const struct pass *t, int32_t at, struct view *x)
 {
-    int32_t slot[KEY_TILE], lo[ATTEND_ROWS], hi[ATTEND_ROWS], first = KEY_TILE, end = 0;
-    uint32_t shared = 0; /* rows all of whose keys here stand at the slot equal to their position */
+    x->at = at;
+    x->first = KEY_TILE;
+    x->end = 0;
+    x->shared = x->own = 0;
     for (int32_t i = 0; i < t->j->n_row; i++) {
-        row_lanes(t, i, base, &lo[i], &hi[i]);
-        if (lo[i] < hi[i] && base + hi[i] <= t->vis[i].first_pos + t->vis[i].n_prefix) {
-            shared |= 1u << i;
-            first = min_i32(first, lo[i]);
-            end = max_i32(end, hi[i]);
-        }
-    }
-    for (int32_t lane = first; lane < end; lane++)
-        slot[lane] = base + lane;
-    if (shared)
-        load_tile(t, slot, first, end);
-    for (int32_t i = 0; i < t->j->n_row; i++)
-        if (shared >> i & 1)
-            row_tile(t, i, lo[i], hi[i]);
-    for (int32_t i = 0; i < t->j->n_row; i++) { /* tree rows: each with the ancestors gathered */
-        if (shared >> i & 1 || lo[i] >= hi[i])
+        x->lo[i] = clamp(t->lo[i] - at, KEY_TILE);
+        x->hi[i] = clamp(t->hi[i] - at, KEY_TILE);
+        if (x->lo[i] >= x->hi[i])
             continue;
-        for (int32_t lane = lo[i]; lane < hi[i]; lane++)
-            slot[lane] = visible_slot(&t->vis[i], base + lane - t->vis[i].first_pos);
-        load_tile(t, slot, lo[i], hi[i]);
-        row_tile(t, i, lo[i], hi[i]);
+        if (at + x->hi[i] > t->prefix[i]) {
+            x->own |= 1u << i;
+            continue;
+        }
+        x->shared |= 1u << i;
+        x->first = min_i32(x->first, x->lo[i]);
+        x->end = max_i32(x->end, x->hi[i]);
     }
 }
 
-static void store_rows(const struct run *t)
+/* The next rows i..*end-1 of a set that follow each other, from *i on. */
+static int next_rows(uint32_t rows, int32_t *i, int32_t *end)
+{
+    rows &= ~0u << *i;
+    if (!rows)
+        return 0;
+    *i = __builtin_ctz(rows);
+    *end = *i + __builtin_ctz(~(rows >> *i));
+    return 1;
+}
+
+/* ---- Where the keys of a tile are ---- */
+
+/* Sequence slot `slot` and those that follow it to a multiple of 16. */
+static const char *slots_at(const struct pass *t, const struct kv_pages *p, int32_t slot)
 {
     const struct attend_job *j = t->j;
-    for (int32_t i = 0; i < j->n_row; i++)
-        for (int32_t h = 0; h < j->n_q; h++) {
-            int32_t at = i * j->n_q + h, c = 0;
-            const float *acc = t->acc + (size_t)at * (size_t)t->width;
-            float *out = j->q + (size_t)(j->row0 + i) * j->q_stride + h * j->dim;
-            vf sum = vf_set1(t->sum[at]);
-            for (; c + 16 <= j->dim; c += 16)
-                vf_store(out + c, vf_div(vf_load(acc + c), sum));
-            if (c < j->dim)
-                vf_store_n(out + c, vf_div(vf_load(acc + c), sum), j->dim - c);
-        }
+    size_t block = (size_t)j->plan->bt[j->span->bt_off + (slot >> t->block_bits)];
+    return p->data + block * p->block + (size_t)(slot & (j->block_len - 1)) * p->row;
 }
 
-void CPU_FN(attend)(const struct attend_job *j)
+/* Sixteen slots from a multiple of 16 on stand side by side. */
+static int in_groups(const struct pass *t)
 {
-    struct run t = {.j = j, .width = (j->dim + 15) / 16 * 16};
-    int32_t n_out = ATTEND_ROWS * j->n_q, first = INT32_MAX, end = 0;
-    t.kt = j->scratch;
-    t.v = t.kt + (size_t)t.width * KEY_TILE;
-    t.acc = t.v + (size_t)t.width * KEY_TILE;
-    t.top = t.acc + (size_t)n_out * (size_t)t.width;
-    t.sum = t.top + n_out;
-    t.p = t.sum + n_out;
-    memset(t.acc, 0, sizeof *t.acc * (size_t)(j->n_row * j->n_q) * (size_t)t.width);
-    for (int32_t i = 0; i < j->n_row * j->n_q; i++) {
-        t.top[i] = -INFINITY;
-        t.sum[i] = 0;
+    return t->j->block_len >= KEY_LANES;
+}
+
+/* Keys lo..hi-1 of row i, or of the shared rows where i is -1, one by one. */
+static void gather(const struct pass *t, const struct kv_pages *p, const struct view *x, int32_t i, int32_t lo,
+                   int32_t hi, struct tile *k)
+{
+    int32_t n = p->lanes == 1 ? 1 : KEY_LANES, step = p->step == 1 ? 1 : KEY_LANES;
+    for (int32_t lane = lo; lane < hi; lane++) {
+        int32_t pos = t->base + x->at + lane;
+        int32_t slot = i < 0 ? pos : visible_slot(&t->vis[i], pos - t->vis[i].first_pos), in = slot & (p->lanes - 1);
+        struct lane from = {(char *)slots_at(t, p, slot - in), p->lanes, p->step, in};
+        struct lane to = {t->gathered + (size_t)(lane / n * n) * p->row, n, step, lane % n};
+        lane_copy(p->type, t->j->dim, from, to);
     }
+    *k = (struct tile){.type = p->type, .group = {t->gathered, t->gathered + 16 * p->row}, .row = p->row};
+}
+
+static void shared_tile(const struct pass *t, const struct kv_pages *p, const struct view *x, struct tile *k)
+{
+    int32_t slot = t->base + x->at;
+    if (!in_groups(t)) {
+        gather(t, p, x, -1, x->first, x->end, k);
+        return;
+    }
+    k->type = p->type;
+    k->row = p->row;
+    k->group[0] = slots_at(t, p, x->first < 16 ? slot : slot + 16); /* of what no row sees any group will do */
+    k->group[1] = x->end > 16 ? slots_at(t, p, slot + 16) : k->group[0];
+}
+
+/* The tile that is AHEAD of this one: all tiles of K of a segment come first, then those of V. */
+static void look_ahead(const struct pass *t, struct view *x, int of_v)
+{
+    int32_t i = (x->at - t->first) / KEY_TILE + AHEAD, pos = t->base + t->first;
+    if (i >= t->n_tile) { /* in what follows */
+        i -= t->n_tile;
+        pos = of_v ? t->base + SEGMENT : pos;
+        of_v = !of_v;
+    }
+    const struct kv_pages *p = of_v ? &t->j->v : &t->j->k;
+    pos += i * KEY_TILE;
+    x->ahead.at = x->ahead.end = NULL;
+    if (!in_groups(t) || pos >= t->end)
+        return;
+    x->ahead.at = slots_at(t, p, pos);
+    x->ahead.end = x->ahead.at + 16 * p->row;
+    x->ahead.other = pos + 16 < t->end ? slots_at(t, p, pos + 16) - x->ahead.at : 0;
+}
+
+static int worth_a_copy(const struct pass *t, const struct view *x, int32_t type)
+{
+    return type != DT_F32 && __builtin_popcount(x->shared) * t->j->n_q >= WIDEN_FROM;
+}
+
+/* ---- Scores of a tile ---- */
+
+#define SCORES(N)                                                                                                      \
+    BY_TYPE(scores, k->type, N, k, t->j->dim, t->q + q, t->q_step, t->score + q * SCORE_STRIDE + x->at, &x->ahead)
+
+static void score_queries(const struct pass *t, struct view *x, const struct tile *k, int32_t q, int32_t q_end)
+{
+    if (VEC_CHAINS == 4)
+        for (; q + 4 <= q_end; q += 4)
+            SCORES(4);
+    for (; q + 2 <= q_end; q += 2)
+        SCORES(2);
+    if (q < q_end)
+        SCORES(1);
+}
+
+static void widen_k(const struct pass *t, struct view *x, struct tile *k)
+{
+    int32_t dim = t->j->dim, type = wide_type(k->type);
+    BY_TYPE(widen_groups, k->type, k, dim, t->wide, &x->ahead);
+    *k = (struct tile){
+        .type = type,
+        .group = {(char *)t->wide, (char *)(t->wide + KEY_LANES * (dim + (type == Q8_WIDE ? dim / DIMS : 0)))}};
+}
+
+static void score_tile(const struct pass *t, int32_t at)
+{
+    int32_t n_q = t->j->n_q, end;
+    struct view x;
+    struct tile k;
+    look_at(t, at, &x);
+    look_ahead(t, &x, 0);
+    if (x.shared)
+        shared_tile(t, &t->j->k, &x, &k);
+    if (worth_a_copy(t, &x, t->j->k.type))
+        widen_k(t, &x, &k);
+    for (int32_t i = 0; next_rows(x.shared, &i, &end); i = end)
+        score_queries(t, &x, &k, i * n_q, end * n_q);
+    for (int32_t i = 0; next_rows(x.own, &i, &end); i++) {
+        gather(t, &t->j->k, &x, i, x.lo[i], x.hi[i], &k);
+        score_queries(t, &x, &k, i * n_q, (i + 1) * n_q);
+    }
+}
+
+/* ---- Values of a tile ---- */
+
+#define VALUES(C, last) BY_TYPE(values, v->type, N, C, last, v, c, lo, hi, p, acc, t->width, &x->ahead)
+
+VEC void add_values(const int N, const struct pass *t, struct view *x, const struct tile *v, int32_t q, int32_t lo,
+                    int32_t hi)
+{
+    const float *p = t->score + q * SCORE_STRIDE + x->at;
+    float *acc = t->out.acc + q * t->width;
+    int32_t c = 0, n = t->j->dim / 16, last = t->j->dim % 16;
+    if (VEC_CHAINS == 4 && !has_scales(v->type))
+        for (; c + 4 <= n; c += 4)
+            VALUES(4, 0);
+    for (; c + 2 <= n; c += 2)
+        VALUES(2, 0);
+    for (; c < n; c++)
+        VALUES(1, 0);
+    if (last)
+        VALUES(1, last);
+}
+
+static void add_alone(const struct pass *t, struct view *x, const struct tile *v, int32_t q, int32_t lo, int32_t hi)
+{
+    add_values(1, t, x, v, q, lo, hi);
+}
+
+/* N queries together where all see the keys, each alone before and after. */
+VEC void add_group(const int N, const struct pass *t, struct view *x, const struct tile *v, int32_t q)
+{
+    int32_t lo = 0, hi = KEY_TILE;
+    for (int n = 0; n < N; n++) {
+        lo = max_i32(lo, x->lo[t->row[q + n]]);
+        hi = min_i32(hi, x->hi[t->row[q + n]]);
+    }
+    hi = max_i32(lo, hi);
+    for (int n = 0; n < N; n++) {
+        int32_t i = t->row[q + n];
+        if (x->lo[i] < lo)
+            add_alone(t, x, v, q + n, x->lo[i], min_i32(lo, x->hi[i]));
+    }
+    if (lo < hi)
+        add_values(N, t, x, v, q, lo, hi);
+    for (int n = 0; n < N; n++) {
+        int32_t i = t->row[q + n];
+        if (x->hi[i] > hi)
+            add_alone(t, x, v, q + n, max_i32(hi, x->lo[i]), x->hi[i]);
+    }
+}
+
+static void value_queries(const struct pass *t, struct view *x, const struct tile *v, int32_t q, int32_t q_end)
+{
+    if (VEC_CHAINS == 4)
+        for (; q + 4 <= q_end; q += 4)
+            add_group(4, t, x, v, q);
+    for (; q + 2 <= q_end; q += 2)
+        add_group(2, t, x, v, q);
+    if (q < q_end)
+        add_group(1, t, x, v, q);
+}
+
+static void widen_v(const struct pass *t, struct view *x, struct tile *v)
+{
+    int32_t dim = t->j->dim, type = wide_type(v->type);
+    if (type == Q8_WIDE) {
+        widen_k(t, x, v);
+        return;
+    }
+    BY_TYPE(widen_rows, v->type, v, dim, x->first, x->end, t->wide, &x->ahead);
+    *v = (struct tile){.type = type,
+                       .group = {(char *)t->wide, (char *)(t->wide + 16 * t->width)},
+                       .row = sizeof(float) * (size_t)t->width};
+}
+
+static void value_tile(const struct pass *t, int32_t at)
+{
+    int32_t n_q = t->j->n_q, end;
+    struct view x;
+    struct tile v;
+    look_at(t, at, &x);
+    look_ahead(t, &x, 1);
+    if (x.shared)
+        shared_tile(t, &t->j->v, &x, &v);
+    if (worth_a_copy(t, &x, t->j->v.type))
+        widen_v(t, &x, &v);
+    for (int32_t i = 0; next_rows(x.shared, &i, &end); i = end)
+        value_queries(t, &x, &v, i * n_q, end * n_q);
+    for (int32_t i = 0; next_rows(x.own, &i, &end); i++) {
+        gather(t, &t->j->v, &x, i, x.lo[i], x.hi[i], &v);
+        value_queries(t, &x, &v, i * n_q, (i + 1) * n_q);
+    }
+}
+
+/* ---- Segments ---- */
+
+/* Returns the end of what is seen of it. */
+static int32_t find_segment(struct pass *t, int32_t number)
+{
+    int32_t first = SEGMENT, end = 0;
+    t->base = number * SEGMENT;
+    for (int32_t i = 0; i < t->j->n_row; i++) {
+        const struct visible *v = &t->vis[i];
+        t->lo[i] = clamp(v->first_pos - t->base, SEGMENT);
+        t->prefix[i] = clamp(v->first_pos + v->n_prefix - t->base, SEGMENT);
+        t->hi[i] = clamp(v->first_pos + v->n_prefix + v->n_tail - t->base, SEGMENT);
+        first = min_i32(first, t->lo[i]);
+        end = max_i32(end, t->hi[i]);
+    }
+    t->first = first / KEY_TILE * KEY_TILE;
+    t->n_tile = (end - t->first + KEY_TILE - 1) / KEY_TILE;
+    return end;
+}
+
+static void segment(struct pass *t, int32_t number, float *out)
+{
+    const float log2_e = 1.44269504f;
+    int32_t n_query = t->j->n_row * t->j->n_q, end = find_segment(t, number);
+    t->out = partial_of(t->j, out);
+    for (int32_t at = t->first; at < end; at += KEY_TILE)
+        score_tile(t, at);
+    for (int32_t i = 0; i < n_query; i++) {
+        int32_t row = t->row[i];
+        t->out.top[i] = -INFINITY;
+        t->out.sum[i] = 0;
+        if (t->lo[row] < t->hi[row])
+            weigh(t->score + i * SCORE_STRIDE, t->lo[row], t->hi[row], t->j->scale * log2_e, &t->out.top[i],
+                  &t->out.sum[i]);
+    }
+    memset(t->out.acc, 0, sizeof *out * (size_t)(n_query * t->width));
+    for (int32_t at = t->first; at < end; at += KEY_TILE)
+        value_tile(t, at);
+}
+
+static void take_query(const struct pass *t, int32_t row, int32_t head)
+{
+    const struct attend_job *j = t->j;
+    int32_t i = row * j->n_q + head;
+    const float *q = j->q + (size_t)(j->row0 + row) * j->q_stride + head * j->dim;
+    t->row[i] = row;
+    for (int32_t d = 0; d < j->dim; d++)
+        t->q[(size_t)d * t->q_step + (size_t)i] = q[d];
+}
+
+/* Returns what is left of the scratch. */
+static float *begin(struct pass *t, const struct attend_job *j)
+{
+    size_t width = (size_t)attend_width(j), n_query = attend_queries(j->n_q);
+    t->j = j;
+    t->width = (int32_t)width;
+    t->block_bits = __builtin_ctz((uint32_t)j->block_len);
+    t->end = 0;
+    t->wide = j->scratch;
+    t->gathered = (char *)(t->wide + KEY_TILE * (width + width / DIMS));
+    t->q = t->wide + 2 * KEY_TILE * (width + width / DIMS);
+    t->q_step = (size_t)(j->n_row * j->n_q + 3) / 4 * 4;
+    t->score = t->q + n_query * width;
+    t->row = (int32_t *)(void *)(t->score + n_query * SCORE_STRIDE);
     for (int32_t i = 0; i < j->n_row; i++) {
-        visible_of(j->plan, j->span, j->row0 + i, j->window, &t.vis[i]);
-        first = min_i32(first, t.vis[i].first_pos);
-        end = max_i32(end, t.vis[i].first_pos + t.vis[i].n_prefix + t.vis[i].n_tail);
+        visible_of(j->plan, j->span, j->row0 + i, j->window, &t->vis[i]);
+        t->end = max_i32(t->end, t->vis[i].first_pos + t->vis[i].n_prefix);
+        for (int32_t h = 0; h < j->n_q; h++)
+            take_query(t, i, h);
     }
-    for (int32_t base = first / KEY_TILE * KEY_TILE; base < end; base += KEY_TILE)
-        tile_at(&t, base);
-    store_rows(&t);
+    return (float *)(void *)(t->row + n_query);
+}
+
+void CPU_FN(attend)(const struct attend_job *j, int32_t first, int32_t end, float *out)
+{
+    struct pass t;
+    struct pile pile = {0};
+    float *buf = begin(&t, j), *part = out;
+    for (int i = 0; i == 0 || (end - 1) >> (i - 1); i++, buf += attend_partial(j->n_q, j->dim))
+        pile.run[i] = buf;
+    for (int32_t i = first; i < end; i++) {
+        segment(&t, i, part);
+        CPU_FN(pile_add)(&pile, j, i, &part);
+    }
+    CPU_FN(partial_copy)(j, out, CPU_FN(pile_total)(&pile, j));
 }

@@ -21,6 +21,7 @@ void CPU_FN(silu_mul)(float *gate, const float *up, int32_t n);
 float CPU_FN(dot)(const float *a, const float *b, int32_t n);
 float CPU_FN(dot_f16)(const uint16_t *a, const uint16_t *b, int32_t n);
 void CPU_FN(kv_store)(int32_t type, const float *x, void *dst, int32_t n);
-void CPU_FN(attend)(const struct attend_job *j);
+void CPU_FN(attend)(const struct attend_job *j, int32_t first, int32_t end, float *partial);
+void CPU_FN(attend_finish)(const struct attend_job *j, float *partial, size_t stride, int32_t first, int32_t n);
 
 #endif

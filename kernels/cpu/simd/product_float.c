@@ -4,15 +4,18 @@
 
 enum { AHEAD = 4096 };
 
-VEC vf load_weights(const enum pack F, const uint8_t *p)
+/* The weights of element k of an activation line, of a panel whose first of these elements is at p. */
+VEC vf load_weights(const enum pack F, const uint8_t *p, int k)
 {
-    return F == PACK_F32 ? vf_load((const float *)(const void *)p) : F == PACK_F16 ? vf_load_f16(p) : vf_load_bf16(p);
+    if (F == PACK_F32)
+        return vf_load((const float *)(const void *)(p + 64 * k));
+    return F == PACK_F16 ? vf_load_f16(p + 32 * k) : vf_load_half_bf16(p + 64 * (k / 2), k % 2);
 }
 
 /* N panels side by side, from `panel` on: with few rows a single panel's chains would wait on each other. */
 VEC void tile(const enum pack F, const int N, const int R, const struct panel_job *j, int panel)
 {
-    const size_t k_bytes = F == PACK_F32 ? 64 : 32;
+    const size_t k_bytes = F == PACK_F32 ? 64 : 32, line_bytes = F_LINE * k_bytes;
     const uint8_t *w = j->w + (size_t)panel * j->panel_bytes;
     const union act_line *a = j->a;
     vf sum[4][VEC_TILE];
@@ -22,15 +25,15 @@ VEC void tile(const enum pack F, const int N, const int R, const struct panel_jo
         for (int r = 0; r < R; r++)
             sum[p][r] = vf_zero();
     }
-    for (int32_t line = 0; line < j->n_line; line++, a += R) {
+    for (int32_t line = 0; line < j->n_line; line++, a += R, w += line_bytes) {
         VEC_UNROLL(2)
-        for (int k = 0; k < F_LINE; k++, w += k_bytes) {
+        for (int k = 0; k < F_LINE; k++) {
             VEC_UNROLL(4)
             for (int p = 0; p < N; p++) {
                 const uint8_t *wp = w + (size_t)p * j->panel_bytes;
                 if (F == PACK_F32 || k % 2 == 0)
-                    __builtin_prefetch(wp + AHEAD, 0, 2);
-                vf v = load_weights(F, wp);
+                    __builtin_prefetch(wp + AHEAD + k_bytes * (size_t)k, 0, 2);
+                vf v = load_weights(F, wp, k);
                 VEC_UNROLL(16)
                 for (int r = 0; r < R; r++)
                     sum[p][r] = vf_fma(v, vf_set1(a[r].f[k]), sum[p][r]);

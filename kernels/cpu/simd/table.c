@@ -23,4 +23,5 @@ const struct cpu_isa CPU_PASTE(cpu_isa, CPU_ISA) = {
     .dot_f16 = CPU_FN(dot_f16),
     .kv_store = CPU_FN(kv_store),
     .attend = CPU_FN(attend),
+    .attend_finish = CPU_FN(attend_finish),
 };

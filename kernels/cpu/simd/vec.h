@@ -73,4 +73,20 @@ VEC vf vf_exp(vf x)
     return vf_scale2(p, n);
 }
 
+/* 2^x to 2 units in the last place for x in [-126, 127], smaller ones as -126: a minimax polynomial on [-1/2, 1/2] that
+ * is 1 at 0. */
+VEC vf vf_exp2(vf x)
+{
+    x = vf_max(x, vf_set1(-126));
+    vi n = vf_to_int(x);
+    vf r = vf_sub(x, vi_to_f(n));
+    vf p = vf_set1(0.00132647273f);
+    p = vf_fma(p, r, vf_set1(0.00967151299f));
+    p = vf_fma(p, r, vf_set1(0.0555073358f));
+    p = vf_fma(p, r, vf_set1(0.240222424f));
+    p = vf_fma(p, r, vf_set1(0.693147004f));
+    p = vf_fma(p, r, vf_set1(1));
+    return vf_scale2(p, n);
+}
+
 #endif

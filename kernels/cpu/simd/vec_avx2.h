@@ -20,6 +20,12 @@ VEC vf vf_load(const float *p)
 {
     return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
 }
+/* a in registers: gcc would rather load it again for each multiplication. */
+VEC vf vf_keep(vf a)
+{
+    __asm__("" : "+x"(a.lo), "+x"(a.hi));
+    return a;
+}
 VEC void vf_store(float *p, vf a)
 {
     _mm256_storeu_ps(p, a.lo);
@@ -170,6 +176,17 @@ VEC __m256i bf16_bits(__m256 a)
     __m256i r = _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
     __m256 nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
     return _mm256_blendv_epi8(r, _mm256_set1_epi32(0x7fc0), _mm256_castps_si256(nan));
+}
+/* Sixteen pairs of bf16, the first (0) or the second (1) of each. */
+VEC __m256 half_bf16(const __m256i *p, int second)
+{
+    __m256i pair = _mm256_loadu_si256(p);
+    return _mm256_castsi256_ps(second ? _mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000))
+                                      : _mm256_slli_epi32(pair, 16));
+}
+VEC vf vf_load_half_bf16(const void *p, int second)
+{
+    return (vf){half_bf16(p, second), half_bf16((const __m256i *)p + 1, second)};
 }
 VEC void vf_store_bf16(void *p, vf a)
 {

@@ -16,6 +16,12 @@ VEC vf vf_load(const float *p)
 {
     return _mm512_loadu_ps(p);
 }
+/* a in a register: gcc would rather load it again for each multiplication. */
+VEC vf vf_keep(vf a)
+{
+    __asm__("" : "+v"(a));
+    return a;
+}
 VEC void vf_store(float *p, vf a)
 {
     _mm512_storeu_ps(p, a);
@@ -131,6 +137,13 @@ VEC void vf_store_f16(void *p, vf a)
 VEC vf vf_load_bf16(const void *p)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+/* Sixteen pairs of bf16, the first (0) or the second (1) of each. */
+VEC vf vf_load_half_bf16(const void *p, int second)
+{
+    vi pair = _mm512_loadu_si512(p);
+    return _mm512_castsi512_ps(second ? _mm512_and_si512(pair, _mm512_set1_epi32((int)0xffff0000))
+                                      : _mm512_slli_epi32(pair, 16));
 }
 VEC void vf_store_bf16(void *p, vf a)
 {

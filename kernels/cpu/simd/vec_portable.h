@@ -29,6 +29,10 @@ VEC vf vf_load(const float *p)
     memcpy(r.v, p, sizeof r.v);
     return r;
 }
+VEC vf vf_keep(vf a)
+{
+    return a;
+}
 VEC void vf_store(float *p, vf a)
 {
     memcpy(p, a.v, sizeof a.v);
@@ -194,6 +198,17 @@ VEC vf vf_load_bf16(const void *p)
     vf r;
     memcpy(h, p, sizeof h);
     LANES r.v[i] = bf16_to_f32(h[i]);
+    return r;
+}
+/* Sixteen pairs of bf16, the first (0) or the second (1) of each. */
+VEC vf vf_load_half_bf16(const void *p, int second)
+{
+    uint32_t pair[16];
+    memcpy(pair, p, sizeof pair);
+    for (int i = 0; i < 16; i++)
+        pair[i] = second ? pair[i] & 0xffff0000 : pair[i] << 16;
+    vf r;
+    memcpy(&r, pair, sizeof r);
     return r;
 }
 VEC void vf_store_bf16(void *p, vf a)

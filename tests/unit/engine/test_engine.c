@@ -439,6 +439,59 @@ START_TEST(a_broken_device_fails_everyone_once)
 }
 END_TEST
 
+/* A step's cost as on a processor: reading the weights, then so much a row. */
+static void know_costs(struct engine *e)
+{
+    cost_init(&e->target.cost);
+    for (int32_t n = 1; n <= 512; n *= 2)
+        cost_set(&e->target.cost, n, .040 + .003 * n);
+}
+
+/* While a long prompt is taken in, a stream's steps stay within the bound, and a short prompt behind it is soon told. */
+START_TEST(long_prompts_delay_nobody_much)
+{
+    enum { LONG = 2000, SHORT = 24 };
+    struct rnd r = rnd_begin("long_prompts_delay_nobody_much", 14);
+    static int32_t prompt[LONG];
+    random_prompt(&r, prompt, LONG);
+    open_engine(4096, 1024, 512, 8);
+    struct gen_params p = params(400);
+    p.decoding.strategy = DECODE_OFF;
+    struct heard *stream = ask(prompt, SHORT, &p);
+    step();
+    p.max_tokens = 2;
+    struct heard *slow = ask(prompt, LONG, &p);
+    int n_step = 0, told = 0;
+    for (; !slow->done; n_step++) {
+        know_costs(eng); /* what the fake's steps really take is nobody's business */
+        step();
+        ck_assert_double_le(cost_step(&eng->target.cost, eng->target.plan.n.n_row), 3 * cost_step(&eng->target.cost, 1));
+    }
+    ck_assert_int_ge(stream->n_tok[0], n_step);
+    ck_assert_int_le(n_step, LONG / 16 + 8);
+    forget(slow);
+    prompt[0] ^= 1; /* not from the prefix cache */
+    engine_cancel(eng, stream->r);
+    finish(stream);
+    forget(stream);
+
+    slow = ask(prompt, LONG, &p);
+    prompt[0] ^= 2;
+    struct heard *quick = ask(prompt, SHORT, &p);
+    for (; !quick->n_tok[0]; told++) {
+        know_costs(eng);
+        step();
+    }
+    ck_assert_int_le(told, 2);
+    ck_assert_int_eq(slow->n_tok[0], 0);
+    finish(slow);
+    finish(quick);
+    forget(slow);
+    forget(quick);
+    close_engine();
+}
+END_TEST
+
 START_TEST(a_slow_reader_pauses_only_itself)
 {
     int32_t prompt[4] = {1, 2, 3, 4};
@@ -527,6 +580,7 @@ int main(void)
     tcase_add_test(tc, deadlines_queue_limit_and_drain);
     tcase_add_test(tc, bad_requests_are_refused_by_name);
     tcase_add_test(tc, a_broken_device_fails_everyone_once);
+    tcase_add_test(tc, long_prompts_delay_nobody_much);
     tcase_add_test(tc, a_slow_reader_pauses_only_itself);
     tcase_add_test(tc, steps_allocate_nothing);
     tcase_add_test(tc, real_thread_serves_and_stops);

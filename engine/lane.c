@@ -58,7 +58,7 @@ int lane_run(struct lane *lane, struct step_cost *cost, struct err *e)
 
 /* ---- What they cost ---- */
 
-enum { TIME_NS = 100 * 1000 * 1000, DRAFT_ROWS = 32, MAX_ROW = 1024 };
+enum { TIME_NS = 60 * 1000 * 1000, DRAFT_ROWS = 32, MAX_ROW = 1024 };
 static const double LONG_S = 0.2;
 
 /* Times a step of n rows of one sequence, each with a draw, as verifying needs it. */
@@ -82,34 +82,25 @@ static int time_step(struct lane *lane, int32_t n_layer, int32_t n, double *seco
     return submit_and_wait(lane, seconds, e);
 }
 
-/* The better of two runs, or one where even that is long. */
-static int time_steps(struct lane *lane, int32_t n_layer, int32_t n, double *seconds, struct err *e)
-{
-    double again;
-    int rc = time_step(lane, n_layer, n, seconds, e);
-    if (!rc && *seconds < LONG_S)
-        rc = time_step(lane, n_layer, n, &again, e);
-    if (!rc && *seconds < LONG_S && again < *seconds)
-        *seconds = again;
-    return rc;
-}
-
-/* Without a second point nothing could be said of drafts, so two are always taken; then, while there is time or a step
- * is short, up to where drafts end. */
+/* Powers of two, the better of two runs each, until the time is used up; then powers of four, once, up to where drafts
+ * end or a step is long. Without a second point nothing could be said of drafts, so two are always taken. */
 int lane_calibrate(struct lane *lane, int32_t n_layer, struct step_cost *cost, int32_t max_row, struct err *e)
 {
     int32_t slots = lane->env.n_block * lane->env.block_len, most = max_row < slots ? max_row : slots;
-    double s = 0;
+    double s = 0, again = 0;
     cost_init(cost);
     int rc = time_step(lane, n_layer, 1, &s, e); /* warms up */
     int64_t from = clock_ns();
-    for (int32_t n = 1; !rc && n <= most && n <= MAX_ROW; n *= 2) {
-        bool late = clock_ns() - from > TIME_NS;
-        if (n > 2 && late && (n > DRAFT_ROWS || s > LONG_S))
+    bool late = false;
+    for (int32_t n = 1; !rc && n <= most && n <= MAX_ROW; n *= late && cost->n_point > 1 ? 4 : 2) {
+        if (late && cost->n_point >= 2 && (n > DRAFT_ROWS || s > LONG_S))
             break;
-        rc = time_steps(lane, n_layer, n, &s, e);
+        rc = time_step(lane, n_layer, n, &s, e);
+        late = clock_ns() - from > TIME_NS;
+        if (!rc && !late)
+            rc = time_step(lane, n_layer, n, &again, e);
         if (!rc)
-            cost_set(cost, n, s);
+            cost_set(cost, n, !late && again < s ? again : s);
     }
     return rc;
 }

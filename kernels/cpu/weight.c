@@ -195,26 +195,36 @@ static void put_head(enum pack pack, uint8_t *head, int c, const struct group *g
     }
 }
 
-/* A code of vector v, at its byte in each stored vector; what is there is zero before. */
-static void put_code(enum pack pack, uint8_t *at, int v, uint8_t code)
+/* The bytes that a column has in a block, in order. Codes 4v..4v+3 belong to vector v. */
+static int stored_bytes(enum pack pack, const uint8_t code[32], uint8_t out[32])
 {
     if (pack == PACK_Q8_0) {
-        at[64 * v] = code;
-        return;
+        memcpy(out, code, 32);
+        return 32;
     }
-    at[64 * (v % 4)] |= (uint8_t)((code & 15) << (v < 4 ? 0 : 4));
+    for (int i = 0; i < 16; i++)
+        out[i] = (uint8_t)((code[i] & 15) | code[16 + i] << 4);
     if (pack == PACK_Q5_K)
-        at[64 * 4] |= (uint8_t)(code >> 4 << v);
+        for (int i = 0; i < 4; i++) {
+            out[16 + i] = 0;
+            for (int v = 0; v < 8; v++)
+                out[16 + i] = (uint8_t)(out[16 + i] | code[4 * v + i] >> 4 << v);
+        }
     if (pack == PACK_Q6_K)
-        at[64 * (4 + v / 4)] |= (uint8_t)(code >> 4 << 2 * (v % 4));
+        for (int i = 0; i < 8; i++) {
+            const uint8_t *from = code + i / 4 * 16 + i % 4;
+            out[16 + i] = (uint8_t)(from[0] >> 4 | from[4] >> 4 << 2 | from[8] >> 4 << 4 | from[12] >> 4 << 6);
+        }
+    return pack == PACK_Q5_K ? 20 : pack == PACK_Q6_K ? 24 : 16;
 }
 
 static void put_codes(enum pack pack, uint8_t *codes, int c, const struct group *g)
 {
+    uint8_t bytes[32];
     for (int b = 0; b < g->n_block; b++, codes += pack_block_bytes(pack)) {
-        const uint8_t *from = g->code + 32 * b;
-        for (int i = 0; i < 32; i++)
-            put_code(pack, codes + 4 * c + i % 4, i / 4, from[i]);
+        int n = stored_bytes(pack, g->code + 32 * b, bytes);
+        for (int i = 0; i < n; i += 4)
+            memcpy(codes + 16 * i + 4 * c, bytes + i, 4);
     }
 }
 
@@ -274,11 +284,29 @@ static size_t float_at(enum pack pack, int32_t k, int c)
     return (size_t)k * PANEL + (size_t)c;
 }
 
+static void pack_words(int32_t n, const uint8_t *src, uint8_t *panel, int c)
+{
+    for (int32_t i = 0; i < n; i++)
+        memcpy(panel + ((size_t)i * PANEL + (size_t)c) * 4, src + 4 * (size_t)i, 4);
+}
+
+static void pack_halves(int32_t n, const uint8_t *src, uint8_t *panel, int c)
+{
+    for (int32_t i = 0; i < n; i++)
+        memcpy(panel + ((size_t)i * PANEL + (size_t)c) * 2, src + 2 * (size_t)i, 2);
+}
+
 static void pack_float_row(const struct weight *w, const uint8_t *src, uint8_t *panel, int c)
 {
-    size_t size = w->pack == PACK_F32 ? 4 : 2;
-    for (int32_t k = 0; k < w->n_in; k++)
-        memcpy(panel + float_at(w->pack, k, c) * size, src + (size_t)k * size, size);
+    if (w->pack == PACK_F16)
+        pack_halves(w->n_in, src, panel, c);
+    else if (w->pack == PACK_F32)
+        pack_words(w->n_in, src, panel, c);
+    else { /* a word is a pair, of which the last may be half */
+        pack_words(w->n_in / 2, src, panel, c);
+        for (int32_t k = w->n_in / 2 * 2; k < w->n_in; k++)
+            memcpy(panel + 2 * float_at(w->pack, k, c), src + 2 * (size_t)k, 2);
+    }
 }
 
 void weight_pack(const struct weight *w, const struct tensor *t, int32_t p0, int32_t p1)

@@ -9,21 +9,24 @@
 #include "product.h"
 
 /* Weights are prefetched this far ahead, to the second level: enough for memory to overlap with arithmetic, and one
- * request for each line consumed so that they never come in bursts. */
-enum { AHEAD = 8192, AHEAD_ONE_ROW = 4096 };
+ * request for each line consumed so that they never come in bursts. Where arithmetic takes longer, NEAR ahead they are
+ * brought to the first level as well. */
+enum { AHEAD = 8192, AHEAD_ONE_ROW = 4096, NEAR = 512, NEAR_FROM_ROWS = 5 };
 
 struct block { /* one block's weights in registers */
     vcodes code[8];
     vf scale[2], min; /* scale[1] for Q6_K's second half; min for Q4_K and Q5_K */
 };
 
-VEC void load_codes(const enum pack F, const uint8_t *p, const int ahead, vcodes code[8])
+VEC void load_codes(const enum pack F, const int R, const uint8_t *p, vcodes code[8])
 {
     const int n = pack_vectors(F);
     vcodes v[8];
     VEC_UNROLL(8)
     for (int i = 0; i < n; i++) {
-        __builtin_prefetch(p + ahead + 64 * i, 0, 2);
+        __builtin_prefetch(p + (R == 1 ? AHEAD_ONE_ROW : AHEAD) + 64 * i, 0, 2);
+        if (R >= NEAR_FROM_ROWS)
+            __builtin_prefetch(p + NEAR + 64 * i, 0, 3);
         v[i] = codes_load(p + 64 * i);
     }
     VEC_UNROLL(8)
@@ -38,10 +41,9 @@ VEC void load_codes(const enum pack F, const uint8_t *p, const int ahead, vcodes
     }
 }
 
-VEC void load_block(const enum pack F, const uint8_t *head, const uint8_t *codes, int b, const int ahead,
-                    struct block *w)
+VEC void load_block(const enum pack F, const int R, const uint8_t *head, const uint8_t *codes, int b, struct block *w)
 {
-    load_codes(F, codes, ahead, w->code);
+    load_codes(F, R, codes, w->code);
     if (F == PACK_Q8_0 || F == PACK_Q4_0) {
         w->scale[0] = vf_load_f16(head + 32 * b);
     } else if (F == PACK_MXFP4) {
@@ -105,7 +107,6 @@ VEC void block_rows(const enum pack F, const int n, const struct block *w, const
 VEC void tile(const enum pack F, const int R, const struct panel_job *j, int panel)
 {
     const size_t head_bytes = pack_head_bytes(F), block_bytes = pack_block_bytes(F);
-    const int ahead = R == 1 ? AHEAD_ONE_ROW : AHEAD;
     const uint8_t *at = j->w + (size_t)panel * j->panel_bytes;
     const union act_line *a = j->a;
     vf sum[VEC_TILE];
@@ -117,16 +118,11 @@ VEC void tile(const enum pack F, const int R, const struct panel_job *j, int pan
         const int n = left < GROUP ? left : GROUP;
         at += head_bytes;
         for (size_t i = 0; i < head_bytes; i += 64)
-            __builtin_prefetch(head + ahead + i, 0, 2);
+            __builtin_prefetch(head + (R == 1 ? AHEAD_ONE_ROW : AHEAD) + i, 0, 2);
         VEC_UNROLL(1)
         for (int b = 0; b < n; b++, at += block_bytes, a += R) {
             struct block w;
-            load_block(F, head, at, b, ahead, &w);
-            if (R >= 8) {
-                VEC_UNROLL(16)
-                for (int r = 0; r < R; r++)
-                    __builtin_prefetch(a + 2 * R + r, 0, 3);
-            }
+            load_block(F, R, head, at, b, &w);
             VEC_UNROLL(16)
             for (int r = 0; r < R; r += VEC_CHAINS)
                 block_rows(F, R - r < VEC_CHAINS ? R - r : VEC_CHAINS, &w, a + r, sum + r);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "mem.h"
+#include "vocab.h"
 
 int readout_ws_create(struct readout_ws *ws, int32_t n_vocab, int32_t max_path, struct err *e)
 {
@@ -46,7 +47,10 @@ const struct span *plan_span_of(const struct step_plan *p, int32_t row)
 static double raw_lse(struct readout_ws *ws, int32_t row, const float *logits)
 {
     if (ws->lse_row != row) {
-        ws->lse = law_logsumexp(logits, ws->law.n_vocab);
+        float top = vocab_max(logits, ws->law.n_vocab);
+        struct vocab_moments m = vocab_moments(logits, top, ws->law.n_vocab);
+        ws->lse = top > -INFINITY ? top + log(m.sum) : -INFINITY;
+        ws->entropy = log(m.sum) - m.dot / m.sum;
         ws->lse_row = row;
     }
     return ws->lse;
@@ -60,14 +64,6 @@ static const struct law_dist *processed(const struct step_plan *p, const struct 
         ws->law_row = row;
     }
     return &ws->dist;
-}
-
-static int32_t rank_of(const float *x, int32_t n, int32_t tok)
-{
-    int32_t rank = 0;
-    for (int32_t t = 0; t < n; t++)
-        rank += x[t] > x[tok];
-    return rank;
 }
 
 static void read_sample(const struct step_plan *p, const struct span *s, const struct readout *r, const float *logits,
@@ -85,32 +81,28 @@ static void read_sample(const struct step_plan *p, const struct span *s, const s
     if (i[0] >= 0 && r->n == 1) {
         f[0] = logf(d->p[i[0]]);
         f[1] = (float)(logits[i[0]] - raw_lse(ws, r->row, logits));
-        i[1] = rank_of(logits, ws->law.n_vocab, i[0]);
+        i[1] = vocab_count_above(logits, ws->law.n_vocab, logits[i[0]]);
     }
 }
 
-/* The k largest of x, by insertion into a sorted list: k is small and most elements fail the first comparison. */
+/* The k largest of x, by insertion into a sorted list: k is small, and most tiles have nothing above the last. */
 static int32_t top_k(const float *x, int32_t n, int32_t k, int32_t *out)
 {
     int32_t got = 0;
-    for (int32_t t = 0; t < n; t++) {
-        if (!(x[t] > -INFINITY) || (got == k && !(x[t] > x[out[k - 1]])))
+    for (int32_t at = 0; at < n; at += VOCAB_TILE) {
+        int32_t end = at + VOCAB_TILE < n ? at + VOCAB_TILE : n;
+        if (got == k && !(vocab_max(x + at, end - at) > x[out[k - 1]]))
             continue;
-        int32_t at = got < k ? got++ : k - 1;
-        for (; at > 0 && x[t] > x[out[at - 1]]; at--)
-            out[at] = out[at - 1];
-        out[at] = t;
+        for (int32_t t = at; t < end; t++) {
+            if (!(x[t] > -INFINITY) || (got == k && !(x[t] > x[out[k - 1]])))
+                continue;
+            int32_t to = got < k ? got++ : k - 1;
+            for (; to > 0 && x[t] > x[out[to - 1]]; to--)
+                out[to] = out[to - 1];
+            out[to] = t;
+        }
     }
     return got;
-}
-
-static double entropy_of(const float *logits, int32_t n, double lse)
-{
-    double mean = 0; /* of the logit under p */
-    for (int32_t t = 0; t < n; t++)
-        if (logits[t] > lse - 104)
-            mean += exp(logits[t] - lse) * logits[t];
-    return lse - mean;
 }
 
 static void read_topk(const struct step_plan *p, const struct span *s, const struct readout *r, const float *logits,
@@ -123,7 +115,7 @@ static void read_topk(const struct step_plan *p, const struct span *s, const str
         for (int32_t j = 0; j < got; j++)
             f[j] = (float)(logits[i[j]] - lse);
         f[r->n] = (float)lse;
-        f[r->n + 1] = (float)entropy_of(logits, n_vocab, lse);
+        f[r->n + 1] = (float)ws->entropy;
     } else {
         const struct law_dist *d = processed(p, s, r->row, logits, ws);
         double entropy = 0;
@@ -152,8 +144,22 @@ static void read_logprob(const struct step_plan *p, const struct span *s, const 
         x = processed(p, s, r->row, logits, ws)->p;
     for (int32_t j = 0; j < r->n; j++) {
         f[j] = r->raw ? (float)(logits[list[j]] - raw_lse(ws, r->row, logits)) : logf(x[list[j]]);
-        i[j] = rank_of(x, ws->law.n_vocab, list[j]);
+        i[j] = vocab_count_above(x, ws->law.n_vocab, x[list[j]]);
     }
+}
+
+/* Summed over the tokens themselves: 1 - (mass on the list) would cancel. listed[i] is p of list[i]. */
+static double mass_off_list(struct readout_ws *ws, const float *listed, const int32_t *list, int32_t n)
+{
+    float *p = ws->law.p;
+    if (!ws->dist.n)
+        return 0;
+    for (int32_t i = 0; i < n; i++)
+        p[list[i]] = 0;
+    double mass = vocab_sum(p, ws->law.n_vocab);
+    for (int32_t i = 0; i < n; i++)
+        p[list[i]] = listed[i];
+    return mass;
 }
 
 static void read_probe(const struct step_plan *p, const struct span *s, const struct readout *r, const float *logits,
@@ -167,11 +173,7 @@ static void read_probe(const struct step_plan *p, const struct span *s, const st
         f[j] = d->n ? d->p[list[j]] : 0;
         ws->skip[list[j] >> 5] |= 1u << (list[j] & 31);
     }
-    double off = 0; /* summed over the tokens themselves: 1 - (mass on the list) would cancel */
-    for (int32_t j = 0; j < d->n; j++)
-        if (!(ws->skip[d->support[j] >> 5] >> (d->support[j] & 31) & 1))
-            off += d->p[d->support[j]];
-    f[r->n] = (float)off;
+    f[r->n] = (float)mass_off_list(ws, f, list, r->n);
     i[0] = law_draw(d, l, position, NOISE_TARGET, NULL);
     i[1] = law_draw(d, l, position, NOISE_OFF_LIST, ws->skip);
     for (int32_t j = 0; j < r->n; j++)
@@ -179,7 +181,7 @@ static void read_probe(const struct step_plan *p, const struct span *s, const st
     for (int32_t j = 0; r->raw && j < r->n + 2; j++) {
         int32_t tok = j < r->n ? list[j] : i[j - r->n];
         f[r->n + 1 + j] = tok < 0 ? 0 : (float)(logits[tok] - raw_lse(ws, r->row, logits));
-        i[2 + j] = tok < 0 ? 0 : rank_of(logits, ws->law.n_vocab, tok);
+        i[2 + j] = tok < 0 ? 0 : vocab_count_above(logits, ws->law.n_vocab, logits[tok]);
     }
 }
 

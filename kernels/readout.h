@@ -8,10 +8,10 @@
 struct readout_ws { /* owner: one thread of a back end */
     struct law_ws law;
     struct law_dist dist;
-    int32_t law_row; /* the row that dist belongs to, -1: none */
-    int32_t lse_row; /* the row that lse belongs to */
-    double lse;      /* of the raw logits */
-    uint32_t *skip;  /* [mask_words(n_vocab)] all zero between calls */
+    int32_t law_row;     /* the row that dist belongs to, -1: none */
+    int32_t lse_row;     /* the row that the next two belong to */
+    double lse, entropy; /* of the raw logits */
+    uint32_t *skip;      /* [mask_words(n_vocab)] all zero between calls */
 };
 
 int readout_ws_create(struct readout_ws *ws, int32_t n_vocab, int32_t max_path, struct err *e);

@@ -1,9 +1,10 @@
-/* Mean Kullback-Leibler divergence between two model files of one vocabulary over text: what a quantisation costs.
+/* Mean Kullback-Leibler divergence between two model files of one vocabulary over text: what a quantisation costs; or,
+ * with one file twice, between two back ends: what a faster one costs.
  *
- *     build/release/tests/bench/kl REFERENCE.gguf OTHER.gguf TEXT [BACKEND]
+ *     build/release/tests/bench/kl REFERENCE.gguf OTHER.gguf TEXT [BACKEND [OTHER'S BACKEND]]
  *
- * Prints the mean over positions of KL(p_reference || p_other) in nats, the largest, and how often the top token
- * agrees. The text is cut into windows of 256 tokens. */
+ * Prints the mean over positions of KL(p_reference || p_other) in nats, the largest, how often the top token agrees,
+ * and the mean log-probability of the text's next token by either. The text is cut into windows of 256 tokens. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,11 +83,12 @@ int main(int argc, char **argv)
     static struct runner a, b;
     static char text[MAX_TEXT];
     if (argc < 4) {
-        fprintf(stderr, "usage: kl REFERENCE.gguf OTHER.gguf TEXT [BACKEND]\n");
+        fprintf(stderr, "usage: kl REFERENCE.gguf OTHER.gguf TEXT [BACKEND [OTHER'S BACKEND]]\n");
         return 2;
     }
-    runner_open(&a, argv[1], argc > 4 ? argv[4] : "ref");
-    runner_open(&b, argv[2], argc > 4 ? argv[4] : "ref");
+    const char *backend = argc > 4 ? argv[4] : "ref";
+    runner_open(&a, argv[1], backend);
+    runner_open(&b, argv[2], argc > 5 ? argv[5] : backend);
     FILE *f = fopen(argv[3], "rb");
     size_t n_text = f ? fread(text, 1, sizeof text, f) : 0, n_tok = 0;
     int32_t *tok = malloc(sizeof *tok * (n_text + 1)), v = a.m.desc.n_vocab;
@@ -97,8 +99,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "kl: cannot read %s, or the vocabularies differ\n", argv[3]);
         return 1;
     }
-    double sum = 0, worst = 0;
-    size_t n_pos = 0, n_same = 0;
+    double sum = 0, worst = 0, next_p = 0, next_q = 0;
+    size_t n_pos = 0, n_same = 0, n_next = 0;
     for (size_t at = 0; at + 2 < n_tok; at += WINDOW) {
         int32_t n = n_tok - at < WINDOW ? (int32_t)(n_tok - at) : WINDOW;
         runner_step(&a, tok + at, n);
@@ -116,9 +118,16 @@ int main(int argc, char **argv)
             worst = fmax(worst, kl);
             n_same += top_p == top_q;
             n_pos++;
+            if (i + 1 < n) {
+                next_p += p[tok[at + (size_t)i + 1]];
+                next_q += q[tok[at + (size_t)i + 1]];
+                n_next++;
+            }
         }
     }
     printf("mean KL %.3e nats, largest %.3e, top token equal %.2f%%, %zu positions\n", sum / (double)n_pos, worst,
            100.0 * (double)n_same / (double)n_pos, n_pos);
+    printf("mean log-probability of the next token %.5f and %.5f, a difference of %.3f%%\n", next_p / (double)n_next,
+           next_q / (double)n_next, 100 * fabs(next_q / next_p - 1));
     return 0;
 }

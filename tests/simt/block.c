@@ -88,11 +88,12 @@ static bool warp_is_ready(const struct simt_warp *w)
 static void warp_run(struct simt_block *b, struct simt_warp *w)
 {
     while (warp_is_ready(w)) {
-        unsigned order[SIMT_WARP];
-        shuffle(&b->rng, order, SIMT_WARP);
-        for (int i = 0; i < SIMT_WARP; i++)
-            if (w->lane[order[i]].state == SIMT_READY)
-                thread_resume(&w->lane[order[i]]);
+        unsigned pick = (unsigned)simt_random(&b->rng, SIMT_WARP * SIMT_WARP), step = pick / SIMT_WARP * 2 + 1;
+        for (unsigned i = 0; i < SIMT_WARP; i++) {
+            struct simt_thread *t = &w->lane[(pick + i * step) % SIMT_WARP]; /* an odd step visits every lane */
+            if (t->state == SIMT_READY)
+                thread_resume(t);
+        }
         simt_warp_release(w);
     }
 }

@@ -51,9 +51,12 @@ static float s8_at(const void *reg, int i)
 
 enum { MAX_K = 32 };
 
-/* The warp's A and B as matrices, `e` elements a register. */
-static void gather(const struct simt_slot *slot, int e, float (*at)(const void *reg, int i), float a[16][MAX_K],
-                   float b[8][MAX_K])
+/* Inlined into each of the four below, where `e` and `at` are constants: most of a test's time is spent here. */
+#define INLINE static inline __attribute__((always_inline))
+
+/* The warp's A as it is, and B[k][column], `e` elements a register. */
+INLINE void gather(const struct simt_slot *slot, int e, float (*at)(const void *reg, int i), float a[16][MAX_K],
+                   float b[MAX_K][8])
 {
     for (int lane = 0; lane < SIMT_WARP; lane++) {
         const struct mma_lane *m = (const void *)slot[lane].b;
@@ -63,22 +66,22 @@ static void gather(const struct simt_slot *slot, int e, float (*at)(const void *
                 a[g + 8 * (r & 1)][e * t + 4 * e * (r >> 1) + i] = at(&m->a[r], i);
         for (int r = 0; r < 2; r++)
             for (int i = 0; i < e; i++)
-                b[g][e * t + 4 * e * r + i] = at(&m->b[r], i);
+                b[e * t + 4 * e * r + i][g] = at(&m->b[r], i);
     }
 }
 
-static void multiply(struct simt_slot *slot, int e, float (*at)(const void *reg, int i), bool is_int)
+INLINE void multiply(struct simt_slot *slot, int e, float (*at)(const void *reg, int i), bool is_int)
 {
-    float a[16][MAX_K], b[8][MAX_K];
-    int n_k = 8 * e;
+    float a[16][MAX_K], b[MAX_K][8], d[16][8] = {{0}};
     gather(slot, e, at, a, b);
+    for (int row = 0; row < 16; row++)
+        for (int k = 0; k < 8 * e; k++) /* exact for s8: 32 products of at most 2^14 */
+            for (int column = 0; column < 8; column++)
+                d[row][column] += a[row][k] * b[k][column];
     for (int lane = 0; lane < SIMT_WARP; lane++) {
         struct mma_lane *m = (void *)slot[lane].b;
         for (int r = 0; r < 4; r++) {
-            const float *row = a[lane / 4 + 8 * (r >> 1)], *col = b[lane % 4 * 2 + (r & 1)];
-            float sum = 0; /* exact for s8: 32 products of at most 2^14 */
-            for (int k = 0; k < n_k; k++)
-                sum += row[k] * col[k];
+            float sum = d[lane / 4 + 8 * (r >> 1)][lane % 4 * 2 + (r & 1)];
             if (is_int)
                 m->d.i[r] += (int32_t)sum;
             else

@@ -66,13 +66,11 @@ static void check_kinds(struct attn_shape shape, int32_t block_len, int32_t type
 
 START_TEST(test_shapes)
 {
-    static const int32_t heads[][2] = {{2, 2}, {4, 1}, {7, 1}, {6, 2}, {8, 1}, {20, 1}};
+    static const int32_t heads[][2] = {{2, 2}, {4, 1}, {6, 2}, {7, 1}, {8, 1}, {20, 1}};
     for (int i = 0; i < 5; i++)
-        for (int h = 0; h < 6; h++) {
-            if (dims[i] == 256 && heads[h][0] > 7)
-                continue;
+        for (int h = i % 2; h < 6; h += 2) {
             struct attn_shape shape = {.n_head = heads[h][0], .n_head_kv = heads[h][1], .head_dim = dims[i]};
-            check_kinds(shape, 16 << (i + h) % 3, (i + h) % 2 ? KV_FP8 : KV_BF16, 59 + 70 * h + i,
+            check_kinds(shape, 16 << (i + h) % 3, (i + h / 2) % 2 ? KV_FP8 : KV_BF16, 59 + 70 * h + i,
                         (uint64_t)(i * 6 + h));
         }
 }
@@ -82,7 +80,7 @@ START_TEST(test_windows)
 {
     static const int32_t windows[] = {1, 2, 5, 64, 100, 257};
     for (int i = 0; i < 6; i++)
-        for (uint64_t seed = 0; seed < 4; seed++) {
+        for (uint64_t seed = 0; seed < 4; seed++) { /* cut or not, deterministic or not */
             struct attn_shape shape = {.n_head = 2, .n_head_kv = 1, .head_dim = 64, .sliding_window = windows[i]};
             check_kinds(shape, 16, seed % 2 ? KV_FP8 : KV_BF16, 250 + (int32_t)seed * 9, (uint64_t)i * 4 + seed);
         }

@@ -41,8 +41,10 @@ static inline int32_t value_int(uint64_t seed, uint64_t i, int32_t lo, int32_t h
 /* e4m3, spelled out; dev.cuh has the quick way. */
 static inline float fp8_value(uint8_t u)
 {
+    static const float power[16] = {0x1p-9f, 0x1p-9f, 0x1p-8f, 0x1p-7f, 0x1p-6f, 0x1p-5f, 0x1p-4f, 0x1p-3f,
+                                    0x1p-2f, 0x1p-1f, 1,       2,       4,       8,       16,      32};
     unsigned exponent = u >> 3 & 15, mantissa = u & 7;
-    float size = exponent ? ldexpf(8 + (float)mantissa, (int)exponent - 10) : ldexpf((float)mantissa, -9);
+    float size = (float)(mantissa + (exponent ? 8 : 0)) * power[exponent];
     return (u & 0x7f) == 0x7f ? NAN : u & 0x80 ? -size : size;
 }
 

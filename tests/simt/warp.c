@@ -26,12 +26,17 @@ void simt_warp_sync(struct simt_site at)
     simt_meet("warp sync", at, "", 0, count_epoch);
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || !strcmp(a, b);
+}
+
 static const struct simt_thread *lane_elsewhere(const struct simt_warp *w, const struct simt_thread *here)
 {
     for (int i = 0; i < SIMT_WARP; i++) {
         const struct simt_thread *t = &w->lane[i];
-        if (t->state != SIMT_AT_MEETING || strcmp(t->op, here->op) || t->at.line != here->at.line ||
-            strcmp(t->at.file, here->at.file))
+        if (t->state != SIMT_AT_MEETING || t->at.line != here->at.line || !same_text(t->op, here->op) ||
+            !same_text(t->at.file, here->at.file))
             return t;
     }
     return NULL;

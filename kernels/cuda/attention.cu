@@ -98,9 +98,14 @@ template <int DIM> DEV int tile_open(struct attn_smem<DIM, KV_BF16> *s, int stag
 
 DEV void widen16(struct bf16 *to, const struct fp8 *from)
 {
+    struct vec16 in = *(const struct vec16 *)from, out[2];
     UNROLL
-    for (int i = 0; i < 16; i += 2)
-        *(uint32_t *)(to + i) = dev_pack_bf16(dev_to_f32(from[i]), dev_to_f32(from[i + 1]));
+    for (int i = 0; i < 4; i++) {
+        out[i / 2].w[i % 2 * 2] = dev_widen_fp8(in.w[i]);
+        out[i / 2].w[i % 2 * 2 + 1] = dev_widen_fp8(in.w[i] >> 16);
+    }
+    ((struct vec16 *)to)[0] = out[0];
+    ((struct vec16 *)to)[1] = out[1];
 }
 
 template <int DIM> DEV int tile_open(struct attn_smem<DIM, KV_FP8> *s, int stage)

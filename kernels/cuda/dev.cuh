@@ -45,7 +45,7 @@ constexpr float DEV_FP8_MAX = 448;
 #define RNG_FN DEV
 #include "rng.h"
 
-/* ---- Conversions: bit for bit the same on both sides ---- */
+/* ---- Conversions. To nearest even; NaN stays NaN. ---- */
 
 DEV float dev_to_f32(float x)
 {
@@ -59,43 +59,20 @@ DEV float dev_to_f32(struct bf16 x)
 
 DEV float dev_to_f32(struct f16 x)
 {
-    uint32_t sign = (uint32_t)(x.u & 0x8000) << 16, rest = x.u & 0x7fff;
-    if (rest >= 0x7c00)
-        return dev_bits_f32(sign | 0x7f800000 | (rest & 0x3ff) << 13);
-    return dev_bits_f32(sign | dev_f32_bits(dev_bits_f32(rest << 13) * 0x1p112f)); /* the product is exact */
+    return dev_f16_value(x.u);
 }
 
-DEV float dev_to_f32(struct fp8 x)
+DEV struct f16 dev_to_f16(float x) /* overflow gives infinity */
 {
-    uint32_t sign = (uint32_t)(x.u & 0x80) << 24, rest = x.u & 0x7f;
-    if (rest == 0x7f)
-        return dev_bits_f32(0x7fc00000);
-    return dev_bits_f32(sign | dev_f32_bits(dev_bits_f32(rest << 20) * 0x1p120f));
+    return {dev_f16_bits(x)};
 }
 
-/* To nearest even; NaN stays NaN. */
 DEV struct bf16 dev_to_bf16(float x)
 {
-    uint32_t u = dev_f32_bits(x);
-    if ((u & 0x7fffffff) > 0x7f800000)
-        return {(uint16_t)(u >> 16 | 0x40)};
-    return {(uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16)};
+    return {(uint16_t)dev_pack_bf16(x, 0)};
 }
 
-/* To nearest even; overflow gives infinity. */
-DEV struct f16 dev_to_f16(float x)
-{
-    uint32_t u = dev_f32_bits(x), sign = u >> 16 & 0x8000, rest = u & 0x7fffffff;
-    if (rest > 0x7f800000)
-        return {(uint16_t)(sign | 0x7e00)};
-    if (rest >= 0x477ff000)
-        return {(uint16_t)(sign | 0x7c00)};
-    if (rest < 0x38800000) /* below 2^-14: adding 1/2 leaves the value's multiple of 2^-24 in the low bits */
-        return {(uint16_t)(sign | (dev_f32_bits(dev_bits_f32(rest) + 0.5f) - 0x3f000000))};
-    return {(uint16_t)(sign | (rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13)};
-}
-
-/* To nearest even; what is larger than 448 becomes 448, NaN stays NaN. */
+/* What is larger than 448 becomes 448. */
 DEV struct fp8 dev_to_fp8(float x)
 {
     uint32_t u = dev_f32_bits(x), sign = u >> 24 & 0x80, rest = u & 0x7fffffff;
@@ -108,9 +85,11 @@ DEV struct fp8 dev_to_fp8(float x)
     return {(uint8_t)(sign | (rest - 0x3c000000 + 0x7ffff + (rest >> 20 & 1)) >> 20)};
 }
 
-DEV uint32_t dev_pack_bf16(float lo, float hi)
+/* Two fp8 in the low half to two bf16, exactly; its NaN reads as 480. */
+DEV uint32_t dev_widen_fp8(uint32_t two)
 {
-    return (uint32_t)dev_to_bf16(hi).u << 16 | dev_to_bf16(lo).u;
+    uint32_t moved = (two & 0x7f) << 4 | (two & 0x80) << 8 | (two & 0x7f00) << 12 | (two & 0x8000) << 16;
+    return dev_scale_bf16(moved, 0x7b80); /* 2^120: the difference of the exponents' biases */
 }
 
 /* ---- Reductions. Every lane gets the result; the tree is fixed, so the same inputs give the same sum. ---- */

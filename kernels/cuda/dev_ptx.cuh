@@ -67,6 +67,36 @@ DEV float dev_log(float x)
     return logf(x);
 }
 
+/* Two floats to bf16, lo in the low half. */
+DEV uint32_t dev_pack_bf16(float lo, float hi)
+{
+    uint32_t d;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
+    return d;
+}
+
+DEV uint16_t dev_f16_bits(float x)
+{
+    uint16_t h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));
+    return h;
+}
+
+DEV float dev_f16_value(uint16_t h)
+{
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(h));
+    return x;
+}
+
+/* Each bf16 of a pair times the bf16 `by`. */
+DEV uint32_t dev_scale_bf16(uint32_t pair, uint16_t by)
+{
+    uint32_t d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(pair), "r"(by * 0x10001u), "r"(0x80008000u));
+    return d;
+}
+
 DEV int dev_popc(uint64_t x)
 {
     return __popcll(x);

@@ -83,6 +83,43 @@ DEV float dev_log(float x)
     return logf(x);
 }
 
+DEV uint32_t dev_bf16_bits(float x)
+{
+    uint32_t u = dev_f32_bits(x);
+    return (u & 0x7fffffff) > 0x7f800000 ? 0x7fff : (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+
+DEV uint32_t dev_pack_bf16(float lo, float hi)
+{
+    return dev_bf16_bits(hi) << 16 | dev_bf16_bits(lo);
+}
+
+DEV uint16_t dev_f16_bits(float x)
+{
+    uint32_t u = dev_f32_bits(x), sign = u >> 16 & 0x8000, rest = u & 0x7fffffff;
+    if (rest > 0x7f800000)
+        return 0x7fff;
+    if (rest >= 0x477ff000)
+        return (uint16_t)(sign | 0x7c00);
+    if (rest < 0x38800000) /* below 2^-14: adding 1/2 leaves the value's multiple of 2^-24 in the low bits */
+        return (uint16_t)(sign | (dev_f32_bits(dev_bits_f32(rest) + 0.5f) - 0x3f000000));
+    return (uint16_t)(sign | (rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13);
+}
+
+DEV float dev_f16_value(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = h & 0x7fff;
+    if (rest >= 0x7c00)
+        return dev_bits_f32(sign | 0x7f800000 | (rest & 0x3ff) << 13);
+    return dev_bits_f32(sign | dev_f32_bits(dev_bits_f32(rest << 13) * 0x1p112f)); /* the product is exact */
+}
+
+DEV uint32_t dev_scale_bf16(uint32_t pair, uint16_t by)
+{
+    float f = dev_bits_f32((uint32_t)by << 16);
+    return dev_pack_bf16(dev_bits_f32(pair << 16) * f, dev_bits_f32(pair & 0xffff0000) * f);
+}
+
 DEV int dev_popc(uint64_t x)
 {
     return __builtin_popcountll(x);

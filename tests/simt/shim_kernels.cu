@@ -146,7 +146,7 @@ KERNEL k_convert(const float *in, float *out, int n)
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         out[i] = dev_to_f32(dev_to_f16(in[i]));
         out[n + i] = dev_to_f32(dev_to_bf16(in[i]));
-        out[2 * n + i] = dev_to_f32(dev_to_fp8(in[i]));
+        out[2 * n + i] = dev_bits_f32(dev_widen_fp8(dev_to_fp8(in[i]).u) << 16);
     }
 }
 

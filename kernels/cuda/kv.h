@@ -5,14 +5,13 @@
 #ifndef GALLEY_CUDA_KV_H
 #define GALLEY_CUDA_KV_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "plan.h"
 
 #ifndef KV_FN /* device code includes this header with a meaning of its own */
 #define KV_FN static inline
 #endif
 
-struct CUstream_st;
+struct CUstream_st; /* what cudaStream_t and CUstream point to */
 struct bf16;
 
 #ifdef __cplusplus
@@ -76,10 +75,14 @@ struct move_args {
     int32_t n_plane, block_shift;
     const int32_t *src, *dst; /* [n_move] pool slots */
     int32_t n_move;
-    void *staging; /* kv_staging_bytes; 16-byte aligned */
+    void *staging; /* kv_staging_bytes */
 };
 /* All sources are read before any destination is written. */
 void kv_move(const struct move_args *a, struct CUstream_st *stream);
+/* On the host (kv_work.c): the pool slot that each row of a plan writes, and its moves slot by slot; src and dst have
+ * room for block_len a kvop. Returns how many. */
+void kv_row_slots(const struct step_plan *p, int32_t block_len, int32_t *slot);
+int32_t kv_moves(const struct step_plan *p, int32_t *src, int32_t *dst);
 size_t kv_staging_bytes(const struct kv_plane *plane, int32_t n_plane, int32_t n_move);
 
 #ifdef __cplusplus

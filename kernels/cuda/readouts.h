@@ -57,7 +57,9 @@ struct readout_work {   /* owner: the caller, arrays included: [readouts of the 
     struct law_row *law_row;
     struct read_job *job;
     struct contrast_job *contrast;
-    int32_t n_logit, n_raw, n_law_row, n_job, n_contrast;
+    int32_t *hidden_row, *hidden_at; /* READ_HIDDEN to the host: as norm_args.row and out_at */
+    int32_t *save_row, *save_to;     /* to the bank: as rows_save's from and to */
+    int32_t n_logit, n_raw, n_law_row, n_job, n_contrast, n_hidden, n_save;
 };
 
 /* `map`: [2 * plan rows] scratch. */

@@ -2,6 +2,9 @@
 
 #include <stdbool.h>
 
+#include "readout.h"
+#include "visible.h"
+
 static struct law_row law_row_of(const struct step_plan *p, const struct span *s, int32_t row, int32_t logit)
 {
     int32_t i = row - s->row0, last = i < s->n_chain ? i : s->n_chain - 1;
@@ -51,31 +54,31 @@ static void add_logits(const struct step_plan *p, const struct span *s, const st
                                            .law_row = asks_law(r) ? *law_row : -1};
 }
 
-static const struct span *span_of(const struct step_plan *p, int32_t row)
+static void add_hidden(const struct readout *r, struct readout_work *w)
 {
-    int32_t lo = 0, hi = p->n.n_span - 1;
-    while (lo < hi) {
-        int32_t mid = (lo + hi + 1) / 2;
-        if (p->span[mid].row0 <= row)
-            lo = mid;
-        else
-            hi = mid - 1;
+    if (r->bank >= 0) {
+        w->save_row[w->n_save] = r->row;
+        w->save_to[w->n_save++] = r->bank;
+    } else {
+        w->hidden_row[w->n_hidden] = r->row;
+        w->hidden_at[w->n_hidden++] = r->f0;
     }
-    return &p->span[lo];
 }
 
 void readout_work_make(const struct step_plan *p, int32_t *map, struct readout_work *w)
 {
-    w->n_logit = w->n_raw = w->n_law_row = w->n_job = w->n_contrast = 0;
+    w->n_logit = w->n_raw = w->n_law_row = w->n_job = w->n_contrast = w->n_hidden = w->n_save = 0;
     for (int32_t i = 0; i < 2 * p->n.n_row; i++)
         map[i] = -1;
     for (int32_t i = 0; i < p->n.n_readout; i++) {
         const struct readout *r = &p->readout[i];
-        const struct span *s = span_of(p, r->row);
+        const struct span *s = plan_span_of(p, r->row);
         if (r->kind == READ_CONTRAST)
-            w->contrast[w->n_contrast++] = (struct contrast_job){
-                .row = r->row, .f0 = r->f0, .bt_off = s->bt_off, .own_slot = s->ctx_len + s->n_held + r->row - s->row0};
-        else if (r->kind != READ_HIDDEN)
+            w->contrast[w->n_contrast++] =
+                (struct contrast_job){.row = r->row, .f0 = r->f0, .bt_off = s->bt_off, .own_slot = row_slot(s, r->row)};
+        else if (r->kind == READ_HIDDEN)
+            add_hidden(r, w);
+        else
             add_logits(p, s, r, map, w);
     }
 }

@@ -78,36 +78,11 @@ static void fill_slot(struct attn_case *c, int32_t slot)
 
 void attn_case_span(struct attn_case *c, int32_t ctx_len, int32_t n_held, int32_t n_chain, int32_t n_tree, int attn)
 {
-    int32_t n_slot = ctx_len + n_held + n_chain + n_tree, n_block = (n_slot + c->block_len - 1) / c->block_len;
-    uint64_t vis[PLAN_MAX_TREE];
-    int32_t pos[PLAN_MAX_TREE];
     struct span s = {
         .ctx_len = ctx_len, .n_chain = n_chain, .group = -1, .law = -1, .layer1 = 1, .attn = (uint8_t)attn};
-    int si = plan_span(&c->plan, &s);
-    for (int32_t i = 0; i < n_held + n_tree; i++) {
-        int32_t up = value_int(c->seed + 7, (uint64_t)(i + 100 * si), -1, i - 1);
-        vis[i] = (up < 0 ? 0 : vis[up]) | (uint64_t)1 << i;
-        pos[i] = up < 0 ? ctx_len + n_chain : pos[up] + 1;
-        int16_t parent = up < 0        ? (int16_t)(n_chain - 1)
-                         : up < n_held ? HELD_PARENT(up)
-                                       : (int16_t)(n_chain + up - n_held);
-        if (i == 0)
-            for (int32_t j = 0; j < n_chain; j++)
-                plan_row(&c->plan, 0, ctx_len + j, (int16_t)(j - 1), 0);
-        if (i < n_held)
-            plan_held(&c->plan, 0, parent);
-        else
-            plan_row(&c->plan, 0, pos[i], parent, vis[i]);
-    }
-    for (int32_t j = 0; n_held + n_tree == 0 && j < n_chain; j++)
-        plan_row(&c->plan, 0, ctx_len + j, (int16_t)(j - 1), 0);
-    for (int32_t i = 0; i < n_block; i++) {
-        int32_t block = c->next_block++ * 3 % c->n_block;
-        ck_assert_int_ge(plan_blocks(&c->plan, &block, 1), 0);
-    }
-    const struct span *made = &c->plan.span[si];
-    for (int32_t i = 0; i < n_slot; i++)
-        fill_slot(c, span_slot(&c->plan, made, c->block_len, i));
+    int si = attn_plan_span(&c->plan, c->block_len, c->n_block, &c->next_block, c->seed, &s, n_held, n_tree);
+    for (int32_t i = 0; i < ctx_len + n_held + n_chain + n_tree; i++)
+        fill_slot(c, span_slot(&c->plan, &c->plan.span[si], c->block_len, i));
 }
 
 void attn_case_queries(struct attn_case *c)

@@ -18,7 +18,11 @@ struct attn_case { /* owner: the test */
 
 void attn_case_open(struct attn_case *c, struct attn_shape shape, int32_t block_len, int32_t kv_type, uint64_t seed);
 void attn_case_close(struct attn_case *c);
-/* Adds a span with random parents in its tree. */
+/* Adds to a plan a span with random parents in its tree, with blocks scattered over a pool of n_block from *next_block
+ * on. */
+int attn_plan_span(struct step_plan *p, int32_t block_len, int32_t n_block, int32_t *next_block, uint64_t seed,
+                   const struct span *s, int32_t n_held, int32_t n_tree);
+/* The same, and fills its slots of the cache. */
 void attn_case_span(struct attn_case *c, int32_t ctx_len, int32_t n_held, int32_t n_chain, int32_t n_tree, int attn);
 /* plan_check, and random queries for all rows. */
 void attn_case_queries(struct attn_case *c);

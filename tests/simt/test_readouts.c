@@ -359,15 +359,19 @@ START_TEST(test_contrast)
     plan_blocks(&p, blocks, 12);
     for (int32_t row = 0; row < 6; row++)
         plan_readout(&p, &(struct readout){.kind = READ_CONTRAST, .row = row, .bank = -1}, NULL);
+    plan_readout(&p, &(struct readout){.kind = READ_HIDDEN, .row = 2, .n = 4, .bank = -1}, NULL);
+    plan_readout(&p, &(struct readout){.kind = READ_HIDDEN, .row = 1, .n = 4, .bank = 9}, NULL);
     uint16_t *plane = malloc(N_SLOT * WIDTH * sizeof *plane);
     for (int i = 0; i < N_SLOT * WIDTH; i++)
         plane[i] = f32_to_f16(value_at(3, (uint64_t)i) * 0.2f);
 
-    int32_t map[12], logit_row[6], raw_logit[6];
+    int32_t map[12], hidden[2], hidden_at[2], save[2], save_to[2];
     struct contrast_job contrast[6];
-    struct readout_work w = {.logit_row = logit_row, .raw_logit = raw_logit, .contrast = contrast};
+    struct readout_work w = {
+        .contrast = contrast, .hidden_row = hidden, .hidden_at = hidden_at, .save_row = save, .save_to = save_to};
     readout_work_make(&p, map, &w);
-    ck_assert_int_eq(w.n_contrast, 6);
+    ck_assert(w.n_contrast == 6 && !w.n_job && w.n_hidden == 1 && w.n_save == 1);
+    ck_assert(hidden[0] == 2 && hidden_at[0] == p.readout[6].f0 && save[0] == 1 && save_to[0] == 9);
     struct attn_row row[6];
     int32_t fold[6];
     struct attn_item item[64];

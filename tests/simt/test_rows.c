@@ -391,6 +391,30 @@ START_TEST(test_moves)
 }
 END_TEST
 
+START_TEST(test_slots_of_a_plan)
+{
+    struct plan_limits cap = {.n_span = 2, .n_row = 8, .n_held = 4, .n_kvop = 2, .n_bt = 8, .n_vocab = 10};
+    struct step_plan p;
+    ck_assert(!plan_create(&p, &cap, NULL));
+    plan_span(&p, &(struct span){.ctx_len = 3, .n_chain = 2, .law = -1});
+    plan_row(&p, 0, 3, PARENT_CTX, 0);
+    plan_row(&p, 0, 4, 0, 0);
+    plan_blocks(&p, (int32_t[]){5, 2}, 2);
+    plan_span(&p, &(struct span){.ctx_len = 5, .law = -1});
+    plan_held(&p, 1, PARENT_CTX);
+    plan_row(&p, 0, 6, HELD_PARENT(0), 3);
+    plan_blocks(&p, (int32_t[]){1, 7}, 2);
+    plan_kvop(&p, 10, 20, 3);
+    plan_kvop(&p, 13, 10, 1);
+    int32_t slot[3], src[8], dst[8];
+    kv_row_slots(&p, 4, slot);
+    ck_assert(slot[0] == 5 * 4 + 3 && slot[1] == 2 * 4 && slot[2] == 7 * 4 + 2);
+    ck_assert_int_eq(kv_moves(&p, src, dst), 4);
+    ck_assert(src[2] == 12 && dst[2] == 22 && src[3] == 13 && dst[3] == 10);
+    plan_free(&p);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("rows");
@@ -403,5 +427,6 @@ int main(void)
     tcase_add_test(tc, test_save);
     tcase_add_test(tc, test_heads);
     tcase_add_test(tc, test_moves);
+    tcase_add_test(tc, test_slots_of_a_plan);
     return suite_run(tc);
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compiles kernels/cuda/*.cu with nvcc for every architecture that is supported and holds what ptxas reports against
-# tests/simt/registers.txt: no kernel may spill more, or (with the compiler release that made the table) use over 8 registers
+# tests/simt/registers.txt: no kernel may keep more on its stack (spills, arrays that are not in registers), or (with the compiler release that made the table) use over 8 registers
 # more.
 # The tensor cores must be in the PTX where they are meant to be. Needs no GPU. Exits 77, saying so, where there is no nvcc.
 #
@@ -42,10 +42,10 @@ for source in kernels/cuda/*.cu; do
     echo "$source"
     "$nvcc" $flags $targets -Xptxas -v -c -o "$work/object" "$source" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     grep -i 'warning' "$work/log" && { echo "$source: warnings"; exit 1; }
-    # "arch mangled-name registers spilled-bytes" a line
+    # "arch mangled-name registers stack-bytes" a line
     awk '/Compiling entry function/ { split($0, part, "\x27"); name = part[2]; arch = part[4] }
-         /bytes spill stores/ { for (i = 1; i < NF; i++) if ($(i + 1) == "bytes" && $(i + 2) == "spill" && $(i + 3) == "stores,") spill = $i }
-         /Used [0-9]+ registers/ { for (i = 1; i < NF; i++) if ($i == "Used") print arch, name, $(i + 1), spill }' "$work/log" >>"$work/found"
+         /bytes stack frame/ { stack = $1 }
+         /Used [0-9]+ registers/ { for (i = 1; i < NF; i++) if ($i == "Used") print arch, name, $(i + 1), stack }' "$work/log" >>"$work/found"
 done
 must_hold attention.cu "mma.sync.aligned.m16n8k16.row.col.f32.bf16 ldmatrix.sync cp.async.cg.shared"
 for source in kernels/cuda/gemm*.cu; do
@@ -59,18 +59,18 @@ paste -d ' ' <(awk '{ print $1 }' "$work/found") "$work/names" <(awk '{ print $3
 if [ "${1:-}" = --update ]; then
     { echo "# What ptxas reports for each kernel, by tests/cuda_compile.sh --update"
       echo "# nvcc $release"
-      echo "# architecture kernel registers spilled-bytes"
+      echo "# architecture kernel registers stack-bytes"
       cat "$work/table"; } >$table
     echo "wrote $table: $(wc -l <"$work/table") kernels"
     exit 0
 fi
 
 same=false
-grep -q "^# nvcc $release\$" $table && same=true || echo "nvcc $release did not make the table: only spills are compared"
+grep -q "^# nvcc $release\$" $table && same=true || echo "nvcc $release did not make the table: only stacks are compared"
 awk -v same=$same '
-    FNR == NR { if ($1 !~ /^#/) { registers[$1, $2] = $3; spill[$1, $2] = $4 } next }
+    FNR == NR { if ($1 !~ /^#/) { registers[$1, $2] = $3; stack[$1, $2] = $4 } next }
     !(($1, $2) in registers) { print $1, $2 ": not in the table"; bad = 1; next }
-    $4 > spill[$1, $2] + (same == "true" ? 0 : 64) { print $1, $2 ": spills", $4, "bytes, the table has", spill[$1, $2]; bad = 1 }
+    $4 > stack[$1, $2] + (same == "true" ? 0 : 64) { print $1, $2 ": keeps", $4, "bytes on its stack, the table has", stack[$1, $2]; bad = 1 }
     same == "true" && $3 > registers[$1, $2] + 8 { print $1, $2 ": uses", $3, "registers, the table has", registers[$1, $2]; bad = 1 }
     END { exit bad }' $table "$work/table" || { echo "better on purpose? tests/cuda_compile.sh --update"; exit 1; }
 echo "$(wc -l <"$work/table") kernels keep to the table (nvcc $release)"

@@ -1,150 +1,13 @@
 /* One block goes through an item's keys tile by tile (FlashAttention-2, arXiv:2307.08691): each warp has 16 queries,
  * all warps share the tile, the next tile comes in meanwhile. Both products run on the tensor cores in bf16 with f32
  * sums; softmax is in f32, base 2. */
-#include "dev.cuh"
-
-#define KV_FN DEV
-#include "attention.h"
-
-/* ---- Shared memory ---- */
-
-template <int DIM> struct attn_dims {
-    enum {
-        TILE = DIM > 128 ? 32 : 64, /* keys; two stages of K and V fit what every device has */
-        STRIDE = DIM + 8,           /* elements from a row to the next: eight rows begin in different banks */
-        CHUNKS = DIM / 8,           /* of 16 bytes in a row of bf16 */
-    };
-};
-
-template <int DIM, int TYPE> struct attn_smem;
-
-template <int DIM> struct attn_smem<DIM, KV_BF16> {
-    typedef attn_dims<DIM> d;
-    struct bf16 k[2][d::TILE][d::STRIDE], v[2][d::TILE][d::STRIDE];
-    struct bf16 q[ATTN_ITEM_QUERIES][d::STRIDE]; /* last: a block has 16 rows for each of its warps */
-};
-
-template <int DIM> struct attn_smem<DIM, KV_FP8> {
-    typedef attn_dims<DIM> d;
-    struct fp8 k8[2][d::TILE][DIM], v8[2][d::TILE][DIM]; /* as they come in */
-    float k_scale[2][d::TILE], v_scale[2][d::TILE];
-    struct bf16 k[1][d::TILE][d::STRIDE], v[1][d::TILE][d::STRIDE]; /* without their scales, exact */
-    struct bf16 q[ATTN_ITEM_QUERIES][d::STRIDE];
-};
-
-/* ---- Tiles ---- */
-
-struct key_source { /* where an item's keys are */
-    const int32_t *bt;
-    int32_t shift, key1;
-    int32_t tree0; /* gathered: keys from here on are `vis`'s; else beyond all */
-    uint64_t vis;
-};
-
-DEV int32_t key_slot(const struct key_source *src, int32_t key)
-{
-    if (key >= src->tree0) {
-        uint64_t bits = src->vis;
-        for (int32_t k = key - src->tree0; k > 0; k--)
-            bits &= bits - 1;
-        key = src->tree0 + dev_lowest_bit(bits);
-    }
-    return (src->bt[key >> src->shift] << src->shift) + (key & ((1 << src->shift) - 1));
-}
-
-/* Rows of `row_bytes` of two planes into shared rows `stride` bytes apart. Keys past the end come as zeros: their
- * weight is 0, and 0 times what lies there must be 0. */
-DEV void rows_request(const struct key_source *src, const struct kv_layer *kv, int head, int32_t key0, int n_key,
-                      char *k, char *v, int row_bytes, int stride)
-{
-    int chunks = row_bytes / 16;
-    for (int i = threadIdx.x; i < n_key * chunks; i += blockDim.x) {
-        int32_t key = key0 + i / chunks;
-        bool there = key < src->key1;
-        int64_t at = there ? kv_row(kv, key_slot(src, key), head) * row_bytes + i % chunks * 16 : 0;
-        int to = i / chunks * stride + i % chunks * 16;
-        dev_copy16(k + to, (const char *)kv->k + at, there);
-        dev_copy16(v + to, (const char *)kv->v + at, there);
-    }
-}
-
-template <int DIM>
-DEV void tile_request(struct attn_smem<DIM, KV_BF16> *s, const struct key_source *src, const struct kv_layer *kv,
-                      int head, int32_t key0, int stage)
-{
-    typedef attn_dims<DIM> d;
-    rows_request(src, kv, head, key0, d::TILE, (char *)s->k[stage], (char *)s->v[stage], DIM * 2, d::STRIDE * 2);
-}
-
-template <int DIM>
-DEV void tile_request(struct attn_smem<DIM, KV_FP8> *s, const struct key_source *src, const struct kv_layer *kv,
-                      int head, int32_t key0, int stage)
-{
-    typedef attn_dims<DIM> d;
-    rows_request(src, kv, head, key0, d::TILE, (char *)s->k8[stage], (char *)s->v8[stage], DIM, DIM);
-    for (int i = threadIdx.x; i < d::TILE; i += blockDim.x) {
-        bool there = key0 + i < src->key1;
-        int64_t at = there ? kv_row(kv, key_slot(src, key0 + i), head) : 0;
-        s->k_scale[stage][i] = there ? kv->k_scale[at] : 0;
-        s->v_scale[stage][i] = there ? kv->v_scale[at] : 0;
-    }
-}
-
-/* After the copies have arrived, before a barrier: makes the stage's tile what the products read. */
-template <int DIM> DEV int tile_open(struct attn_smem<DIM, KV_BF16> *s, int stage)
-{
-    return stage;
-}
-
-DEV void widen16(struct bf16 *to, const struct fp8 *from)
-{
-    struct vec16 in = *(const struct vec16 *)from, out[2];
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        out[i / 2].w[i % 2 * 2] = dev_widen_fp8(in.w[i]);
-        out[i / 2].w[i % 2 * 2 + 1] = dev_widen_fp8(in.w[i] >> 16);
-    }
-    ((struct vec16 *)to)[0] = out[0];
-    ((struct vec16 *)to)[1] = out[1];
-}
-
-template <int DIM> DEV int tile_open(struct attn_smem<DIM, KV_FP8> *s, int stage)
-{
-    typedef attn_dims<DIM> d;
-    dev_block_sync();
-    for (int i = threadIdx.x; i < d::TILE * DIM / 16; i += blockDim.x) {
-        int key = i / (DIM / 16), at = i % (DIM / 16) * 16;
-        widen16(&s->k[0][key][at], &s->k8[stage][key][at]);
-        widen16(&s->v[0][key][at], &s->v8[stage][key][at]);
-    }
-    return 0;
-}
-
-template <int DIM> DEV float k_scale_of(const struct attn_smem<DIM, KV_BF16> *s, int stage, int i)
-{
-    return 1;
-}
-
-template <int DIM> DEV float v_scale_of(const struct attn_smem<DIM, KV_BF16> *s, int stage, int i)
-{
-    return 1;
-}
-
-template <int DIM> DEV float k_scale_of(const struct attn_smem<DIM, KV_FP8> *s, int stage, int i)
-{
-    return s->k_scale[stage][i];
-}
-
-template <int DIM> DEV float v_scale_of(const struct attn_smem<DIM, KV_FP8> *s, int stage, int i)
-{
-    return s->v_scale[stage][i];
-}
+#include "attention_tiles.cuh"
 
 /* ---- What a lane knows: two rows of its warp's 16 queries, lane / 4 and 8 further ---- */
 
 struct view { /* of a query: which keys it sees */
     uint64_t vis;
-    int32_t n_prefix, first, tree0, end;
+    int32_t n_prefix, first, tree0, end; /* end: it sees nothing from here on */
 };
 
 DEV bool sees(const struct view *w, int32_t key)
@@ -159,10 +22,10 @@ DEV bool sees(const struct view *w, int32_t key)
 
 DEV struct view view_of(const struct attn_row *row, bool gathered)
 {
-    int32_t tree_end = row->tree0 + (row->vis ? 64 : 0);
+    int32_t n_seen = row->tree0 + dev_popc(row->vis);
     if (gathered)
-        return {0, row->tree0 + dev_popc(row->vis), row->first_pos, row->tree0, row->tree0 + dev_popc(row->vis)};
-    return {row->vis, row->n_prefix, row->first_pos, row->tree0, row->vis ? tree_end : row->n_prefix};
+        return {0, n_seen, row->first_pos, row->tree0, n_seen};
+    return {row->vis, row->n_prefix, row->first_pos, row->tree0, row->vis ? row->tree0 + 64 : row->n_prefix};
 }
 
 template <int DIM> struct lane_state { /* softmax so far, and sums in the fragments' layout */
@@ -174,9 +37,8 @@ template <int DIM> DEV void state_clear(struct lane_state<DIM> *st)
 {
     UNROLL
     for (int j = 0; j < DIM / 8; j++)
-        UNROLL
-    for (int r = 0; r < 4; r++)
-        st->o[j][r] = 0;
+        for (int r = 0; r < 4; r++)
+            st->o[j][r] = 0;
     st->top[0] = st->top[1] = -INFINITY;
     st->sum[0] = st->sum[1] = 0;
 }
@@ -189,9 +51,8 @@ DEV void tile_scores(float score[][4], const struct bf16 (*q)[attn_dims<DIM>::ST
     enum { TILE = attn_dims<DIM>::TILE };
     UNROLL
     for (int j = 0; j < TILE / 8; j++)
-        UNROLL
-    for (int r = 0; r < 4; r++)
-        score[j][r] = 0;
+        for (int r = 0; r < 4; r++)
+            score[j][r] = 0;
     UNROLL
     for (int i = 0; i < DIM; i += 16) {
         uint32_t a[4], b[4];
@@ -236,21 +97,20 @@ DEV void tile_join(struct lane_state<DIM> *st, const struct attn_smem<DIM, TYPE>
     float top[2] = {st->top[0], st->top[1]};
     UNROLL
     for (int j = 0; j < TILE / 8; j++)
-        UNROLL
-    for (int r = 0; r < 4; r++) {
-        int i = j * 8 + lane % 4 * 2 + r % 2;
-        p[j][r] *= scale * k_scale_of(s, stage, i);
-        if (masked && !sees(&w[r / 2], key0 + i))
-            p[j][r] = -INFINITY;
-        top[r / 2] = fmaxf(top[r / 2], p[j][r]);
-    }
+        for (int r = 0; r < 4; r++) {
+            int i = j * 8 + lane % 4 * 2 + r % 2;
+            p[j][r] = dev_mul(p[j][r], scale * k_scale_of(s, stage, i));
+            if (masked && !sees(&w[r / 2], key0 + i))
+                p[j][r] = -INFINITY;
+            top[r / 2] = fmaxf(top[r / 2], p[j][r]);
+        }
     UNROLL
     for (int h = 0; h < 2; h++) {
         top[h] = fmaxf(top[h], dev_shfl_xor(top[h], 1));
         top[h] = fmaxf(top[h], dev_shfl_xor(top[h], 2));
         float shrink = top[h] > -INFINITY ? dev_exp2(st->top[h] - top[h]) : 1;
         st->top[h] = top[h];
-        st->sum[h] *= shrink;
+        st->sum[h] = dev_mul(st->sum[h], shrink);
         UNROLL
         for (int i = 0; i < DIM / 8; i++) {
             st->o[i][2 * h] *= shrink;
@@ -259,12 +119,11 @@ DEV void tile_join(struct lane_state<DIM> *st, const struct attn_smem<DIM, TYPE>
     }
     UNROLL
     for (int j = 0; j < TILE / 8; j++)
-        UNROLL
-    for (int r = 0; r < 4; r++) {
-        p[j][r] = p[j][r] > -INFINITY ? dev_exp2(p[j][r] - top[r / 2]) : 0;
-        st->sum[r / 2] += p[j][r];
-        p[j][r] *= v_scale_of(s, stage, j * 8 + lane % 4 * 2 + r % 2);
-    }
+        for (int r = 0; r < 4; r++) { /* NaN goes through */
+            p[j][r] = p[j][r] == -INFINITY ? 0 : dev_exp2(p[j][r] - top[r / 2]);
+            st->sum[r / 2] += p[j][r];
+            p[j][r] *= v_scale_of(s, stage, j * 8 + lane % 4 * 2 + r % 2);
+        }
     tile_values<DIM>(st, p, s->v[opened], lane);
 }
 
@@ -308,8 +167,8 @@ DEV void query_close(const struct attn_args *a, struct lane_state<DIM> *st, stru
 {
     float sum = st->sum[h] + dev_shfl_xor(st->sum[h], 1);
     sum += dev_shfl_xor(sum, 2);
-    if (!q->exists || !(sum > 0 || (item_ends && q->stored)))
-        return;
+    if (!q->exists || (sum == 0 && !(item_ends && q->stored)))
+        return; /* it saw nothing */
     float *part = q->part >= 0 ? part_at(a, q->part, q->head, DIM) : nullptr, top = st->top[h];
     int at = lane % 4 * 2;
     if (q->stored) {
@@ -318,9 +177,8 @@ DEV void query_close(const struct attn_args *a, struct lane_state<DIM> *st, stru
         sum = fold_value(&f, q->sum, sum);
         UNROLL
         for (int j = 0; j < DIM / 8; j++)
-            UNROLL
-        for (int r = 0; r < 2; r++)
-            st->o[j][2 * h + r] = fold_value(&f, part[j * 8 + at + r], st->o[j][2 * h + r]);
+            for (int r = 0; r < 2; r++)
+                st->o[j][2 * h + r] = fold_value(&f, part[j * 8 + at + r], st->o[j][2 * h + r]);
     }
     if (item_ends && q->n_part == 1) {
         struct bf16 *out = a->out + ((int64_t)q->row * a->n_head + q->head) * DIM + at;
@@ -332,9 +190,8 @@ DEV void query_close(const struct attn_args *a, struct lane_state<DIM> *st, stru
     }
     UNROLL
     for (int j = 0; j < DIM / 8; j++)
-        UNROLL
-    for (int r = 0; r < 2; r++)
-        part[j * 8 + at + r] = st->o[j][2 * h + r];
+        for (int r = 0; r < 2; r++)
+            part[j * 8 + at + r] = st->o[j][2 * h + r];
     if (lane % 4 == 0) { /* for k_attn_fold; the query's lanes each remember them */
         part[DIM] = top;
         part[DIM + 1] = sum;

@@ -40,6 +40,12 @@ DEV uint32_t dev_f32_bits(float f)
     return __float_as_uint(f);
 }
 
+/* A product that the compiler does not fuse with a sum after it, so that it is the same wherever it is taken. */
+DEV float dev_mul(float a, float b)
+{
+    return __fmul_rn(a, b);
+}
+
 /* 2^x, relative error below 2^-22; 2^-inf is 0. */
 DEV float dev_exp2(float x)
 {

@@ -67,7 +67,7 @@ DEV float penalise(const struct law *l, float x, int32_t n_prompt, int32_t n_out
     if (n_prompt + n_output > 0)
         x = x > 0 ? x / l->repetition : x * l->repetition;
     if (n_output > 0)
-        x -= l->frequency * (float)n_output + l->presence;
+        x -= dev_mul(l->frequency, (float)n_output) + l->presence;
     return x;
 }
 
@@ -253,7 +253,7 @@ DEV void row_truncate(struct row *r)
 
 /* ---- Kernels ---- */
 
-KERNEL __launch_bounds__(LAW_THREADS) k_law(struct readout_args a)
+KERNEL __launch_bounds__(LAW_THREADS, 1) k_law(struct readout_args a)
 {
     SMEM_DYN(law_smem, s);
     struct row r = {&a, a.law_row[blockIdx.x], {}, a.score + (int64_t)blockIdx.x * a.n_vocab, s, a.n_vocab};

@@ -63,6 +63,11 @@ DEV uint32_t dev_f32_bits(float f)
     return u;
 }
 
+DEV float dev_mul(float a, float b)
+{
+    return a * b;
+}
+
 DEV float dev_exp2(float x)
 {
     return exp2f(x);

@@ -21,6 +21,8 @@ static void make_plan(uint64_t seed)
         struct span s = {
             .ctx_len = value_int(seed, at + 3, 0, far), .group = -1, .law = -1, .layer0 = i == 3, .layer1 = 2};
         int32_t n_held = 0, n_tree = 0;
+        if (i % 2) /* a tree that crosses into the next split */
+            s.ctx_len = s.ctx_len / 256 * 256 + 255 - value_int(seed, at + 7, 0, 12);
         s.n_chain = kind == 0 ? value_int(seed, at + 4, 1, 40) : kind < 4;
         if (kind > 1)
             n_tree = value_int(seed, at + 5, 1, 30);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """server -> engine -> kernels, never upward, never skipping: every #include "..." of the product is checked against the
-headers its floor may see. kernels/base is open to all."""
+headers its floor may see. kernels/base is open to all. And what only a GPU understands stays in the device layer."""
 import pathlib
 import re
 import sys
@@ -12,6 +12,10 @@ MAY_SEE = {
     "kernels": ["kernels"],
 }
 NEVER = {"kernels/base": ["kernels/include", "kernels/ref", "kernels/cpu", "kernels/fake"]}
+
+
+# In a .cu file each of these has a name of our own in dev.cuh, so that the shim of tests/simt can run it.
+DEVICE_ONLY = re.compile(r"\basm\b|__shared__|<<<|__sync\w+\s*\(|__shfl\w*|__ballot\w*|\batomic[A-Z]\w*|\bcuda[A-Z]\w*|cuda_\w+\.h")
 
 
 def candidates(name, source):
@@ -40,12 +44,19 @@ def check(source, floor):
     return problems
 
 
+def check_device(source):
+    return [f"{source.relative_to(ROOT)}:{number}: {match[0]} belongs into dev_ptx.cuh"
+            for number, line in enumerate(source.read_text().splitlines(), 1) for match in [DEVICE_ONLY.search(line)] if match]
+
+
 def main():
     problems, n = [], 0
     for floor in MAY_SEE:
-        for source in sorted((ROOT / floor).rglob("*.[ch]")):
+        for source in sorted(p for kind in ("*.[ch]", "*.cu", "*.cuh") for p in (ROOT / floor).rglob(kind)):
             problems += check(source, floor)
             n += 1
+    for source in sorted((ROOT / "kernels/cuda").glob("*.cu")):
+        problems += check_device(source)
     print("\n".join(problems) or f"{n} files keep to their floors")
     return 1 if problems else 0
 

@@ -38,7 +38,7 @@ int err_vset(struct err *e, int code, const char *fmt, va_list ap);
             bug_abort(__FILE__, __LINE__, #cond);                                                                      \
     } while (0)
 
-_Noreturn void bug_abort(const char *file, int line, const char *what);
+__attribute__((noreturn)) void bug_abort(const char *file, int line, const char *what);
 void bug_set_hook(void (*hook)(void)); /* called once before abort; must not allocate */
 
 #endif

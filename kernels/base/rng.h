@@ -6,7 +6,11 @@
 #include <math.h>
 #include <stdint.h>
 
-static inline void rng_philox(uint64_t key, const uint32_t ctr[4], uint32_t out[4])
+#ifndef RNG_FN /* device code includes this header with a meaning of its own */
+#define RNG_FN static inline
+#endif
+
+RNG_FN void rng_philox(uint64_t key, const uint32_t ctr[4], uint32_t out[4])
 {
     uint32_t c0 = ctr[0], c1 = ctr[1], c2 = ctr[2], c3 = ctr[3], k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     for (int round = 0; round < 10; round++) {
@@ -22,28 +26,28 @@ static inline void rng_philox(uint64_t key, const uint32_t ctr[4], uint32_t out[
 }
 
 /* In the open interval (0, 1): neither 0 nor 1 occurs, so logarithms are finite. 23 bits and the half are exact in f32. */
-static inline float rng_unit(uint32_t bits)
+RNG_FN float rng_unit(uint32_t bits)
 {
     return ((float)(bits >> 9) + 0.5f) * 0x1p-23f;
 }
 
 /* Standard Gumbel noise from 32 random bits: at most 16.64, at least -2.82. */
-static inline float rng_gumbel(uint32_t bits)
+RNG_FN float rng_gumbel(uint32_t bits)
 {
     return -logf(-logf(rng_unit(bits)));
 }
 #define RNG_GUMBEL_MAX 16.7f
 
 /* The noise of one token in a draw at `position` (plan.h says which streams there are): a quarter of a Philox block. */
-static inline float rng_token_gumbel(uint64_t key, int32_t position, uint32_t stream, int32_t tok)
+RNG_FN float rng_token_gumbel(uint64_t key, int32_t position, uint32_t stream, int32_t tok)
 {
-    uint32_t noise[4];
-    rng_philox(key, (uint32_t[4]){(uint32_t)tok >> 2, (uint32_t)position, stream, 0}, noise);
+    uint32_t ctr[4] = {(uint32_t)tok >> 2, (uint32_t)position, stream, 0}, noise[4];
+    rng_philox(key, ctr, noise);
     return rng_gumbel(noise[tok & 3]);
 }
 
 /* A well-mixed 64-bit hash step (the finaliser of splitmix64), for seeds and keys. */
-static inline uint64_t rng_mix(uint64_t x)
+RNG_FN uint64_t rng_mix(uint64_t x)
 {
     x += 0x9E3779B97F4A7C15u;
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;

@@ -119,7 +119,7 @@ static void read_topk(const struct step_plan *p, const struct span *s, const str
     } else {
         const struct law_dist *d = processed(p, s, r->row, logits, ws);
         double entropy = 0;
-        got = top_k(d->p, n_vocab, r->n, i);
+        got = d->n ? top_k(d->p, n_vocab, r->n, i) : 0;
         while (got > 0 && d->p[i[got - 1]] <= 0)
             got--;
         for (int32_t j = 0; j < got; j++)
@@ -139,11 +139,15 @@ static void read_logprob(const struct step_plan *p, const struct span *s, const 
                          struct readout_ws *ws, float *f, int32_t *i)
 {
     const int32_t *list = p->list + r->list0;
-    const float *x = logits;
-    if (!r->raw)
-        x = processed(p, s, r->row, logits, ws)->p;
+    const struct law_dist *d = r->raw ? NULL : processed(p, s, r->row, logits, ws);
     for (int32_t j = 0; j < r->n; j++) {
-        f[j] = r->raw ? (float)(logits[list[j]] - raw_lse(ws, r->row, logits)) : logf(x[list[j]]);
+        if (d && !d->n) {
+            f[j] = -INFINITY;
+            i[j] = 0;
+            continue;
+        }
+        const float *x = d ? d->p : logits;
+        f[j] = d ? logf(x[list[j]]) : (float)(logits[list[j]] - raw_lse(ws, r->row, logits));
         i[j] = vocab_count_above(x, ws->law.n_vocab, x[list[j]]);
     }
 }

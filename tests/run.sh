@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need, builds release and ASan/UBSan, runs every test in both; fuzz corpora are replayed as tests.
-# --full adds ThreadSanitizer and 60 seconds of each fuzzer (FUZZ_SECONDS=N changes that).
+# --full adds nvcc over the CUDA kernels, ThreadSanitizer and 60 seconds of each fuzzer (FUZZ_SECONDS=N changes that).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/packages.sh
@@ -35,7 +35,21 @@ run_suite() {
     count "$log"
 }
 
+# NVIDIA's compiler from PyPI, where there is no other and PyPI can be reached; else the test that needs it skips.
+find_nvcc() {
+    command -v nvcc >/dev/null && return
+    local env=build/nvcc
+    if [ ! -f $env/ready ]; then
+        say "installing nvcc"
+        { python3 -m venv $env && $env/bin/pip install -q -r tests/simt/requirements.txt && touch $env/ready; } >/dev/null 2>&1 ||
+            { say "no nvcc: PyPI cannot be reached"; return; }
+    fi
+    NVCC=$(echo $env/lib/python3*/site-packages/nvidia/cu*/bin/nvcc)
+    export NVCC
+}
+
 ensure_packages $BUILD_PACKAGES $TEST_PACKAGES
+! $full || find_nvcc
 build build/release --buildtype=release
 build build/asan --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
 run_suite build/release 2

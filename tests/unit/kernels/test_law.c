@@ -369,7 +369,8 @@ START_TEST(readouts_agree_with_the_law)
         }
         readout_begin(&rw);
         int32_t list[3] = {1, 30, 59};
-        int probe = plan_readout(&p, &(struct readout){.kind = READ_PROBE, .raw = 1, .row = 0, .n = 3, .bank = -1}, list);
+        int probe =
+            plan_readout(&p, &(struct readout){.kind = READ_PROBE, .raw = 1, .row = 0, .n = 3, .bank = -1}, list);
         int topk = plan_readout(&p, &(struct readout){.kind = READ_TOPK, .raw = 1, .row = 0, .n = 5, .bank = -1}, NULL);
         int lp =
             plan_readout(&p, &(struct readout){.kind = READ_LOGPROB, .raw = 1, .row = 0, .n = 3, .bank = -1}, list);
@@ -407,6 +408,34 @@ START_TEST(readouts_agree_with_the_law)
 }
 END_TEST
 
+START_TEST(where_nothing_is_allowed_nothing_is_likely)
+{
+    struct readout_ws rw;
+    ck_assert(!readout_ws_create(&rw, V, 100, NULL));
+    float f[2 * V], x[V];
+    int32_t it[2 * V], list[2] = {3, 4};
+    struct step_result out = {f, it};
+    struct law l = neutral_law();
+    for (int round = 0; round < 2; round++) { /* the second time, p of the first is still in the workspace */
+        for (int t = 0; t < V; t++)
+            x[t] = round ? -INFINITY : (float)t;
+        apply(&l, NULL, 0, NULL, 0, x);
+        readout_begin(&rw);
+        int topk = plan_readout(&p, &(struct readout){.kind = READ_TOPK, .row = 0, .n = 2, .bank = -1}, NULL);
+        int lp = plan_readout(&p, &(struct readout){.kind = READ_LOGPROB, .row = 0, .n = 2, .bank = -1}, list);
+        int probe = plan_readout(&p, &(struct readout){.kind = READ_PROBE, .row = 0, .n = 2, .bank = -1}, list);
+        for (int i = 0; i < 3; i++)
+            readout_logits(&p, &p.span[0], &p.readout[i], x, &rw, &out);
+        const struct readout *r = p.readout;
+        ck_assert_int_eq(it[r[topk].i0], round ? -1 : V - 1);
+        ck_assert(!isinf(f[r[topk].f0]) == !round && !isinf(f[r[lp].f0]) == !round);
+        ck_assert((f[r[probe].f0] == 0) == round && (f[r[probe].f0 + 2] == 0) == round);
+        ck_assert((it[r[probe].i0] == -1) == round);
+    }
+    readout_ws_free(&rw);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("law");
@@ -422,5 +451,6 @@ int main(void)
     tcase_add_test(tc, a_draw_depends_on_key_and_position_only);
     tcase_add_test(tc, sampling_alone_draws_the_same_token);
     tcase_add_test(tc, readouts_agree_with_the_law);
+    tcase_add_test(tc, where_nothing_is_allowed_nothing_is_likely);
     return suite_run(tc);
 }

@@ -97,6 +97,14 @@ DEV uint32_t dev_scale_bf16(uint32_t pair, uint16_t by)
     return d;
 }
 
+/* The sum of two pairs of bf16, for sums that are exact. */
+DEV uint32_t dev_add_bf16(uint32_t a, uint32_t b)
+{
+    uint32_t d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3f803f80u), "r"(b));
+    return d;
+}
+
 DEV int dev_popc(uint64_t x)
 {
     return __popcll(x);

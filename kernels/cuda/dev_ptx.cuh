@@ -5,7 +5,9 @@
 
 #define KERNEL static __global__ void
 #define DEV static __device__ __forceinline__
+#define DEV_CONSTANT static __host__ __device__ constexpr /* for sizes that the host wants too */
 #define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("unroll 1")
 
 /* Where a collective was called from; only the host twin wants to know. */
 #define DEV_AT

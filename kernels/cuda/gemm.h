@@ -35,11 +35,12 @@
 struct CUstream_st; /* what cudaStream_t and CUstream point to */
 struct bf16;
 
-#ifdef __cplusplus
-#define GEMM_FN constexpr /* kernels' sizes are constants */
-extern "C" {
-#else
+#ifndef GEMM_FN /* device code includes this header with a meaning of its own */
 #define GEMM_FN static inline
+#endif
+
+#ifdef __cplusplus
+extern "C" {
 #endif
 
 enum gemm_format {

@@ -3,9 +3,9 @@
 #ifndef GALLEY_GEMM_PRODUCT_CUH
 #define GALLEY_GEMM_PRODUCT_CUH
 
-#include "gemm.h"
-
 #include "dev.cuh"
+#define GEMM_FN DEV_CONSTANT
+#include "gemm.h"
 
 constexpr int GEMM_X_BYTES = GEMM_SLAB * 2; /* of a row of a stage */
 
@@ -259,8 +259,9 @@ template <int F, int N>
 DEV void slab_product(float acc[2][N][4], const unsigned char *panels, const unsigned char *x, int lane)
 {
     constexpr int PANEL_BYTES = gemm_stage_panel_bytes(F);
-    UNROLL
-    for (int half = 0; half < 2; half++) {
+    NO_UNROLL /* the sums take most registers: one half's fragments at a time */
+        for (int half = 0; half < 2; half++)
+    {
         struct fragment<F> f[2];
         UNROLL
         for (int p = 0; p < 2; p++)
@@ -353,7 +354,7 @@ DEV struct slab_range gemm_slice(const struct gemm_weight *w, int slice)
     return {begin, end < w->n_slab ? end : w->n_slab};
 }
 
-/* Calls TEMPLATE<format, N>(...) for a format that is known at run time. */
+/* call(F) is a `case F:` with what is to be done for a format that is known at run time; F32 is the caller's. */
 #define GEMM_BY_FORMAT(format, call)                                                                                   \
     switch (format) {                                                                                                  \
         call(GEMM_BF16);                                                                                               \
@@ -365,6 +366,8 @@ DEV struct slab_range gemm_slice(const struct gemm_weight *w, int slice)
         call(GEMM_Q5_K);                                                                                               \
         call(GEMM_Q6_K);                                                                                               \
         call(GEMM_FP8);                                                                                                \
+    default: /* F32 is its caller\'s */                                                                                \
+        break;                                                                                                         \
     }
 
 #endif

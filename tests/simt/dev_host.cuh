@@ -6,7 +6,9 @@
 
 #define KERNEL static void
 #define DEV static inline
+#define DEV_CONSTANT static constexpr
 #define UNROLL
+#define NO_UNROLL
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 

@@ -366,7 +366,7 @@ DEV struct slab_range gemm_slice(const struct gemm_weight *w, int slice)
         call(GEMM_Q5_K);                                                                                               \
         call(GEMM_Q6_K);                                                                                               \
         call(GEMM_FP8);                                                                                                \
-    default: /* F32 is its caller\'s */                                                                                \
+    default:                                                                                                           \
         break;                                                                                                         \
     }
 

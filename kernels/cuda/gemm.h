@@ -23,7 +23,8 @@
  *
  * Results do not depend on the batch, nor on which kernel runs: the columns are cut into GEMM_SLICES ranges by n_in
  * alone, each range is a chain of mma in ascending k, and the ranges are added in ascending order. Quantised formats
- * multiply their integers, exactly, and scale the sum of each group. */
+ * multiply their integers, exactly, and scale the sum of each group. This takes for granted that a column of an mma's D
+ * depends on no other column of B, which the PTX ISA does not say: tests on a device must show it. */
 #ifndef GALLEY_CUDA_GEMM_H
 #define GALLEY_CUDA_GEMM_H
 

@@ -205,44 +205,84 @@ static void put_u16(uint8_t *p, uint16_t v)
     p[1] = (uint8_t)(v >> 8);
 }
 
-static void or_u32(uint8_t *p, uint32_t v)
+static void put_u32(uint8_t *p, uint32_t v)
 {
-    for (int i = 0; i < 4; i++)
-        p[i] = (uint8_t)(p[i] | v >> 8 * i);
+    put_u16(p, (uint16_t)v);
+    put_u16(p + 2, (uint16_t)(v >> 16));
 }
 
-static void put_code(enum gemm_format f, uint8_t *p, int lane, int s, int r, int e, uint32_t code)
+/* A lane's codes of step s, [r][e]. */
+struct own_codes {
+    uint32_t at[MAX_REGS][2];
+};
+
+static struct own_codes codes_of(const struct slab *from, int lane, int s)
 {
-    switch (f) {
-    case GEMM_F32:
-        or_u32(p + (((s * 2 + r / 2) * LANES + lane) * 4 + r % 2 * 2 + e) * 4, code);
-        return;
-    case GEMM_BF16:
-    case GEMM_F16:
-        put_u16(p + ((s * LANES + lane) * 8 + r * 2 + e) * 2, (uint16_t)code);
-        return;
-    case GEMM_Q8_0:
-    case GEMM_FP8:
-        p[(s / 2 * LANES + lane) * 16 + s % 2 * 8 + r / 2 * 4 + e * 2 + r % 2] = (uint8_t)code;
-        return;
-    default:
-        or_u32(p + (lane * 4 + s) * 4, (code & 15) << (4 * r + 16 * e));
+    struct own_codes own;
+    for (int r = 0; r < MAX_REGS; r++) {
+        const uint32_t *code = from->code[lane / 4 + 8 * (r & 1)] + 16 * s + 8 * (r >> 1) + 2 * (lane % 4);
+        own.at[r][0] = code[0];
+        own.at[r][1] = code[1];
     }
-    if (f == GEMM_Q5_K)
-        or_u32(p + 512 + lane * 4, code >> 4 << (4 * s + r + 16 * e));
-    if (f == GEMM_Q6_K)
-        or_u32(p + 512 + (lane * 2 + s / 2) * 4, code >> 4 << (s % 2 * 8 + 2 * r + 16 * e));
+    return own;
+}
+
+static void put_words(uint8_t *p, int lane, int s, const struct own_codes *own) /* of 16 bits */
+{
+    for (int r = 0; r < MAX_REGS; r++)
+        put_u32(p + ((s * LANES + lane) * 4 + r) * 4, own->at[r][0] | own->at[r][1] << 16);
+}
+
+static void put_floats(uint8_t *p, int lane, int s, const struct own_codes *own)
+{
+    for (int r = 0; r < MAX_REGS; r++)
+        for (int e = 0; e < 2; e++)
+            put_u32(p + (((s * 2 + r / 2) * LANES + lane) * 4 + r % 2 * 2 + e) * 4, own->at[r][e]);
+}
+
+static void put_bytes(uint8_t *p, int lane, int s, const struct own_codes *own)
+{
+    p += (s / 2 * LANES + lane) * 16 + s % 2 * 8;
+    for (int r = 0; r < MAX_REGS; r++)
+        for (int e = 0; e < 2; e++)
+            p[r / 2 * 4 + e * 2 + r % 2] = (uint8_t)own->at[r][e];
+}
+
+/* Bits first .. first + bits - 1 of the codes, each register's pair in both halves of a word. */
+static uint32_t gather_bits(const struct own_codes *own, int first, int bits)
+{
+    uint32_t word = 0, mask = (1u << bits) - 1;
+    for (int r = 0; r < MAX_REGS; r++)
+        word |= (own->at[r][0] >> first & mask) << bits * r | (own->at[r][1] >> first & mask) << (16 + bits * r);
+    return word;
 }
 
 static void put_codes(enum gemm_format f, uint8_t *p, const struct slab *from)
 {
-    for (int lane = 0; lane < LANES; lane++)
-        for (int s = 0; s < MAX_STEPS; s++)
-            for (int r = 0; r < MAX_REGS; r++)
-                for (int e = 0; e < 2; e++) {
-                    int row = lane / 4 + 8 * (r & 1), column = 16 * s + 8 * (r >> 1) + 2 * (lane % 4) + e;
-                    put_code(f, p, lane, s, r, e, from->code[row][column]);
-                }
+    for (int lane = 0; lane < LANES; lane++) {
+        uint32_t high[2] = {0}; /* the bits above the nibbles */
+        for (int s = 0; s < MAX_STEPS; s++) {
+            struct own_codes own = codes_of(from, lane, s);
+            if (f == GEMM_F32)
+                put_floats(p, lane, s, &own);
+            else if (f == GEMM_BF16 || f == GEMM_F16)
+                put_words(p, lane, s, &own);
+            else if (f == GEMM_Q8_0 || f == GEMM_FP8)
+                put_bytes(p, lane, s, &own);
+            else
+                put_u32(p + (lane * 4 + s) * 4, gather_bits(&own, 0, 4));
+            if (f == GEMM_Q5_K)
+                high[0] |= gather_bits(&own, 4, 1) << 4 * s;
+            if (f == GEMM_Q6_K)
+                high[s / 2] |= gather_bits(&own, 4, 2) << s % 2 * 8;
+        }
+        if (f == GEMM_Q5_K)
+            put_u32(p + 512 + lane * 4, high[0]);
+        if (f == GEMM_Q6_K) {
+            put_u32(p + 512 + lane * 8, high[0]);
+            put_u32(p + 512 + lane * 8 + 4, high[1]);
+        }
+    }
 }
 
 /* Scales of row g + 8 i, at the slab's end and in the super. */

@@ -5,7 +5,9 @@
 
 #define KERNEL static __global__ void
 #define DEV static __device__ __forceinline__
+#define DEV_CONSTANT static __host__ __device__ constexpr /* for sizes that the host wants too */
 #define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("unroll 1")
 
 /* Where a collective was called from; only the host twin wants to know. */
 #define DEV_AT
@@ -100,6 +102,14 @@ DEV uint32_t dev_scale_bf16(uint32_t pair, uint16_t by)
 {
     uint32_t d;
     asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(pair), "r"(by * 0x10001u), "r"(0x80008000u));
+    return d;
+}
+
+/* The sum of two pairs of bf16, for sums that are exact. */
+DEV uint32_t dev_add_bf16(uint32_t a, uint32_t b)
+{
+    uint32_t d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3f803f80u), "r"(b));
     return d;
 }
 

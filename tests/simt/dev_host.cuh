@@ -6,7 +6,9 @@
 
 #define KERNEL static void
 #define DEV static inline
+#define DEV_CONSTANT static constexpr
 #define UNROLL
+#define NO_UNROLL
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
@@ -123,6 +125,12 @@ DEV uint32_t dev_scale_bf16(uint32_t pair, uint16_t by)
 {
     float f = dev_bits_f32((uint32_t)by << 16);
     return dev_pack_bf16(dev_bits_f32(pair << 16) * f, dev_bits_f32(pair & 0xffff0000) * f);
+}
+
+DEV uint32_t dev_add_bf16(uint32_t a, uint32_t b)
+{
+    return dev_pack_bf16(dev_bits_f32(a << 16) + dev_bits_f32(b << 16),
+                         dev_bits_f32(a & 0xffff0000) + dev_bits_f32(b & 0xffff0000));
 }
 
 DEV int dev_popc(uint64_t x)

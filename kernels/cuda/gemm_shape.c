@@ -1,0 +1,42 @@
+#include "gemm.h"
+
+enum { N_NARROW = 64, N_WIDE = 128 };
+
+static int32_t div_up(int32_t a, int32_t b)
+{
+    return (a + b - 1) / b;
+}
+
+int gemm_is_skinny(const struct gemm_args *a)
+{
+    return a->n_row <= GEMM_SKINNY_ROWS && a->weight.format != GEMM_F32;
+}
+
+int32_t gemm_skinny_blocks(const struct gemm_weight *w)
+{
+    return div_up(w->n_panel, 2);
+}
+
+/* Slices side by side cost a pass over their sums, which pays where it at least doubles the blocks at work. */
+static int is_split(int32_t n_tile, int32_t n_block)
+{
+    return 2 * n_tile <= n_block;
+}
+
+void gemm_tiles(const struct gemm_args *a, struct gemm_tiles *t)
+{
+    t->rows = a->n_row <= N_NARROW || a->weight.format == GEMM_F32 ? N_NARROW : N_WIDE;
+    t->n_row_tile = div_up(a->n_row, t->rows);
+    t->n_out_tile = div_up(a->weight.n_panel, GEMM_WIDE_PANELS);
+    t->n_slice = a->scratch && is_split(t->n_row_tile * t->n_out_tile, a->n_block) ? GEMM_SLICES : 1;
+}
+
+size_t gemm_scratch_bytes(const struct gemm_weight *w, int32_t n_row, int32_t n_block)
+{
+    int32_t n_out_tile = div_up(w->n_panel, GEMM_WIDE_PANELS), split_tiles = n_block / 2 / n_out_tile;
+    if (split_tiles == 0 || (w->format != GEMM_F32 && n_row <= GEMM_SKINNY_ROWS))
+        return 0;
+    int32_t most = split_tiles * (w->format == GEMM_F32 ? N_NARROW : N_WIDE);
+    size_t rows = (size_t)(n_row < most ? n_row : most);
+    return GEMM_SLICES * rows * (size_t)w->n_panel * GEMM_PANEL * sizeof(float);
+}

@@ -1,0 +1,163 @@
+/* gemm_pack.c and gemm_shape.c: no value changes on its way into fragments, and what a grid and its memory must hold.
+ */
+#include <string.h>
+
+#include "err.h"
+#include "gemm_case.h"
+#include "values.h"
+#include "../unit/suite.h"
+
+static int32_t block_of(enum gemm_format f)
+{
+    int len = dtype_info(gemm_case_type(f))->block_len;
+    return len == 1 ? 8 : len;
+}
+
+START_TEST(test_round_trip)
+{
+    static const int32_t outs[] = {1, 16, 37};
+    for (int f = 0; f < GEMM_FP8; f++)
+        for (int o = 0; o < 3; o++)
+            for (int n_block = 1; n_block <= 3; n_block++) {
+                struct gemm_source s;
+                int32_t n_in = n_block * block_of(f), n_matrix = 1 + n_block % 2;
+                gemm_case_open(&s, f, n_matrix, outs[o], n_in, (uint64_t)(f * 100 + o * 10 + n_block));
+                float *want = malloc((size_t)n_in * sizeof *want), *got = malloc((size_t)n_in * sizeof *got);
+                for (int32_t m = 0; m < n_matrix; m++)
+                    for (int32_t r = 0; r < outs[o]; r++) {
+                        dtype_to_f32(s.type, gemm_case_row(&s, m, r), want, n_in);
+                        gemm_case_unpack(&s.weight, m, r, got);
+                        ck_assert_msg(!memcmp(got, want, (size_t)n_in * sizeof *want), "format %d, row %d", f, r);
+                    }
+                free(want), free(got);
+                gemm_case_close(&s);
+            }
+}
+END_TEST
+
+/* To FP8, nothing is further than half a step from its code: a 32nd of a power of two, or of the least one. */
+static void check_fp8(int type, int32_t n_in)
+{
+    enum { N_OUT = 18 };
+    struct gemm_weight w;
+    float *values = values_f32(3, (size_t)(N_OUT * n_in), 1), *got = malloc((size_t)n_in * sizeof *got);
+    for (int32_t i = 0; i < N_OUT * n_in; i++)
+        values[i] *= i % 5 ? 0.01f : 1;
+    memset(values, 0, 128 * sizeof *values);
+    uint8_t *rows = malloc(N_OUT * dtype_row_bytes(type, n_in));
+    dtype_from_f32(type, values, rows, (int64_t)N_OUT * n_in);
+    dtype_to_f32(type, rows, values, (int64_t)N_OUT * n_in);
+    ck_assert_int_eq(gemm_plan(GEMM_FP8, 1, N_OUT, n_in, &w), 0);
+    w.data = calloc(1, gemm_weight_bytes(&w));
+    ck_assert_int_eq(gemm_pack(&w, 0, 0, type, rows, N_OUT), 0);
+    for (int32_t r = 0; r < N_OUT; r++) {
+        gemm_case_unpack(&w, 0, r, got);
+        for (int32_t k = 0; k < n_in; k++) {
+            const float *row = values + r * n_in;
+            float most = 0;
+            for (int32_t i = k / 128 * 128; i < n_in && i < k / 128 * 128 + 128; i++)
+                most = fmaxf(most, fabsf(row[i]));
+            double step = fmax(fabs(row[k]) * 0x1p-4, most / 448 * 0x1p-10);
+            CK_CLOSE(got[k], row[k], step * 1.00001, "type %d, row %d, column %d", type, r, k);
+        }
+    }
+    free(values), free(got), free(rows), free(w.data);
+}
+
+START_TEST(test_fp8)
+{
+    check_fp8(DT_F32, 328);
+    check_fp8(DT_BF16, 64);
+    check_fp8(DT_Q8_0, 160);
+    check_fp8(DT_Q4_K, 512);
+}
+END_TEST
+
+START_TEST(test_rows_in_pieces)
+{
+    struct gemm_source s;
+    gemm_case_open(&s, GEMM_Q4_K, 2, 53, 256, 9);
+    struct gemm_weight w = s.weight;
+    w.data = calloc(1, gemm_weight_bytes(&w));
+    static const int32_t from[] = {48, 0, 16, 53};
+    for (int m = 0; m < 2; m++)
+        for (int i = 0; i < 3; i++) {
+            int32_t n = from[i] == 48 ? 5 : from[i] == 0 ? 16 : 32;
+            ck_assert_int_eq(gemm_pack(&w, m, from[i], DT_Q4_K, gemm_case_row(&s, m, from[i]), n), 0);
+        }
+    ck_assert(!memcmp(w.data, s.weight.data, gemm_weight_bytes(&w)));
+    ck_assert_int_eq(gemm_pack(&w, 0, 8, DT_Q4_K, s.rows, 16), -ERR_INVALID);
+    ck_assert_int_eq(gemm_pack(&w, 0, 48, DT_Q4_K, s.rows, 16), -ERR_INVALID);
+    ck_assert_int_eq(gemm_pack(&w, 0, 0, DT_Q5_K, s.rows, 16), -ERR_INVALID);
+    free(w.data);
+    gemm_case_close(&s);
+}
+END_TEST
+
+START_TEST(test_plan)
+{
+    struct gemm_weight w;
+    ck_assert_int_eq(gemm_plan(GEMM_Q4_0, 1, 100, 96, &w), 0);
+    ck_assert_int_eq(w.n_panel, 7);
+    ck_assert_int_eq(w.n_slab, 2);
+    ck_assert_uint_eq(gemm_weight_bytes(&w), 7 * 2 * 576);
+    ck_assert_int_eq(gemm_plan(GEMM_Q6_K, 2, 4096, 4096, &w), 0);
+    ck_assert_uint_eq(gemm_weight_bytes(&w), 2 * 4096 * dtype_row_bytes(DT_Q6_K, 4096)); /* not a byte more */
+    ck_assert_int_eq(gemm_plan(GEMM_Q4_K, 1, 100, 128, &w), -ERR_INVALID);
+    ck_assert_int_eq(gemm_plan(GEMM_Q8_0, 1, 100, 48, &w), -ERR_INVALID);
+    ck_assert_int_eq(gemm_plan(GEMM_BF16, 1, 100, 12, &w), -ERR_INVALID);
+    ck_assert_int_eq(gemm_plan(GEMM_BF16, 1, 0, 16, &w), -ERR_INVALID);
+    for (int type = 0; type < 40; type++) {
+        int f = gemm_format_of(type);
+        ck_assert(!dtype_info(type) == (f < 0) && (f < 0 || gemm_case_type(f) == type));
+    }
+}
+END_TEST
+
+START_TEST(test_memory_of_a_block)
+{
+    for (int f = 0; f < GEMM_N_FORMAT; f++) {
+        if (f != GEMM_F32)
+            ck_assert_int_le(gemm_skinny_smem_bytes(f, 16), GEMM_SMEM_BYTES);
+        ck_assert_int_le(gemm_skinny_smem_bytes(f == GEMM_F32 ? GEMM_BF16 : f, 8), GEMM_SMEM_BYTES);
+        ck_assert_int_le(gemm_wide_smem_bytes(f, f == GEMM_F32 ? 64 : 128), GEMM_SMEM_BYTES);
+        ck_assert_int_eq(gemm_stage_panel_bytes(f) % 16, 0); /* cp.async's pieces */
+    }
+}
+END_TEST
+
+START_TEST(test_grids)
+{
+    struct gemm_args a = {.n_block = 132};
+    struct gemm_tiles t;
+    float scratch;
+    ck_assert_int_eq(gemm_plan(GEMM_BF16, 1, 4096 + 8, 4096, &a.weight), 0);
+    ck_assert_int_eq(gemm_skinny_blocks(&a.weight), 129);
+    for (a.n_row = 1; a.n_row < 3000; a.n_row += 37)
+        for (int with = 0; with < 2; with++) {
+            a.scratch = with ? &scratch : NULL;
+            gemm_tiles(&a, &t);
+            ck_assert_int_eq(t.n_out_tile, 33);
+            ck_assert_int_ge(t.n_row_tile * t.rows, a.n_row);
+            ck_assert_int_lt((t.n_row_tile - 1) * t.rows, a.n_row);
+            ck_assert_int_eq(t.n_slice, with && a.n_row <= 256 ? GEMM_SLICES : 1);
+            size_t need = t.n_slice == 1 ? 0 : 8 * (size_t)a.n_row * 257 * 16 * 4;
+            ck_assert(gemm_is_skinny(&a) || gemm_scratch_bytes(&a.weight, a.n_row, 132) >= need);
+        }
+    ck_assert_uint_eq(gemm_scratch_bytes(&a.weight, 100000, 132), 8 * 256 * 257 * 16 * 4);
+    ck_assert_uint_eq(gemm_scratch_bytes(&a.weight, 100000, 65), 0);
+    ck_assert_uint_eq(gemm_scratch_bytes(&a.weight, 16, 132), 0);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("gemm_pack");
+    tcase_add_test(tc, test_round_trip);
+    tcase_add_test(tc, test_fp8);
+    tcase_add_test(tc, test_rows_in_pieces);
+    tcase_add_test(tc, test_plan);
+    tcase_add_test(tc, test_memory_of_a_block);
+    tcase_add_test(tc, test_grids);
+    return suite_run(tc);
+}

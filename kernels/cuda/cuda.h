@@ -1,0 +1,146 @@
+/* Within the cuda back end's host part: a device, a model on it, the memory of its pool, and a step in the making.
+ *
+ *   cuda.c      the operations, errors, stats
+ *   model.c     weights: packed on the host into one device allocation
+ *   pool.c      KV cache and scratch: one device allocation, planned from the limits; nothing is allocated after it
+ *   step.c      a plan's arrays and the lists made from it, in one upload; results back
+ *   forward.c   the kernels of a pass, in order */
+#ifndef GALLEY_CUDA_H
+#define GALLEY_CUDA_H
+
+#include <stdbool.h>
+
+#include "attention.h"
+#include "backend.h"
+#include "gemm.h"
+#include "kv.h"
+#include "readouts.h"
+#include "rows.h"
+#include "runtime.h"
+
+/* dev.cuh's, for the host to step through arrays of them. */
+struct bf16 {
+    uint16_t u;
+};
+struct f16 {
+    uint16_t u;
+};
+
+struct backend {
+    const struct cuda_api *api; /* borrowed */
+    struct backend_options opt;
+    struct cuda_device device;
+    struct CUstream_st *stream; /* owned */
+    int32_t index;
+    int32_t n_block; /* blocks that keep the device busy */
+};
+
+struct cuda_layer { /* all in bmodel.weights; NULL, or weight.data NULL: the model has none */
+    const float *attn_norm, *ffn_norm, *bq, *bk, *bv, *q_norm, *k_norm;
+    struct gemm_weight wq, wk, wv, wo, down;
+    struct gemm_weight gate_up;  /* both, where they have one format */
+    struct gemm_weight gate, up; /* else each */
+};
+
+/* Bump allocation in one block of memory. With base NULL it only counts, so that one walk both plans and hands out. */
+struct cuda_arena {
+    char *base;
+    size_t at;
+};
+void *cuda_arena_take(struct cuda_arena *a, size_t n, size_t size_bytes); /* n elements, aligned to 256 bytes */
+
+/* What a step uploads. Pointers are to host staging; the device has the same bytes at the same offsets. */
+struct cuda_lists {
+    int32_t *tok, *pos, *bt, *ban, *list; /* the plan's, as step_plan has them */
+    struct mix *mix;
+    struct mix_part *part;
+    struct held_row *held;
+    struct law *law;
+    struct law_tok *law_tok;
+    uint32_t *mask;
+    int32_t *slot;                /* [n_row] pool slots that the rows write */
+    int32_t *move_src, *move_dst; /* [n_move] of at most n_kvop * block_len */
+    int32_t n_move;
+    struct readout_work read;
+    struct attn_work attn; /* last, and of it the items: they go as far as they are filled */
+};
+
+struct cuda_pool {
+    struct kv_config kv;
+    struct kv_layer layer0; /* of layer 0; the next ones lie k_layer_bytes and scale_layer_bytes further */
+    size_t k_layer_bytes, scale_layer_bytes;
+    struct f16 *plane; /* [n_slot][n_embd], NULL without hidden_plane */
+    float *bank;       /* [n_bank][n_embd] */
+    size_t kv_bytes;   /* of the above */
+    /* Scratch. R: limits.n_row, L: rows of logits. */
+    float *x;            /* [R][n_embd] the residual stream */
+    struct bf16 *h;      /* [R][n_embd] normed */
+    float *qkv;          /* [R][heads of q, k and v] */
+    struct bf16 *q, *o;  /* [R][n_head * head_dim] */
+    struct bf16 *ff;     /* [R][n_ff] */
+    float *gate_up;      /* [R][2 n_ff]; NULL where no layer needs it */
+    float *rope;         /* [R][rope_dim] */
+    float *attn, *gemm;  /* kernels' own */
+    float *logits;       /* [L][n_vocab] */
+    float *score;        /* [L][n_vocab] */
+    struct law_state *law;
+    struct raw_state *raw;
+    float *contrast;  /* [n_readout][CONTRAST_PARTS] */
+    void *moves;      /* staging of kv_move */
+    char *upload;     /* upload_bytes: what host_upload becomes */
+    float *result;    /* [n_out_f + n_out_i] floats, then ints */
+    size_t scratch_bytes, upload_bytes;
+    int32_t cap_part, cap_item;
+    void *memory;      /* the one device allocation behind all of the above; owned */
+    char *host_upload; /* pinned; owned */
+    void *host_result; /* pinned, as result; owned */
+    int32_t *map;      /* [2 R] readout_work_make's; owned */
+};
+
+struct bmodel {
+    struct backend *b; /* borrowed */
+    struct model_desc d;
+    struct plan_limits limits;
+    struct cuda_layer *layer; /* [n_layer] owned */
+    const void *table;        /* [n_vocab][n_embd] of table_type */
+    int32_t table_type;
+    const float *out_norm, *inv_freq;
+    struct gemm_weight out;
+    void *weights; /* device; owned */
+    size_t weight_bytes;
+    struct cuda_pool pool;
+    struct cuda_lists lists;      /* of the step in flight */
+    const struct step_plan *plan; /* in flight, or NULL */
+    bool lost;                    /* the device failed: nothing more runs */
+};
+
+/* 0, or -ERR_NOMEM or -ERR_DEVICE with the runtime's own words about `what`. */
+int cuda_check(const struct backend *b, int code, const char *what, struct err *e);
+int cuda_enter(const struct backend *b, struct err *e); /* the calling thread works on b's device */
+
+int cuda_load(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
+              void *arg, struct bmodel **out, struct err *e);
+void cuda_unload(struct bmodel *m);
+
+/* Lays out the pool for `kv` from `base` on; NULL: only counts. Returns the bytes. 0: not a configuration it can run. */
+size_t cuda_pool_layout(const struct bmodel *m, const struct kv_config *kv, char *base, struct cuda_pool *p);
+size_t cuda_kv_bytes(const struct bmodel *m, const struct kv_config *kv);
+int cuda_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e);
+void cuda_pool_free(struct bmodel *m);
+struct attn_shape cuda_attn_shape(const struct bmodel *m);
+struct kv_layer cuda_kv_layer(const struct cuda_pool *p, int32_t layer);
+
+/* Staging for plans of n: where each array stands. Returns the bytes. */
+size_t cuda_lists_layout(const struct plan_limits *n, int32_t block_len, int32_t cap_item, char *base,
+                         struct cuda_lists *l);
+int cuda_submit(struct bmodel *m, const struct step_plan *p, struct err *e);
+int cuda_wait(struct bmodel *m, struct step_result *r, struct err *e);
+/* The device's copy of something in staging. */
+const void *cuda_on_device(const struct bmodel *m, const void *staged);
+/* Makes and uploads the attention lists of a later layer of the step; waits for the stream. */
+int cuda_step_attention(struct bmodel *m, const struct step_plan *p, int32_t layer, struct err *e);
+
+/* Queues the pass. */
+int cuda_forward(struct bmodel *m, const struct step_plan *p, struct err *e);
+
+#endif

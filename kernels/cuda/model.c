@@ -1,0 +1,304 @@
+/* Weights: a walk over the model's tensors, done twice. The first only counts, then one allocation holds all, and the
+ * second packs tensor after tensor in host memory, a piece at a time, and copies the pieces over. */
+#include <string.h>
+
+#include "cuda.h"
+#include "mem.h"
+
+enum { STAGING_BYTES = 1 << 20, ROW_ALIGN = 16 };
+
+struct loader { /* owner: cuda_load */
+    struct bmodel *m;
+    struct cuda_arena arena; /* on the device; base NULL: this walk counts */
+    char *staging;           /* pinned */
+    size_t staging_bytes;
+    load_progress progress;
+    void *arg;
+    size_t done, total; /* of the tensors as they are in the file */
+    struct err *e;
+};
+
+static bool counts_only(const struct loader *ld)
+{
+    return !ld->arena.base;
+}
+
+/* Staging must hold at least this much at a time. */
+static void need_staging(struct loader *ld, size_t bytes)
+{
+    if (counts_only(ld) && bytes > ld->staging_bytes)
+        ld->staging_bytes = bytes;
+}
+
+/* `bytes` of staging to the device; staging is free again on return. */
+static int send(struct loader *ld, void *to, size_t bytes)
+{
+    const struct backend *b = ld->m->b;
+    int code = b->api->copy(to, ld->staging, bytes, b->stream);
+    if (!code)
+        code = b->api->stream_wait(b->stream);
+    return cuda_check(b, code, "copying weights", ld->e);
+}
+
+static int read_bytes(struct loader *ld, size_t bytes)
+{
+    ld->done += bytes;
+    if (ld->progress && ld->progress(ld->arg, ld->done, ld->total))
+        return err_set(ld->e, ERR_CANCELED, "loading was stopped");
+    return 0;
+}
+
+static const char *row_at(const struct tensor *t, int64_t row)
+{
+    return (const char *)t->data + dtype_row_bytes(t->type, t->n_col) * (size_t)row;
+}
+
+static int load_vector(struct loader *ld, const struct tensor *t, const float **out)
+{
+    if (!t->data)
+        return 0;
+    size_t n = (size_t)(t->n_row * t->n_col), bytes = n * sizeof(float);
+    float *to = cuda_arena_take(&ld->arena, n, sizeof *to);
+    need_staging(ld, bytes);
+    if (counts_only(ld)) {
+        ld->total += dtype_row_bytes(t->type, t->n_col) * (size_t)t->n_row;
+        return 0;
+    }
+    for (int64_t r = 0; r < t->n_row; r++)
+        dtype_to_f32(t->type, row_at(t, r), (float *)(void *)ld->staging + r * t->n_col, t->n_col);
+    int rc = send(ld, to, bytes);
+    *out = to;
+    return rc ? rc : read_bytes(ld, dtype_row_bytes(t->type, t->n_col) * (size_t)t->n_row);
+}
+
+/* ---- The embedding table ---- */
+
+/* Lookups are by row, so the table stays in its own type where the kernel reads it. Quantised rows become f16, which
+ * has more mantissa than any of them has bits. */
+static int load_table(struct loader *ld, const struct tensor *t)
+{
+    bool plain = t->type == DT_F32 || t->type == DT_F16 || t->type == DT_BF16;
+    int type = plain ? t->type : DT_F16;
+    size_t from_bytes = dtype_row_bytes(t->type, t->n_col), bytes = dtype_row_bytes(type, t->n_col),
+           wide = (size_t)t->n_col * sizeof(float);
+    char *to = cuda_arena_take(&ld->arena, (size_t)t->n_row, bytes);
+    need_staging(ld, bytes + wide + ROW_ALIGN);
+    if (counts_only(ld)) {
+        ld->total += from_bytes * (size_t)t->n_row;
+        return 0;
+    }
+    ld->m->table = to;
+    ld->m->table_type = type;
+    size_t room = (ld->staging_bytes - wide) / ROW_ALIGN * ROW_ALIGN; /* then one row in f32 */
+    float *row = (float *)(void *)(ld->staging + room);
+    int64_t step = (int64_t)(room / bytes);
+    int rc = 0;
+    for (int64_t at = 0; !rc && at < t->n_row; at += step) {
+        int64_t n = t->n_row - at < step ? t->n_row - at : step;
+        if (plain)
+            memcpy(ld->staging, row_at(t, at), bytes * (size_t)n);
+        for (int64_t r = 0; !plain && r < n; r++) {
+            dtype_to_f32(t->type, row_at(t, at + r), row, t->n_col);
+            dtype_from_f32(type, row, ld->staging + bytes * (size_t)r, t->n_col);
+        }
+        rc = send(ld, to + bytes * (size_t)at, bytes * (size_t)n);
+        if (!rc)
+            rc = read_bytes(ld, from_bytes * (size_t)n);
+    }
+    return rc;
+}
+
+/* ---- Matrices ---- */
+
+/* Packs outputs row0 .. row0 + n - 1 of the matrices into staging as a weight of their own: panels of a part are a part
+ * of the panels. */
+static int pack_part(struct loader *ld, const struct gemm_weight *w, const struct tensor *const *t, int32_t row0,
+                     int32_t n, size_t *bytes)
+{
+    struct gemm_weight part = *w;
+    part.n_out = n;
+    part.n_panel = (n + GEMM_PANEL - 1) / GEMM_PANEL * w->n_matrix;
+    part.data = ld->staging;
+    *bytes = gemm_weight_bytes(&part);
+    memset(ld->staging, 0, *bytes);
+    int rc = 0;
+    for (int32_t i = 0; !rc && i < w->n_matrix; i++)
+        rc = gemm_pack(&part, i, 0, t[i]->type, row_at(t[i], row0), n);
+    return rc ? err_set(ld->e, -rc, "a weight does not fit its packed form") : 0;
+}
+
+/* One matrix, or two of one shape and format whose panels alternate. */
+static int load_matrix(struct loader *ld, const char *name, const struct tensor *const *t, int32_t n_matrix,
+                       struct gemm_weight *w)
+{
+    int format = gemm_format_of(t[0]->type);
+    if (format < 0 || gemm_plan((enum gemm_format)format, n_matrix, (int32_t)t[0]->n_row, (int32_t)t[0]->n_col, w))
+        return err_set(ld->e, ERR_INVALID, "cuda has no product for %s: type %d, %lld columns", name, t[0]->type,
+                       (long long)t[0]->n_col);
+    size_t panels = (size_t)n_matrix * w->panel_bytes, row_bytes = dtype_row_bytes(t[0]->type, t[0]->n_col);
+    char *to = cuda_arena_take(&ld->arena, 1, gemm_weight_bytes(w));
+    need_staging(ld, panels);
+    if (counts_only(ld)) {
+        ld->total += row_bytes * (size_t)(t[0]->n_row * n_matrix);
+        return 0;
+    }
+    w->data = to;
+    int32_t step = (int32_t)(ld->staging_bytes / panels) * GEMM_PANEL;
+    int rc = 0;
+    for (int32_t at = 0; !rc && at < w->n_out; at += step) {
+        int32_t n = w->n_out - at < step ? w->n_out - at : step;
+        size_t bytes;
+        rc = pack_part(ld, w, t, at, n, &bytes);
+        if (!rc)
+            rc = send(ld, to + (size_t)(at / GEMM_PANEL) * panels, bytes);
+        if (!rc)
+            rc = read_bytes(ld, row_bytes * (size_t)(n * n_matrix));
+    }
+    return rc;
+}
+
+static int load_one(struct loader *ld, const char *name, const struct tensor *t, struct gemm_weight *w)
+{
+    return load_matrix(ld, name, &t, 1, w);
+}
+
+static int load_ffn(struct loader *ld, const struct layer_weights *w, struct cuda_layer *l)
+{
+    const struct tensor *both[] = {&w->gate, &w->up};
+    int rc;
+    if (w->gate.type == w->up.type)
+        rc = load_matrix(ld, "ffn_gate", both, 2, &l->gate_up);
+    else {
+        rc = load_one(ld, "ffn_gate", &w->gate, &l->gate);
+        if (!rc)
+            rc = load_one(ld, "ffn_up", &w->up, &l->up);
+    }
+    return rc ? rc : load_one(ld, "ffn_down", &w->down, &l->down);
+}
+
+static int load_layer(struct loader *ld, const struct layer_weights *w, struct cuda_layer *l)
+{
+    const struct {
+        const struct tensor *from;
+        const float **to;
+    } vector[] = {{&w->attn_norm, &l->attn_norm}, {&w->ffn_norm, &l->ffn_norm}, {&w->bq, &l->bq},
+                  {&w->bk, &l->bk},               {&w->bv, &l->bv},             {&w->q_norm, &l->q_norm},
+                  {&w->k_norm, &l->k_norm}};
+    int rc = 0;
+    for (size_t i = 0; !rc && i < sizeof vector / sizeof *vector; i++)
+        rc = load_vector(ld, vector[i].from, vector[i].to);
+    if (!rc)
+        rc = load_one(ld, "attn_q", &w->wq, &l->wq);
+    if (!rc)
+        rc = load_one(ld, "attn_k", &w->wk, &l->wk);
+    if (!rc)
+        rc = load_one(ld, "attn_v", &w->wv, &l->wv);
+    if (!rc)
+        rc = load_one(ld, "attn_output", &w->wo, &l->wo);
+    return rc ? rc : load_ffn(ld, w, l);
+}
+
+/* ---- The model ---- */
+
+static int walk(struct loader *ld, const struct model_weights *w)
+{
+    struct bmodel *m = ld->m;
+    struct tensor freq = {
+        .data = m->d.rope_inv_freq, .type = DT_F32, .n_row = 1, .n_col = m->d.rope_dim / 2};
+    int rc = load_vector(ld, &freq, &m->inv_freq);
+    if (!rc)
+        rc = load_table(ld, &w->tok_embd);
+    if (!rc)
+        rc = load_vector(ld, &w->out_norm, &m->out_norm);
+    if (!rc)
+        rc = load_one(ld, "output", w->out.data ? &w->out : &w->tok_embd, &m->out);
+    for (int32_t l = 0; !rc && l < m->d.n_layer; l++)
+        rc = load_layer(ld, &w->layer[l], &m->layer[l]);
+    return rc;
+}
+
+static int check_shape(const struct model_desc *d, struct err *e)
+{
+    if (!attn_smem_bytes(d->head_dim, KV_BF16, 1))
+        return err_set(e, ERR_INVALID, "cuda has no attention for heads of %d: 64, 80, 96, 128 and 256 have one",
+                       d->head_dim);
+    if (d->n_embd % 8 || d->n_ff % 8 || d->rope_dim % 2)
+        return err_set(e, ERR_INVALID, "cuda needs widths that are multiples of 8: n_embd %d, n_ff %d", d->n_embd,
+                       d->n_ff);
+    return 0;
+}
+
+/* Room on the device for what the first walk counted. */
+static int weights_alloc(struct bmodel *m, size_t bytes, struct err *e)
+{
+    const struct cuda_api *api = m->b->api;
+    size_t left = 0;
+    int rc = cuda_check(m->b, api->free_bytes(&left), "asking for free memory", e);
+    if (rc)
+        return rc;
+    if (bytes > left)
+        return err_set(e, ERR_NOMEM, "the weights need %zu MiB of device memory, of which %zu MiB are free",
+                       bytes >> 20, left >> 20);
+    m->weight_bytes = bytes;
+    return cuda_check(m->b, api->alloc(&m->weights, bytes), "allocating weights", e);
+}
+
+static int load_all(struct bmodel *m, const struct model_weights *w, struct loader *ld)
+{
+    const struct cuda_api *api = m->b->api;
+    void *staging = NULL;
+    int rc = walk(ld, w);
+    if (!rc)
+        rc = weights_alloc(m, ld->arena.at, ld->e);
+    if (!rc)
+        rc = cuda_check(m->b, api->host_alloc(&staging, ld->staging_bytes), "allocating pinned memory", ld->e);
+    if (!rc) {
+        ld->arena = (struct cuda_arena){.base = m->weights};
+        ld->staging = staging;
+        rc = walk(ld, w);
+    }
+    api->host_free(staging);
+    return rc;
+}
+
+int cuda_load(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
+              void *arg, struct bmodel **out, struct err *e)
+{
+    *out = NULL;
+    int rc = check_shape(d, e);
+    if (!rc)
+        rc = cuda_enter(b, e);
+    if (rc)
+        return rc;
+    struct bmodel *m = mem_calloc(1, sizeof *m);
+    if (m)
+        m->layer = mem_calloc((size_t)d->n_layer, sizeof *m->layer);
+    if (!m || !m->layer) {
+        mem_free(m);
+        return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    m->b = b;
+    m->d = *d;
+    m->limits = b->opt.limits;
+    m->limits.n_vocab = d->n_vocab;
+    struct loader ld = {.m = m, .staging_bytes = STAGING_BYTES, .progress = progress, .arg = arg, .e = e};
+    rc = load_all(m, w, &ld);
+    if (rc) {
+        cuda_unload(m);
+        m = NULL;
+    }
+    *out = m;
+    return rc;
+}
+
+void cuda_unload(struct bmodel *m)
+{
+    if (!m)
+        return;
+    cuda_enter(m->b, NULL);
+    m->b->api->stream_wait(m->b->stream); /* nothing in flight still reads what is freed; an error changes nothing */
+    cuda_pool_free(m);
+    m->b->api->free(m->weights);
+    mem_free(m->layer);
+    mem_free(m);
+}

@@ -1,0 +1,43 @@
+/* The few calls of the CUDA runtime that the back end makes, as a table: so that it names no CUDA function, starts on a
+ * machine without a driver, and is tested on a runtime made of malloc and memcpy (tests/simt/fake_runtime.c). Calls
+ * return 0 or the runtime's own code. They apply to the device chosen last with use_device, by the calling thread. */
+#ifndef GALLEY_CUDA_RUNTIME_H
+#define GALLEY_CUDA_RUNTIME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backend.h"
+
+struct CUstream_st; /* what cudaStream_t and CUstream point to */
+
+enum { CUDA_SUCCESS_CODE = 0, CUDA_NO_MEMORY = 2 }; /* cudaSuccess, cudaErrorMemoryAllocation */
+
+struct cuda_device {
+    char name[64];
+    int32_t n_sm, major, minor; /* multiprocessors; compute capability */
+    size_t total_bytes;
+};
+
+struct cuda_api { /* owner: the runtime, static */
+    int (*device_count)(int32_t *n);
+    int (*device_info)(int32_t device, struct cuda_device *out);
+    int (*use_device)(int32_t device);
+    int (*free_bytes)(size_t *out);
+    int (*alloc)(void **out, size_t bytes); /* device memory, aligned to 256 bytes */
+    void (*free)(void *p);                  /* NULL is legal, here and below */
+    int (*host_alloc)(void **out, size_t bytes); /* pinned, so that copies run beside the host */
+    void (*host_free)(void *p);
+    int (*stream_create)(struct CUstream_st **out);
+    void (*stream_destroy)(struct CUstream_st *s);
+    int (*stream_wait)(struct CUstream_st *s); /* until all that was queued is done; errors of kernels show here */
+    int (*copy)(void *dst, const void *src, size_t bytes, struct CUstream_st *s); /* queued; either side, any memory */
+    int (*zero)(void *dst, size_t bytes, struct CUstream_st *s);                  /* queued; device memory */
+    int (*last_error)(void); /* of launches since it was last asked */
+    const char *(*error_text)(int code);
+};
+
+/* The back end "cuda" over a runtime, which stays borrowed. One runtime a process: the last call's. */
+const struct backend_ops *cuda_backend(const struct cuda_api *api);
+
+#endif

@@ -1,0 +1,156 @@
+/* A step's way to the device and back: the plan's arrays and the lists that the host makes from it lie in one block of
+ * pinned memory, laid out alike on both sides, and go over in one copy. */
+#include <string.h>
+
+#include "cuda.h"
+
+static void lay_readouts(const struct plan_limits *n, struct cuda_arena *a, struct readout_work *w)
+{
+    size_t n_read = (size_t)n->n_readout;
+    w->logit_row = cuda_arena_take(a, n_read, sizeof *w->logit_row);
+    w->raw_logit = cuda_arena_take(a, n_read, sizeof *w->raw_logit);
+    w->law_row = cuda_arena_take(a, n_read, sizeof *w->law_row);
+    w->job = cuda_arena_take(a, n_read, sizeof *w->job);
+    w->contrast = cuda_arena_take(a, n_read, sizeof *w->contrast);
+    w->hidden_row = cuda_arena_take(a, n_read, sizeof *w->hidden_row);
+    w->hidden_at = cuda_arena_take(a, n_read, sizeof *w->hidden_at);
+    w->save_row = cuda_arena_take(a, n_read, sizeof *w->save_row);
+    w->save_to = cuda_arena_take(a, n_read, sizeof *w->save_to);
+}
+
+size_t cuda_lists_layout(const struct plan_limits *n, int32_t block_len, int32_t cap_item, char *base,
+                         struct cuda_lists *l)
+{
+    struct cuda_arena a = {.base = base};
+    size_t n_row = (size_t)n->n_row, n_move = (size_t)n->n_kvop * (size_t)block_len;
+    *l = (struct cuda_lists){0};
+    l->tok = cuda_arena_take(&a, n_row, sizeof *l->tok);
+    l->pos = cuda_arena_take(&a, n_row, sizeof *l->pos);
+    l->slot = cuda_arena_take(&a, n_row, sizeof *l->slot);
+    l->bt = cuda_arena_take(&a, (size_t)n->n_bt, sizeof *l->bt);
+    l->mix = cuda_arena_take(&a, (size_t)n->n_mix, sizeof *l->mix);
+    l->part = cuda_arena_take(&a, (size_t)n->n_part, sizeof *l->part);
+    l->held = cuda_arena_take(&a, (size_t)n->n_held, sizeof *l->held);
+    l->law = cuda_arena_take(&a, (size_t)n->n_law, sizeof *l->law);
+    l->law_tok = cuda_arena_take(&a, (size_t)n->n_law_tok, sizeof *l->law_tok);
+    l->ban = cuda_arena_take(&a, (size_t)n->n_ban, sizeof *l->ban);
+    l->list = cuda_arena_take(&a, (size_t)n->n_list, sizeof *l->list);
+    l->mask = cuda_arena_take(&a, (size_t)n->n_mask * (size_t)mask_words(n->n_vocab), sizeof *l->mask);
+    l->move_src = cuda_arena_take(&a, n_move, sizeof *l->move_src);
+    l->move_dst = cuda_arena_take(&a, n_move, sizeof *l->move_dst);
+    lay_readouts(n, &a, &l->read);
+    l->attn.row = cuda_arena_take(&a, n_row, sizeof *l->attn.row);
+    l->attn.fold = cuda_arena_take(&a, n_row, sizeof *l->attn.fold);
+    l->attn.item = cuda_arena_take(&a, (size_t)cap_item, sizeof *l->attn.item);
+    l->attn.cap_item = cap_item;
+    return a.at;
+}
+
+const void *cuda_on_device(const struct bmodel *m, const void *staged)
+{
+    return m->pool.upload + ((const char *)staged - m->pool.host_upload);
+}
+
+static void copy(void *to, const void *from, int32_t n, size_t size_bytes)
+{
+    if (n)
+        memcpy(to, from, (size_t)n * size_bytes);
+}
+
+static void copy_plan(const struct step_plan *p, struct cuda_lists *l)
+{
+    const struct plan_limits *n = &p->n;
+    copy(l->tok, p->tok, n->n_row, sizeof *l->tok);
+    copy(l->pos, p->pos, n->n_row, sizeof *l->pos);
+    copy(l->bt, p->bt, n->n_bt, sizeof *l->bt);
+    copy(l->mix, p->mix, n->n_mix, sizeof *l->mix);
+    copy(l->part, p->part, n->n_part, sizeof *l->part);
+    copy(l->held, p->held, n->n_held, sizeof *l->held);
+    copy(l->law, p->law, n->n_law, sizeof *l->law);
+    copy(l->law_tok, p->law_tok, n->n_law_tok, sizeof *l->law_tok);
+    copy(l->ban, p->ban, n->n_ban, sizeof *l->ban);
+    copy(l->list, p->list, n->n_list, sizeof *l->list);
+    copy(l->mask, p->mask, n->n_mask * mask_words(n->n_vocab), sizeof *l->mask);
+}
+
+static void make_attention(struct bmodel *m, const struct step_plan *p, int32_t layer)
+{
+    struct attn_shape shape = cuda_attn_shape(m);
+    m->lists.attn.cap_part = m->pool.cap_part;
+    attn_work_make(p, layer, &shape, m->b->n_block, 0, &m->lists.attn);
+}
+
+/* Staging from `from` to the end of the items. */
+static int upload(struct bmodel *m, const void *from, struct err *e)
+{
+    const struct backend *b = m->b;
+    const char *end = (const char *)(m->lists.attn.item + m->lists.attn.n_item);
+    void *to = m->pool.upload + ((const char *)from - m->pool.host_upload);
+    return cuda_check(b, b->api->copy(to, from, (size_t)(end - (const char *)from), b->stream), "uploading a plan", e);
+}
+
+int cuda_step_attention(struct bmodel *m, const struct step_plan *p, int32_t layer, struct err *e)
+{
+    const struct backend *b = m->b;
+    int rc = cuda_check(b, b->api->stream_wait(b->stream), "running a step", e); /* staging is still being read */
+    if (rc)
+        return rc;
+    make_attention(m, p, layer);
+    return upload(m, m->lists.attn.row, e);
+}
+
+/* Floats in use, then ints in use, so that one copy brings both. */
+static int download(struct bmodel *m, const struct step_plan *p, struct err *e)
+{
+    const struct backend *b = m->b;
+    size_t bytes = ((size_t)p->n.n_out_f + (size_t)p->n.n_out_i) * sizeof(float);
+    return bytes ? cuda_check(b, b->api->copy(m->pool.host_result, m->pool.result, bytes, b->stream),
+                              "downloading results", e)
+                 : 0;
+}
+
+int cuda_submit(struct bmodel *m, const struct step_plan *p, struct err *e)
+{
+    BUG_ON(m->plan);
+    if (m->lost)
+        return err_set(e, ERR_DEVICE, "the device was lost");
+    int rc = cuda_enter(m->b, e);
+    if (!rc) {
+        cuda_lists_layout(&p->n, m->pool.kv.block_len, m->pool.cap_item, m->pool.host_upload, &m->lists);
+        copy_plan(p, &m->lists);
+        kv_row_slots(p, m->pool.kv.block_len, m->lists.slot);
+        m->lists.n_move = kv_moves(p, m->lists.move_src, m->lists.move_dst);
+        readout_work_make(p, m->pool.map, &m->lists.read);
+        memset(m->lists.attn.row, 0, (size_t)p->n.n_row * sizeof *m->lists.attn.row);
+        make_attention(m, p, 0);
+        rc = upload(m, m->pool.host_upload, e);
+    }
+    if (!rc)
+        rc = cuda_forward(m, p, e);
+    if (!rc)
+        rc = download(m, p, e);
+    if (rc)
+        m->lost = true;
+    else
+        m->plan = p;
+    return rc;
+}
+
+int cuda_wait(struct bmodel *m, struct step_result *r, struct err *e)
+{
+    const struct step_plan *p = m->plan;
+    const struct backend *b = m->b;
+    BUG_ON(!p);
+    m->plan = NULL;
+    int rc = cuda_enter(b, e);
+    if (!rc)
+        rc = cuda_check(b, b->api->stream_wait(b->stream), "running a step", e);
+    if (rc) {
+        m->lost = true;
+        return rc;
+    }
+    const float *result = m->pool.host_result;
+    copy(r->f, result, p->n.n_out_f, sizeof *r->f);
+    copy(r->i, result + p->n.n_out_f, p->n.n_out_i, sizeof *r->i);
+    return 0;
+}

@@ -69,7 +69,7 @@ struct worker { /* one for each pool member; the members of a padded array */
     int32_t id, node;
     int32_t *row, n_row;                         /* plan rows active in this layer, ascending */
     struct acts own, acts;                       /* room for OWN_ROWS; what the products at hand read, own or shared */
-    float *product_buf, *attend, *partial, *tmp; /* scratch: see product.h, isa.h, isa.h; [n_embd] */
+    float *product_buf, *attend, *partial, *tmp; /* scratch: see product.h and isa.h; tmp [n_embd] */
     char *staging;
     struct readout_ws readout;
     char pad[64];

@@ -6,7 +6,7 @@
 #include "select.cuh"
 
 enum { LAW_THREADS = 512 };
-constexpr float UNDERFLOW = -104; /* expf is 0 from here down */
+constexpr float UNDERFLOW = -87; /* e^x counts as 0 from here down: VOCAB_EXP_LEAST of vocab.h */
 
 struct law_smem {
     struct select_smem select;

@@ -77,14 +77,17 @@ static void pair_close(struct pair *g)
 
 /* ---- Plans ---- */
 
+enum { LAW_WHOLE, LAW_CUT }; /* LAW_CUT: top_p cuts the tail off */
+
 struct seq {
-    int32_t bt[SEQ_BLOCKS], ctx_len;
+    int32_t bt[SEQ_BLOCKS], ctx_len, law;
 };
 
 static void sequences(struct seq *seq)
 {
     for (int i = 0; i < N_SEQ; i++) {
         seq[i].ctx_len = 0;
+        seq[i].law = i == 1 ? LAW_CUT : LAW_WHOLE;
         for (int b = 0; b < SEQ_BLOCKS; b++)
             seq[i].bt[b] = (i * SEQ_BLOCKS + b) * 37 % (N_BLOCK - 1);
     }
@@ -94,9 +97,10 @@ static void plan_begin(struct rig *g)
 {
     plan_reset(&g->plan);
     struct law l = neutral_law();
-    l.temperature = 0.8f;
-    l.top_p = 0.95f;
+    l.temperature = 8; /* random models are sure of themselves */
     l.repetition = 1.2f;
+    plan_law(&g->plan, &l, (struct law_tok[]){{5, 1, 0, 0.5f}, {9, 0, 2, -1}}, 2, (int32_t[]){11, 40}, 2);
+    l.top_p = 0.95f;
     plan_law(&g->plan, &l, (struct law_tok[]){{5, 1, 0, 0.5f}, {9, 0, 2, -1}}, 2, (int32_t[]){11, 40}, 2);
 }
 
@@ -130,7 +134,7 @@ static void mask_row(struct rig *g, int32_t row)
 static struct span span_of(const struct rig *g, const struct seq *q, int n_chain)
 {
     return (struct span){
-        .ctx_len = q->ctx_len, .n_chain = n_chain, .group = -1, .layer1 = (int16_t)g->env.n_layer};
+        .ctx_len = q->ctx_len, .n_chain = n_chain, .group = -1, .law = q->law, .layer1 = (int16_t)g->env.n_layer};
 }
 
 static void add_chain(struct rig *g, struct rnd *r, struct seq *q, int n, int attn)
@@ -194,6 +198,16 @@ struct worst {
     int n_draw, n_same;
 };
 
+/* Where a law cuts the tail off, a token at the edge may fall on either side, and what is left is divided by another sum:
+ * only draws are compared then. */
+static bool is_cut(const struct step_plan *p, const struct readout *r)
+{
+    const struct span *s = p->span;
+    while (r->row >= s->row0 + s->n_row)
+        s++;
+    return !r->raw && r->kind != READ_HIDDEN && r->kind != READ_CONTRAST && p->n.n_law && s->law == LAW_CUT;
+}
+
 static void compare_readout(const struct pair *g, const struct readout *r, struct worst *w)
 {
     const float *a = g->cuda.out.f + r->f0, *b = g->ref.out.f + r->f0;
@@ -205,6 +219,8 @@ static void compare_readout(const struct pair *g, const struct readout *r, struc
         w->n_same += same;
         n_f = same ? n_f : 0;
     }
+    if (is_cut(&g->cuda.plan, r))
+        n_f = 0;
     if (r->kind == READ_PROBE)
         n_f = r->n + 1; /* the rest is of draws */
     for (int j = 0; j < n_f; j++) {
@@ -236,8 +252,10 @@ static void check_worst(const struct worst *w, int config)
     for (int k = 0; k <= READ_HIDDEN; k++)
         printf(" %s %.2e", names[k], w->top[k] > 0 ? w->by_kind[k] / w->top[k] : 0);
     printf("; %d of %d draws the same\n", w->n_same, w->n_draw);
-    for (int k = 0; k <= READ_HIDDEN; k++)
-        ck_assert_msg(w->by_kind[k] <= (k == READ_HIDDEN ? 2 : 1) * tolerance * w->top[k], "%s", names[k]);
+    for (int k = 0; k <= READ_HIDDEN; k++) {
+        double top = k == READ_SAMPLE ? w->top[READ_LOGPROB] : k == READ_HIDDEN ? 2 * w->top[k] : w->top[k];
+        ck_assert_msg(w->by_kind[k] <= tolerance * top, "%s", names[k]);
+    }
     ck_assert_int_ge(w->n_same * 10, w->n_draw * 8);
 }
 

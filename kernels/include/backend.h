@@ -91,6 +91,8 @@ struct backend_options {
     const char *root;          /* tests: where /sys and /proc are looked for; NULL: "" */
     struct plan_limits limits; /* the largest plan that will be submitted: scratch is sized by it, at kv_create */
     const char *repack_cache;  /* folder for packed weights, which load reads and writes; NULL: none */
+    int32_t tensor_parallel;   /* devices that share each model; 0: one. ref and cpu have one alone */
+    bool deterministic;        /* cuda: bitwise the same results in any batch, at some cost; ref and cpu always are */
 };
 
 struct backend_stats {

@@ -18,8 +18,12 @@ static int can_avx2(void)
 static int can_avx512(void)
 {
     return can_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni");
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static int can_avx512vnni(void)
+{
+    return can_avx512() && __builtin_cpu_supports("avx512vnni");
 }
 #endif
 
@@ -29,6 +33,7 @@ static const struct choice { /* best first */
     int (*can)(void);
 } choices[] = {
 #if defined(GALLEY_X86)
+    {"avx512vnni", &cpu_isa_avx512vnni, can_avx512vnni},
     {"avx512", &cpu_isa_avx512, can_avx512},
     {"avx2", &cpu_isa_avx2, can_avx2},
 #endif
@@ -50,5 +55,5 @@ int cpu_isa_choose(const struct cpu_isa **out, struct err *e)
         if (want)
             return err_set(e, ERR_INVALID, "GALLEY_CPU_ISA=%s: this processor does not have it", want);
     }
-    return err_set(e, ERR_INVALID, "GALLEY_CPU_ISA=%s: not one of avx512, avx2, portable", want);
+    return err_set(e, ERR_INVALID, "GALLEY_CPU_ISA=%s: not one of avx512vnni, avx512, avx2, portable", want);
 }

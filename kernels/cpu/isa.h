@@ -136,10 +136,11 @@ static inline size_t attend_scratch(int32_t n_q, int32_t dim, int32_t last)
 
 extern const struct cpu_isa cpu_isa_portable;
 #if defined(GALLEY_X86)
-extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512;
+extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512, cpu_isa_avx512vnni;
 #endif
 
-/* The best that this machine has, or the one that GALLEY_CPU_ISA names (portable, avx2, avx512). */
+/* The best that this machine has, or the one that GALLEY_CPU_ISA names (portable, avx2, avx512,
+ * avx512vnni). */
 int cpu_isa_choose(const struct cpu_isa **out, struct err *e);
 
 #endif

@@ -1,6 +1,6 @@
 /* Times the weight products alone, one thread, each format and several row counts:
  *
- *     bench_product [-i portable|avx2|avx512] [-t Q8_0] [-k columns] [-s seconds a figure]
+ *     bench_product [-i portable|avx2|avx512|avx512vnni] [-t Q8_0] [-k columns] [-s seconds a figure]
  *
  * `cached`: one panel of weights again and again, which is what arithmetic allows, against the 8-bit peak (for float
  * formats that peak means little). `streamed`: panels of a matrix too large for the caches, which is what a step does,
@@ -62,7 +62,7 @@ static void fill(struct bench *b, const char *format, int type, int32_t n_in)
         dtype_from_f32(type, row, file + row_bytes * (size_t)r, n_in);
     }
     t.data = file;
-    b->w.data = b->memory.base;
+    b->w.data = (uint8_t *)b->memory.base;
     weight_pack(&b->w, &t, 0, 1);
     for (int32_t p = 1; p < n_panel; p++)
         memcpy(b->w.data + b->w.panel_bytes * (size_t)p, b->w.data, b->w.panel_bytes);

@@ -25,7 +25,7 @@
 #define CPU_PASTE(a, b) CPU_PASTE_(a, b)
 #define CPU_FN(name) CPU_PASTE(name, CPU_ISA)
 
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512BW__)
 #include "vec_avx512.h"
 #elif defined(__AVX2__)
 #include "vec_avx2.h"

@@ -1,7 +1,11 @@
-/* vec.h for AVX-512 F, BW, DQ, VL and VNNI. */
+/* vec.h for AVX-512 F, BW, DQ and VL, with VNNI or without. */
 #include <immintrin.h>
 
+#if defined(__AVX512VNNI__)
 #define VEC_ISA_NAME "avx512-vnni"
+#else
+#define VEC_ISA_NAME "avx512"
+#endif
 #define VEC_TILE 16      /* rows of a product tile */
 enum { VEC_CHAINS = 4 }; /* independent sums that hide latency */
 
@@ -156,7 +160,6 @@ VEC void vf_store_bf16(void *p, vf a)
 
 /* 16 columns of 4 codes each, and their dot products with the 4 activations at p. */
 typedef __m512i vcodes;
-enum { VEC_OFFSET_CODES = 1 }; /* codes are u8 as stored; sums start at minus the offset */
 
 VEC vcodes codes_load(const uint8_t *p)
 {
@@ -184,6 +187,9 @@ VEC vcodes codes_fp4(vcodes a)
     return _mm512_shuffle_epi8(
         _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)), a);
 }
+#if defined(__AVX512VNNI__)
+enum { VEC_OFFSET_CODES = 1 }; /* codes are u8 as stored; sums start at minus the offset */
+
 /* gcc 12 splits the broadcast from vpdpbusd; kept together they need no register. */
 VEC vi dot4_u8(vi acc, vcodes w, const int8_t *p)
 {
@@ -198,6 +204,36 @@ VEC vcodes codes_signed(vcodes a)
 {
     return a;
 }
+#else
+enum { VEC_OFFSET_CODES = 0 }; /* Q8_0's codes are made signed when loaded; its sums start at 0 */
+
+VEC __m512i four_codes(const int8_t *p)
+{
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+/* Codes up to 127: two products of at most 127 * 127 fit the 16 bits of vpmaddubsw. */
+VEC vi dot4_u7(vi acc, vcodes w, __m512i a)
+{
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, a), _mm512_set1_epi16(1)));
+}
+VEC vi dot4_u8(vi acc, vcodes w, const int8_t *p)
+{
+    return dot4_u7(acc, w, four_codes(p));
+}
+/* |w| times a with w's sign: at most 2 * 128 * 127, which fits as well. */
+VEC vi dot4_s8(vi acc, vcodes w, const int8_t *p)
+{
+    __m512i a = four_codes(p);
+    a = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), vi_zero(), a);
+    return dot4_u7(acc, _mm512_abs_epi8(w), a);
+}
+VEC vcodes codes_signed(vcodes a)
+{
+    return _mm512_xor_si512(a, _mm512_set1_epi8(-128));
+}
+#endif
 
 /* row[i] becomes column i: 16 x 16. */
 VEC void vf_transpose(vf r[16])

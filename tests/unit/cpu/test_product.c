@@ -215,11 +215,13 @@ static void check_rows(const struct cpu_isa *isa, const struct weight *w, int fi
                           want[(first + r) % N_ROW][c]);
 }
 
-static int with_each_isa(const struct cpu_isa *isa[3])
+enum { N_ISA = 4 };
+
+static int with_each_isa(const struct cpu_isa *isa[N_ISA])
 {
-    static const char *const names[] = {"portable", "avx2", "avx512"};
+    static const char *const names[] = {"portable", "avx2", "avx512", "avx512vnni"};
     int n = 0;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < N_ISA; i++) {
         setenv("GALLEY_CPU_ISA", names[i], 1);
         if (!cpu_isa_choose(&isa[n], NULL))
             n++;
@@ -233,7 +235,7 @@ static int with_each_isa(const struct cpu_isa *isa[3])
 START_TEST(a_product_is_its_scalar_restatement)
 {
     rnd = rnd_begin("a_product_is_its_scalar_restatement", 2);
-    const struct cpu_isa *isa[3];
+    const struct cpu_isa *isa[N_ISA];
     int n_isa = with_each_isa(isa);
     for (int width = 0; width < 4; width++) {
         struct matrix m;
@@ -253,8 +255,8 @@ END_TEST
 START_TEST(activations_have_one_scale_for_each_32)
 {
     rnd = rnd_begin("activations_have_one_scale_for_each_32", 3);
-    const struct cpu_isa *isa[3];
-    union act_line got[3][4];
+    const struct cpu_isa *isa[N_ISA];
+    union act_line got[N_ISA][4];
     float x[128];
     int n_isa = with_each_isa(isa);
     for (int round = 0; round < 200; round++) {
@@ -302,7 +304,7 @@ END_TEST
 
 START_TEST(silu_is_near_its_definition)
 {
-    const struct cpu_isa *isa[3];
+    const struct cpu_isa *isa[N_ISA];
     int n_isa = with_each_isa(isa);
     for (int i = 0; i < n_isa; i++)
         for (float x = -110; x < 110; x += 0.37f) {

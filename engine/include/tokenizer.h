@@ -1,8 +1,9 @@
-/* Text to token ids and back: byte-level BPE. Public: the server tokenises requests on its own threads, the engine
+/* Text to token ids and back: byte-level BPE, and SentencePiece's BPE with byte fallback. Public: the server tokenises requests on its own threads, the engine
  * turns ids into text. A struct tokenizer never changes after it is made; any number of threads use it, each with its
  * own scratch. Sampling, chat templates and stop strings are elsewhere: this header knows ids and bytes only.
  *
- * Sources: Sennrich et al. 2016 (BPE), GPT-2's byte alphabet, the GGUF keys tokenizer.ggml.*. */
+ * Sources: Sennrich et al. 2016 (BPE), GPT-2's byte alphabet, Kudo and Richardson 2018 (SentencePiece), the GGUF keys
+ * tokenizer.ggml.*. */
 #ifndef GALLEY_TOKENIZER_H
 #define GALLEY_TOKENIZER_H
 
@@ -35,13 +36,22 @@ struct tok_ids {
 
 /* ---- making ---- */
 
-struct tok_config {  /* borrowed for the call */
+enum tok_model {
+    TOK_BYTE_BPE,      /* words of bytes, merged by a list */
+    TOK_SENTENCEPIECE, /* the whole text as characters, merged to the tokens of the highest scores */
+};
+
+struct tok_config { /* borrowed for the call */
+    enum tok_model model;
     const char *pre; /* tokenizer.ggml.pre: which regular expression cuts text into words; NULL = "default" */
     int32_t n_vocab;
-    const struct slice *text; /* [n_vocab] in GPT-2's byte alphabet (control and user-defined ones: as they are) */
+    const struct slice *text; /* [n_vocab] in GPT-2's byte alphabet, or with U+2581 for a space (SentencePiece); control
+                                 and user-defined ones as they are */
     const int32_t *type;      /* [n_vocab] enum tok_type; NULL = all normal */
     int32_t n_merge;
     const struct slice *merge; /* [n_merge] "left right", best first */
+    const float *score;        /* [n_vocab], of SentencePiece */
+    int space_prefix;          /* of SentencePiece: text begins with a space, and so it does after a special token */
     struct tok_ids ids;
     int add_bos, add_eos; /* 0, 1, or -1 for the usual of this `pre` */
 };

@@ -98,6 +98,23 @@ static bool is_ascii(char c)
     return !((uint8_t)c & 0x80);
 }
 
+int normalize_spaces(struct normal_scratch *s, struct slice in, bool prefix, struct slice *out)
+{
+    static const char space[3] = "\xe2\x96\x81"; /* U+2581 */
+    size_t n = 0;
+    if (grow((void **)&s->text, &s->text_cap, in.len + 1, 1))
+        return -ERR_NOMEM;
+    if (prefix)
+        s->text[n++] = ' ';
+    for (size_t at = 0; at < in.len; at++) {
+        bool is_space = in.len - at >= sizeof space && !memcmp(in.p + at, space, sizeof space);
+        s->text[n++] = is_space ? ' ' : in.p[at];
+        at += is_space ? sizeof space - 1 : 0;
+    }
+    *out = (struct slice){s->text, n};
+    return 0;
+}
+
 int normalize_nfc(struct normal_scratch *s, struct slice in, struct slice *out)
 {
     *out = in;

@@ -12,6 +12,7 @@
 struct source { /* arrays that live for the call */
     struct slice *text, *merge;
     int32_t *type;
+    float *score;
     char pre[64];
 };
 
@@ -125,25 +126,42 @@ static int read_flag(const struct gguf *g, const char *key, int *flag, struct er
     return rc;
 }
 
+static int read_scores(const struct gguf *g, struct source *s, struct tok_config *c, struct err *e)
+{
+    s->score = mem_calloc((size_t)c->n_vocab, sizeof *s->score);
+    if (!s->score)
+        return err_set(e, ERR_NOMEM, "out of memory for %d token scores", c->n_vocab);
+    c->score = s->score;
+    c->space_prefix = 1;
+    int rc = gguf_get_f32s(g, "tokenizer.ggml.scores", s->score, (uint64_t)c->n_vocab, e);
+    return rc ? rc : read_flag(g, "tokenizer.ggml.add_space_prefix", &c->space_prefix, e);
+}
+
+static int read_merges(const struct gguf *g, struct source *s, struct tok_config *c, struct err *e)
+{
+    int rc = read_strs(g, "tokenizer.ggml.merges", &s->merge, &c->n_merge, e);
+    c->merge = s->merge;
+    return rc ? rc : read_pre(g, s, c, e);
+}
+
 static int read_config(const struct gguf *g, struct source *s, struct tok_config *c, struct err *e)
 {
     struct slice model;
     int rc = gguf_get_str(g, "tokenizer.ggml.model", &model, e);
     if (rc)
         return rc;
-    if (!slice_eq(model, "gpt2"))
+    if (!slice_eq(model, "gpt2") && !slice_eq(model, "llama"))
         return err_set(e, ERR_FORMAT,
-                       "tokenizer model '%.*s' (tokenizer.ggml.model): only gpt2, byte-level BPE, is supported",
+                       "tokenizer model '%.*s' (tokenizer.ggml.model): only gpt2 (byte-level BPE) and llama "
+                       "(SentencePiece BPE) are supported",
                        (int)(model.len < 64 ? model.len : 64), model.p);
+    c->model = slice_eq(model, "llama") ? TOK_SENTENCEPIECE : TOK_BYTE_BPE;
     rc = read_strs(g, "tokenizer.ggml.tokens", &s->text, &c->n_vocab, e);
     c->text = s->text;
     if (!rc)
         rc = read_types(g, s, c, e);
     if (!rc)
-        rc = read_strs(g, "tokenizer.ggml.merges", &s->merge, &c->n_merge, e);
-    c->merge = s->merge;
-    if (!rc)
-        rc = read_pre(g, s, c, e);
+        rc = c->model == TOK_SENTENCEPIECE ? read_scores(g, s, c, e) : read_merges(g, s, c, e);
     if (!rc)
         rc = read_ids(g, c, e);
     if (!rc)
@@ -162,6 +180,7 @@ int tok_from_gguf(struct tokenizer **out, const struct gguf *g, struct err *e)
     mem_free(s.text);
     mem_free(s.merge);
     mem_free(s.type);
+    mem_free(s.score);
     return rc;
 }
 

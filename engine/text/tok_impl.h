@@ -1,4 +1,5 @@
-/* Inside the tokenizer: only engine/text/{tokenizer,vocab,special,pretoken,normalize,bpe,detok,tok_*}.c include this.
+/* Inside the tokenizer: only engine/text/{tokenizer,vocab,special,pretoken,normalize,symbols,bpe,spm,detok,tok_*}.c
+ * include this.
  */
 #ifndef GALLEY_TOK_IMPL_H
 #define GALLEY_TOK_IMPL_H
@@ -30,6 +31,7 @@ struct vocab {
     int32_t byte_id[256];    /* the token of a single byte, or -1 */
     struct vocab_slot *slot; /* tokens that text can become by merging */
     uint32_t slot_mask;
+    int32_t *rank; /* [n] SentencePiece: 0 for the highest score; equal scores have equal ranks. Else NULL */
     struct merge_slot *merge;
     uint32_t merge_mask;
 };
@@ -98,13 +100,31 @@ struct normal_scratch {
 /* Unicode NFC of valid UTF-8, in the scratch or, when nothing changes, the input itself. Returns 0 or -ERR_NOMEM. */
 int normalize_nfc(struct normal_scratch *s, struct slice in, struct slice *out);
 
-/* ---- bpe.c ---- */
+/* Spaces as tokens have them: U+2581 becomes a space, and `prefix` puts one before all. In the scratch. Returns 0 or
+ * -ERR_NOMEM. */
+int normalize_spaces(struct normal_scratch *s, struct slice in, bool prefix, struct slice *out);
 
-struct bpe_scratch { /* a linked list of symbols and a heap of pairs, for long pieces */
+/* ---- symbols.c: a text on its way to tokens ---- */
+
+enum { NO_RANK = INT32_MAX };
+
+struct symbols { /* a linked list of symbols and a heap of pairs that may merge */
     int32_t *id, *next, *prev, *rank;
     uint64_t *heap; /* rank << 32 | position */
     size_t cap, n_heap, heap_cap;
 };
+
+/* Room for n symbols, the heap empty. Returns 0 or -ERR_NOMEM. */
+int symbols_reserve(struct symbols *s, size_t n);
+void symbols_free(struct symbols *s);
+/* The pair that begins at symbol i may merge, in this order; NO_RANK: not. */
+void symbols_offer(struct symbols *s, int32_t i, int32_t rank);
+/* The pair to merge next, the leftmost of equal ones; -1: none. It is offered no longer. */
+int32_t symbols_best(struct symbols *s);
+/* Symbol i takes in the one after it. Returns that one. */
+int32_t symbols_join(struct symbols *s, int32_t i);
+
+/* ---- bpe.c ---- */
 
 struct sink { /* where ids go; counts beyond its room */
     int32_t *out;
@@ -119,7 +139,12 @@ static inline void sink_put(struct sink *s, int32_t id)
 }
 
 /* Merges one piece to the end. Returns 0 or -ERR_NOMEM. */
-int bpe_piece(const struct vocab *v, int32_t unk, const char *p, size_t n, struct bpe_scratch *s, struct sink *out);
+int bpe_piece(const struct vocab *v, int32_t unk, const char *p, size_t n, struct symbols *s, struct sink *out);
+
+/* ---- spm.c ---- */
+
+/* Any bytes, spaces normalized. Returns 0 or -ERR_NOMEM. */
+int spm_text(const struct vocab *v, int32_t unk, struct slice text, struct symbols *s, struct sink *out);
 
 /* ---- tokenizer.c ---- */
 
@@ -128,7 +153,8 @@ struct tokenizer {
     struct special special;
     struct pretoken pre;
     struct tok_ids ids;
-    bool add_bos, add_eos;
+    enum tok_model model;
+    bool add_bos, add_eos, space_prefix;
     /* Whether a token's own bytes merge into that token alone. Worked out when first asked: 0 unknown, 1 yes, 2 no.
      * Threads may work it out twice; they agree. */
     _Atomic uint8_t *merges_whole;
@@ -137,7 +163,7 @@ struct tokenizer {
 struct tok_scratch {
     struct pretoken_scratch pre;
     struct normal_scratch normal;
-    struct bpe_scratch bpe;
+    struct symbols symbols;
 };
 
 #endif

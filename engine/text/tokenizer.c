@@ -35,6 +35,8 @@ int tok_new(struct tokenizer **out, const struct tok_config *c, struct err *e)
     if (!t)
         return err_set(e, ERR_NOMEM, "out of memory");
     t->ids = c->ids;
+    t->model = c->model;
+    t->space_prefix = c->space_prefix;
     rc = pretoken_init(&t->pre, c->pre ? c->pre : "default", e);
     if (!rc)
         rc = vocab_init(&t->vocab, c, e);
@@ -46,7 +48,8 @@ int tok_new(struct tokenizer **out, const struct tok_config *c, struct err *e)
         tok_free(t);
         return rc;
     }
-    t->add_bos = t->ids.bos >= 0 && (c->add_bos < 0 ? t->pre.adds_bos : c->add_bos);
+    bool is_usual = t->pre.adds_bos || t->model == TOK_SENTENCEPIECE;
+    t->add_bos = t->ids.bos >= 0 && (c->add_bos < 0 ? is_usual : c->add_bos);
     t->add_eos = t->ids.eos >= 0 && c->add_eos > 0;
     *out = t;
     return 0;
@@ -73,16 +76,6 @@ struct tok_scratch *tok_scratch_new(const struct tokenizer *t)
     return s;
 }
 
-static void bpe_scratch_free(struct bpe_scratch *s)
-{
-    mem_free(s->id);
-    mem_free(s->next);
-    mem_free(s->prev);
-    mem_free(s->rank);
-    mem_free(s->heap);
-    *s = (struct bpe_scratch){0};
-}
-
 static void normal_scratch_free(struct normal_scratch *s)
 {
     mem_free(s->cp);
@@ -96,7 +89,7 @@ void tok_scratch_free(struct tok_scratch *s)
         return;
     pretoken_scratch_free(&s->pre);
     normal_scratch_free(&s->normal);
-    bpe_scratch_free(&s->bpe);
+    symbols_free(&s->symbols);
     mem_free(s);
 }
 
@@ -122,7 +115,7 @@ static int merges_whole(struct encoder *c, int32_t id, const char *p, size_t n, 
     if (!v) {
         int32_t first[1];
         struct sink probe = {.out = first, .cap = 1};
-        if (bpe_piece(&c->t->vocab, c->t->ids.unk, p, n, &c->s->bpe, &probe))
+        if (bpe_piece(&c->t->vocab, c->t->ids.unk, p, n, &c->s->symbols, &probe))
             return out_of_memory(c);
         v = probe.n == 1 && first[0] == id ? 1 : 2;
         atomic_store_explicit(known, v, memory_order_relaxed);
@@ -144,7 +137,7 @@ static int encode_word(struct encoder *c, const char *p, size_t n)
         sink_put(&c->out, id);
         return 0;
     }
-    return bpe_piece(&c->t->vocab, c->t->ids.unk, p, n, &c->s->bpe, &c->out) ? out_of_memory(c) : 0;
+    return bpe_piece(&c->t->vocab, c->t->ids.unk, p, n, &c->s->symbols, &c->out) ? out_of_memory(c) : 0;
 }
 
 static int encode_utf8(struct encoder *c, struct slice text)
@@ -177,6 +170,19 @@ static int encode_bytes(struct encoder *c, struct slice text)
 }
 
 /* Text between special tokens is encoded as if it stood alone. */
+static int encode_fragment(struct encoder *c, struct slice text)
+{
+    const struct tokenizer *t = c->t;
+    if (t->model == TOK_BYTE_BPE)
+        return encode_bytes(c, text);
+    if (!text.len)
+        return 0;
+    int rc = normalize_spaces(&c->s->normal, text, t->space_prefix, &text);
+    if (!rc)
+        rc = spm_text(&t->vocab, t->ids.unk, text, &c->s->symbols, &c->out);
+    return rc ? out_of_memory(c) : 0;
+}
+
 static int encode_fragments(struct encoder *c, struct slice text, bool with_control)
 {
     const struct special *sp = &c->t->special;
@@ -189,13 +195,13 @@ static int encode_fragments(struct encoder *c, struct slice text, bool with_cont
             at++;
             continue;
         }
-        int rc = encode_bytes(c, (struct slice){text.p + start, at - start});
+        int rc = encode_fragment(c, (struct slice){text.p + start, at - start});
         if (rc)
             return rc;
         sink_put(&c->out, id);
         start = at += len;
     }
-    return encode_bytes(c, (struct slice){text.p + start, text.len - start});
+    return encode_fragment(c, (struct slice){text.p + start, text.len - start});
 }
 
 int tok_encode(const struct tokenizer *t, const char *text, size_t n_bytes, int flags, int32_t *out, size_t cap,
@@ -210,8 +216,8 @@ int tok_encode(const struct tokenizer *t, const char *text, size_t n_bytes, int 
     int rc = encode_fragments(&c, (struct slice){n_bytes ? text : "", n_bytes}, flags & TOK_PARSE_SPECIAL);
     if (flags & TOK_ADD_SPECIAL && t->add_eos)
         sink_put(&c.out, t->ids.eos);
-    if (s->bpe.cap > KEEP_SYMBOLS)
-        bpe_scratch_free(&s->bpe);
+    if (s->symbols.cap > KEEP_SYMBOLS)
+        symbols_free(&s->symbols);
     if (s->normal.cp_cap > KEEP_SYMBOLS)
         normal_scratch_free(&s->normal);
     *n = c.out.n;

@@ -1,5 +1,7 @@
 /* The tokens and merges as tables: token -> bytes, bytes -> token, pair of tokens -> merge. Built once, then read
  * by all threads. */
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define XXH_INLINE_ALL
@@ -70,10 +72,24 @@ static int types_check(struct vocab *v, const struct tok_config *c, struct err *
     return 0;
 }
 
-static size_t token_decode(const struct vocab *v, int32_t id, struct slice text, char *out)
+/* U+2581 is how SentencePiece writes a space. */
+static size_t spaces_decode(struct slice s, char *out)
 {
-    if (v->type[id] == TOK_NORMAL)
+    size_t n = 0;
+    for (size_t at = 0; at < s.len;) {
+        bool is_space = s.len - at >= 3 && !memcmp(s.p + at, "\xe2\x96\x81", 3);
+        out[n++] = is_space ? ' ' : s.p[at];
+        at += is_space ? 3 : 1;
+    }
+    return n;
+}
+
+static size_t token_decode(const struct vocab *v, enum tok_model model, int32_t id, struct slice text, char *out)
+{
+    if (v->type[id] == TOK_NORMAL && model == TOK_BYTE_BPE)
         return alphabet_decode(text, out);
+    if ((v->type[id] == TOK_NORMAL || v->type[id] == TOK_USER_DEFINED) && model == TOK_SENTENCEPIECE)
+        return spaces_decode(text, out);
     int byte = v->type[id] == TOK_BYTE ? byte_token_value(text) : -1;
     if (byte >= 0) {
         out[0] = (char)byte;
@@ -96,7 +112,7 @@ static int bytes_fill(struct vocab *v, const struct tok_config *c, struct err *e
     uint32_t at = 0;
     for (int32_t i = 0; i < v->n; i++) {
         v->offset[i] = at;
-        size_t n = token_decode(v, i, c->text[i], v->bytes + at);
+        size_t n = token_decode(v, c->model, i, c->text[i], v->bytes + at);
         at += (uint32_t)n;
         if (n > v->max_bytes)
             v->max_bytes = n;
@@ -124,7 +140,17 @@ static void slot_insert(struct vocab *v, int32_t id)
     v->slot[at] = (struct vocab_slot){hash, id};
 }
 
-static int slots_fill(struct vocab *v, struct err *e)
+/* A byte's own token. SentencePiece has others for characters of one byte, and falls back to these for bytes alone. */
+static void byte_ids_fill(struct vocab *v, enum tok_model model)
+{
+    for (int b = 0; b < 256; b++)
+        v->byte_id[b] = model == TOK_BYTE_BPE ? vocab_find(v, &(char){(char)b}, 1) : -1;
+    for (int32_t i = v->n - 1; i >= 0 && model == TOK_SENTENCEPIECE; i--)
+        if (v->type[i] == TOK_BYTE && vocab_piece(v, i).len == 1)
+            v->byte_id[(uint8_t)*vocab_piece(v, i).p] = i;
+}
+
+static int slots_fill(struct vocab *v, enum tok_model model, struct err *e)
 {
     uint32_t size = pow2_at_least((uint64_t)v->n * 2);
     v->slot = mem_alloc(size * sizeof *v->slot);
@@ -133,13 +159,12 @@ static int slots_fill(struct vocab *v, struct err *e)
     memset(v->slot, 0xff, size * sizeof *v->slot);
     v->slot_mask = size - 1;
     for (int32_t i = 0; i < v->n; i++)
-        if (v->type[i] == TOK_NORMAL || v->type[i] == TOK_BYTE)
+        if (v->type[i] == TOK_NORMAL || (v->type[i] == TOK_BYTE && model == TOK_BYTE_BPE))
             slot_insert(v, i);
     for (int32_t i = 0; i < v->n; i++)
         if (v->type[i] == TOK_USER_DEFINED)
             slot_insert(v, i);
-    for (int b = 0; b < 256; b++)
-        v->byte_id[b] = vocab_find(v, &(char){(char)b}, 1);
+    byte_ids_fill(v, model);
     return 0;
 }
 
@@ -223,6 +248,38 @@ out:
     return rc;
 }
 
+/* ---- scores ---- */
+
+struct scored {
+    float score;
+    int32_t id;
+};
+
+static int higher_first(const void *a, const void *b)
+{
+    float x = ((const struct scored *)a)->score, y = ((const struct scored *)b)->score;
+    return (x < y) - (x > y);
+}
+
+static int ranks_fill(struct vocab *v, const struct tok_config *c, struct err *e)
+{
+    struct scored *order = mem_alloc((size_t)v->n * sizeof *order);
+    v->rank = mem_alloc((size_t)v->n * sizeof *v->rank);
+    int rc = order && v->rank ? 0 : err_set(e, ERR_NOMEM, "out of memory for %d scores", v->n);
+    for (int32_t i = 0; !rc && i < v->n; i++) {
+        order[i] = (struct scored){c->score[i], i};
+        if (isnan(c->score[i]))
+            rc = err_set(e, ERR_FORMAT, "the score of token %d is not a number", i);
+    }
+    if (!rc) {
+        qsort(order, (size_t)v->n, sizeof *order, higher_first);
+        for (int32_t i = 0; i < v->n; i++)
+            v->rank[order[i].id] = i && order[i].score == order[i - 1].score ? v->rank[order[i - 1].id] : i;
+    }
+    mem_free(order);
+    return rc;
+}
+
 /* ---- all of it ---- */
 
 int vocab_init(struct vocab *v, const struct tok_config *c, struct err *e)
@@ -236,7 +293,9 @@ int vocab_init(struct vocab *v, const struct tok_config *c, struct err *e)
     if (!rc)
         rc = bytes_fill(v, c, e);
     if (!rc)
-        rc = slots_fill(v, e);
+        rc = slots_fill(v, c->model, e);
+    if (!rc && c->model == TOK_SENTENCEPIECE)
+        return ranks_fill(v, c, e);
     return rc ? rc : merges_fill(v, c, e);
 }
 
@@ -247,4 +306,5 @@ void vocab_free(struct vocab *v)
     mem_free(v->bytes);
     mem_free(v->slot);
     mem_free(v->merge);
+    mem_free(v->rank);
 }

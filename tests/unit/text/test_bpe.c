@@ -40,7 +40,7 @@ START_TEST(test_against_definition)
 {
     struct tokenizer *t;
     struct err e;
-    struct bpe_scratch s = {0};
+    struct symbols s = {0};
     uint64_t seed = 1;
     ck_assert_msg(tok_new_tiny(&t, "gpt-2", merges, N_MERGE, &e) == 0, "%s", e.msg);
     for (int round = 0; round < 4000; round++) {
@@ -54,7 +54,7 @@ START_TEST(test_against_definition)
         ck_assert_int_eq(bpe_piece(&t->vocab, -1, text, n, &s, &out), 0);
         ck_assert_msg(out.n == n_want && !memcmp(got, want, n_want * sizeof *got), "%.*s", (int)n, text);
     }
-    mem_free(s.id), mem_free(s.next), mem_free(s.prev), mem_free(s.rank), mem_free(s.heap);
+    symbols_free(&s);
     tok_free(t);
 }
 END_TEST

@@ -1,0 +1,64 @@
+/* SentencePiece's BPE: a text begins as its characters; of all neighbours that together are a token, those whose token
+ * has the highest score are joined (of equal ones the leftmost), until none is left. What then is no token falls back
+ * to its bytes. Symbols are numbered by the byte they begin at. */
+#include "text/utf8.h"
+#include "tok_impl.h"
+
+static size_t symbol_len(const struct symbols *s, int32_t i, size_t n)
+{
+    return (s->next[i] < 0 ? n : (size_t)s->next[i]) - (size_t)i;
+}
+
+static void pair_update(const struct vocab *v, struct slice text, struct symbols *s, int32_t i)
+{
+    int32_t right = s->next[i], id = -1;
+    if (right >= 0) {
+        size_t len = (size_t)(right - i) + symbol_len(s, right, text.len);
+        if (len <= v->max_bytes)
+            id = vocab_find(v, text.p + i, len);
+    }
+    symbols_offer(s, i, id < 0 ? NO_RANK : v->rank[id]);
+}
+
+static void put_symbol(const struct vocab *v, int32_t unk, const char *p, size_t len, struct sink *out)
+{
+    int32_t id = vocab_find(v, p, len);
+    if (id >= 0) {
+        sink_put(out, id);
+        return;
+    }
+    for (size_t i = 0; i < len; i++)
+        if (v->byte_id[(uint8_t)p[i]] < 0) {
+            if (unk >= 0)
+                sink_put(out, unk);
+            return;
+        }
+    for (size_t i = 0; i < len; i++)
+        sink_put(out, v->byte_id[(uint8_t)p[i]]);
+}
+
+int spm_text(const struct vocab *v, int32_t unk, struct slice text, struct symbols *s, struct sink *out)
+{
+    if (!text.len)
+        return 0;
+    if (symbols_reserve(s, text.len))
+        return -ERR_NOMEM;
+    int32_t before = -1;
+    for (size_t at = 0, len; at < text.len; at += len) {
+        utf8_next((const uint8_t *)text.p + at, text.len - at, &len);
+        s->prev[at] = before;
+        s->next[at] = at + len < text.len ? (int32_t)(at + len) : -1;
+        before = (int32_t)at;
+    }
+    for (int32_t i = 0; i >= 0; i = s->next[i])
+        pair_update(v, text, s, i);
+    for (int32_t i; (i = symbols_best(s)) >= 0;) {
+        symbols_join(s, i);
+        pair_update(v, text, s, i);
+        if (s->prev[i] >= 0)
+            pair_update(v, text, s, s->prev[i]);
+    }
+    for (int32_t i = 0; i >= 0; i = s->next[i])
+        put_symbol(v, unk, text.p + i, symbol_len(s, i, text.len), out);
+    return 0;
+}

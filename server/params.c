@@ -351,10 +351,21 @@ static bool read_stream(const json_t *body, struct params *out, struct api_error
            field_bool(opt, "continuous_usage_stats", &out->continuous_usage, e);
 }
 
+/* What the model's own files would have requests begin from. */
+static void apply_defaults(const struct sampling_defaults *d, struct gen_params *p)
+{
+    p->temperature = d->has_temperature ? d->temperature : p->temperature;
+    p->top_p = d->has_top_p ? d->top_p : p->top_p;
+    p->min_p = d->has_min_p ? d->min_p : p->min_p;
+    p->top_k = d->has_top_k ? d->top_k : p->top_k;
+    p->repetition_penalty = d->has_repetition_penalty ? d->repetition_penalty : p->repetition_penalty;
+}
+
 bool params_read(const json_t *body, const struct server *srv, struct params *out, struct api_error *e)
 {
     *out = (struct params){0};
     gen_params_init(&out->p);
+    apply_defaults(&engine_model(srv->eng)->sampling, &out->p);
     if (!read_sampling(body, &out->p, e) || !read_lengths(body, out, srv, e) || !read_stream(body, out, e) ||
         !read_stop(body, out, e) || !read_stop_ids(body, out, e) || !read_bias(body, out, e))
         return false;

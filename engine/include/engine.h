@@ -32,7 +32,7 @@ struct backend_ops;
 /* ---- Starting and stopping ---- */
 
 struct engine_options {
-    const char *model_path;        /* GGUF */
+    const char *model_path;        /* GGUF file or Hugging Face directory */
     const char *draft_path;        /* GGUF with the same vocabulary, or NULL */
     const char *backend;           /* "auto", "ref", "cpu", ... */
     const struct backend_ops *ops; /* tests: used instead of `backend` when not NULL */
@@ -79,13 +79,20 @@ bool engine_failed(const struct engine *eng);
 /* Requests submitted and not yet done. Any thread. */
 int32_t engine_n_pending(const struct engine *eng);
 
+struct sampling_defaults { /* of requests that do not say: generation_config.json; a GGUF file has none */
+    bool has_temperature, has_top_p, has_min_p, has_top_k, has_repetition_penalty;
+    float temperature, top_p, min_p, repetition_penalty;
+    int32_t top_k;
+};
+
 struct model_info {
-    char name[128];            /* general.name, or the file's name without .gguf */
+    char name[128];            /* general.name, or the file's name without .gguf, or the directory's */
     const char *chat_template; /* Jinja source, NULL when the file has none */
     int32_t n_vocab, n_ctx_train;
     uint64_t n_param;
     char quant[32]; /* "Q8_0": the type most weights have */
     const char *architecture;
+    struct sampling_defaults sampling;
 };
 
 /* ---- Requests ---- */

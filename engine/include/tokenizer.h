@@ -1,6 +1,7 @@
-/* Text to token ids and back: byte-level BPE, and SentencePiece's BPE with byte fallback. Public: the server tokenises requests on its own threads, the engine
- * turns ids into text. A struct tokenizer never changes after it is made; any number of threads use it, each with its
- * own scratch. Sampling, chat templates and stop strings are elsewhere: this header knows ids and bytes only.
+/* Text to token ids and back: byte-level BPE, and SentencePiece's BPE with byte fallback. Public: the server tokenises
+ * requests on its own threads, the engine turns ids into text. A struct tokenizer never changes after it is made; any
+ * number of threads use it, each with its own scratch. Sampling, chat templates and stop strings are elsewhere: this
+ * header knows ids and bytes only.
  *
  * Sources: Sennrich et al. 2016 (BPE), GPT-2's byte alphabet, Kudo and Richardson 2018 (SentencePiece), the GGUF keys
  * tokenizer.ggml.*. */
@@ -41,17 +42,33 @@ enum tok_model {
     TOK_SENTENCEPIECE, /* the whole text as characters, merged to the tokens of the highest scores */
 };
 
+enum tok_prefix { /* where SentencePiece's text begins with a space that the text does not have */
+                  TOK_PREFIX_NONE,
+                  TOK_PREFIX_ALWAYS,  /* between special tokens, and at both ends */
+                  TOK_PREFIX_MISSING, /* the same, where there is none yet */
+                  TOK_PREFIX_FIRST    /* at the very beginning, where there is none yet */
+};
+
+enum { TOK_MAX_REGEX = 4, TOK_STRIP_LEFT = 1, TOK_STRIP_RIGHT = 2 };
+
 struct tok_config { /* borrowed for the call */
     enum tok_model model;
-    const char *pre; /* tokenizer.ggml.pre: which regular expression cuts text into words; NULL = "default" */
+    const char *pre;          /* tokenizer.ggml.pre: which regular expression cuts text into words; NULL = "default" */
+    const char *const *regex; /* [n_regex] instead of `pre`: each cuts the pieces of the one before; NULL: none */
+    int n_regex;
+    bool is_nfc, ignores_merges; /* with `regex`: text is normalised; a word that is a token becomes it unmerged */
     int32_t n_vocab;
     const struct slice *text; /* [n_vocab] in GPT-2's byte alphabet, or with U+2581 for a space (SentencePiece); control
                                  and user-defined ones as they are */
     const int32_t *type;      /* [n_vocab] enum tok_type; NULL = all normal */
     int32_t n_merge;
     const struct slice *merge; /* [n_merge] "left right", best first */
-    const float *score;        /* [n_vocab], of SentencePiece */
-    int space_prefix;          /* of SentencePiece: text begins with a space, and so it does after a special token */
+    const float *score;        /* [n_vocab], of SentencePiece; NULL: it merges by `merge` */
+    enum tok_prefix prefix;    /* of SentencePiece */
+    bool splits_spaces;        /* of SentencePiece: a word begins at every space, and merges end with it */
+    const uint8_t *strip;      /* [n_vocab] white space that special tokens take with them, TOK_STRIP_*; NULL: none */
+    const int32_t *eos;        /* [n_eos] ids that end an answer, besides those below */
+    int n_eos;
     struct tok_ids ids;
     int add_bos, add_eos; /* 0, 1, or -1 for the usual of this `pre` */
 };
@@ -60,6 +77,9 @@ struct tok_config { /* borrowed for the call */
 int tok_new(struct tokenizer **out, const struct tok_config *c, struct err *e);
 /* From the keys tokenizer.ggml.*; copies what it needs. */
 int tok_from_gguf(struct tokenizer **out, const struct gguf *g, struct err *e);
+/* From DIR/tokenizer.json and tokenizer_config.json of a Hugging Face directory. `eos`: ids that end an answer besides
+ * those it names itself. */
+int tok_from_hf(struct tokenizer **out, const char *dir, const int32_t *eos, int32_t n_eos, struct err *e);
 /* A small vocabulary for tests and the fake back end: ids 0..255 are the bytes themselves, then <|endoftext|> (bos,
  * eos),
  * <|im_start|>, <|im_end|>, then one token per merge ("t h", in the byte alphabet; a space is \u0120). */

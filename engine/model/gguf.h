@@ -74,6 +74,7 @@ void gguf_close(struct gguf *g); /* NULL is legal */
 
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key);
 const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name);
+size_t gguf_head_bytes(const struct gguf *g); /* before the first tensor; a file without tensors is all head */
 
 /* Scalars. -ERR_NOTFOUND when the key is missing, -ERR_FORMAT when its type or range does not fit; both fill e.
  * Integers of any width are accepted as long as the value fits; f32 takes any float. */

@@ -250,3 +250,13 @@ int gguf_get_strs(const struct gguf *g, const char *key, struct slice *out, uint
         p = string_at(p, &out[i]);
     return 0;
 }
+
+size_t gguf_head_bytes(const struct gguf *g)
+{
+    size_t first = g->size_bytes;
+    for (int64_t i = 0; i < g->n_tensor; i++) {
+        size_t at = (size_t)(g->tensor[i].data - g->base);
+        first = at < first ? at : first;
+    }
+    return first;
+}

@@ -9,17 +9,19 @@
 #include "tokenizer.h"
 
 struct model { /* owner: the engine */
-    struct gguf *file;
+    struct gguf *gguf;      /* of these two the one it comes from */
+    struct safetensors *st;
     struct model_info info;
     struct model_desc desc;
-    struct model_weights w; /* points into the file's map */
-    struct source source;   /* the same as a file */
+    struct model_weights w; /* points into the files' maps */
+    struct source source;   /* the same as files */
+    bool is_tied; /* the head is the embedding table, whatever else the files hold */
     struct tokenizer *tok;
     int32_t exit_layer; /* galley.early_exit_layer: the output norm and head also fit after so many layers; 0: do not */
     char *chat_template, *architecture; /* NUL-terminated copies behind info */
 };
 
-/* Errors name the file and the key or tensor. */
+/* A GGUF file or a Hugging Face directory. Errors name the file and the key or tensor. */
 int model_open(const char *path, struct model *m, struct err *e);
 void model_close(struct model *m);
 

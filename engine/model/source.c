@@ -19,23 +19,11 @@ static void done(void *arg, const void *data, size_t bytes)
     map_done(data, bytes);
 }
 
-/* Where the first tensor lies; a file without tensors is all head. */
-static size_t head_bytes(const struct gguf *g)
-{
-    size_t first = g->size_bytes;
-    for (int64_t i = 0; i < g->n_tensor; i++) {
-        size_t at = (size_t)(g->tensor[i].data - g->base);
-        first = at < first ? at : first;
-    }
-    return first;
-}
-
 /* Weights that were trained on, merged or quantised anew differ everywhere, so a few pages tell. */
-static uint64_t sample_hash(const uint8_t *p, size_t bytes)
+static uint64_t sample_hash(const uint8_t *p, size_t bytes, uint64_t hash)
 {
     if (bytes <= (size_t)N_SAMPLE * SAMPLE_BYTES)
-        return XXH3_64bits(p, bytes);
-    uint64_t hash = 0;
+        return XXH3_64bits_withSeed(p, bytes, hash);
     for (size_t i = 0; i < N_SAMPLE; i++)
         hash = XXH3_64bits_withSeed(p + (bytes - SAMPLE_BYTES) / (N_SAMPLE - 1) * i, SAMPLE_BYTES, hash);
     return hash;
@@ -43,12 +31,16 @@ static uint64_t sample_hash(const uint8_t *p, size_t bytes)
 
 static void identify(void *arg, struct weight_identity *out)
 {
-    const struct gguf *g = ((const struct source *)arg)->file;
-    size_t head = head_bytes(g);
-    *out = (struct weight_identity){.size_bytes = g->size_bytes,
-                                    .modified_ns = g->map.modified_ns,
-                                    .head_hash = XXH3_64bits(g->base, head),
-                                    .sample_hash = sample_hash(g->base + head, g->size_bytes - head)};
+    const struct source *s = arg;
+    *out = (struct weight_identity){0};
+    for (const struct source_file *f = s->file; f < s->file + s->n_file; f++) {
+        const uint8_t *p = f->map->p;
+        size_t size = f->map->size_bytes;
+        out->size_bytes += size;
+        out->modified_ns = out->modified_ns > f->map->modified_ns ? out->modified_ns : f->map->modified_ns;
+        out->head_hash = XXH3_64bits_withSeed(p, f->head_bytes, out->head_hash);
+        out->sample_hash = sample_hash(p + f->head_bytes, size - f->head_bytes, out->sample_hash);
+    }
 }
 
 /* "llama-3.2-1b-9f86d081884c7d65": letters, digits and a few signs of the file's name, then the hash of its full path.
@@ -69,20 +61,26 @@ static char *make_name(const char *path)
     return mem_strdup(name);
 }
 
-int source_open(struct source *s, const struct gguf *file, const char *path, struct err *e)
+int source_open(struct source *s, const struct source_file *file, int32_t n_file, const char *path, struct err *e)
 {
-    s->file = file;
+    s->file = mem_alloc((size_t)n_file * sizeof *file);
     s->name = make_name(path);
     s->ops = (struct weight_source){.arg = s, .want = want, .done = done, .identify = identify, .name = s->name};
-    return s->name ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+    if (!s->file || !s->name)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    memcpy(s->file, file, (size_t)n_file * sizeof *file);
+    s->n_file = n_file;
+    return 0;
 }
 
 void source_close(struct source *s)
 {
+    mem_free(s->file);
     mem_free(s->name);
 }
 
 void source_loaded(const struct source *s)
 {
-    map_done(s->file->map.p, s->file->map.size_bytes);
+    for (const struct source_file *f = s->file; f < s->file + s->n_file; f++)
+        map_done(f->map->p, f->map->size_bytes);
 }

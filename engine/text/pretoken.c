@@ -68,33 +68,50 @@ static void pcre_free(void *p, void *unused)
     mem_free(p);
 }
 
-int pretoken_init(struct pretoken *p, const char *name, struct err *e)
+static int add_stage(struct pretoken *p, const char *regex, struct err *e)
 {
-    *p = (struct pretoken){0};
-    const struct family *f = family_find(name);
-    if (!f)
-        return err_set(e, ERR_FORMAT, "unknown pre-tokenizer '%.100s' (tokenizer.ggml.pre)", name);
-    p->is_nfc = f->is_nfc;
-    p->ignore_merges = f->ignore_merges;
-    p->adds_bos = f->adds_bos;
     pcre2_general_context *general = pcre2_general_context_create(pcre_alloc, pcre_free, NULL);
     pcre2_compile_context *context = general ? pcre2_compile_context_create(general) : NULL;
     int code = 0;
     PCRE2_SIZE offset;
+    pcre2_code *made = NULL;
     if (context)
-        p->code =
-            pcre2_compile((PCRE2_SPTR)f->regex, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &offset, context);
+        made = pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &offset, context);
     pcre2_compile_context_free(context);
     pcre2_general_context_free(general);
-    if (!p->code)
-        return err_set(e, ERR_NOMEM, "the pre-tokenizer's expression does not compile (PCRE2 error %d)", code);
-    p->has_jit = pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0;
+    if (!made)
+        return err_set(e, ERR_FORMAT, "the pre-tokenizer's expression does not compile (PCRE2 error %d)", code);
+    if (pcre2_jit_compile(made, PCRE2_JIT_COMPLETE))
+        p->has_jit = false;
+    p->code[p->n_stage++] = made;
     return 0;
+}
+
+int pretoken_init(struct pretoken *p, const struct tok_config *c, struct err *e)
+{
+    *p = (struct pretoken){.has_jit = true, .is_nfc = c->is_nfc, .ignore_merges = c->ignores_merges};
+    if (!c->regex) {
+        const char *name = c->pre ? c->pre : "default";
+        const struct family *f = family_find(name);
+        if (!f)
+            return err_set(e, ERR_FORMAT, "unknown pre-tokenizer '%.100s' (tokenizer.ggml.pre)", name);
+        p->is_nfc = f->is_nfc;
+        p->ignore_merges = f->ignore_merges;
+        p->adds_bos = f->adds_bos;
+        return add_stage(p, f->regex, e);
+    }
+    if (c->n_regex > TOK_MAX_REGEX)
+        return err_set(e, ERR_FORMAT, "the pre-tokenizer has %d expressions, over %d", c->n_regex, TOK_MAX_REGEX);
+    int rc = 0;
+    for (int i = 0; !rc && i < c->n_regex; i++)
+        rc = add_stage(p, c->regex[i], e);
+    return rc;
 }
 
 void pretoken_free(struct pretoken *p)
 {
-    pcre2_code_free(p->code);
+    for (int i = 0; i < p->n_stage; i++)
+        pcre2_code_free(p->code[i]);
 }
 
 int pretoken_scratch_init(struct pretoken_scratch *s, const struct pretoken *p)
@@ -125,14 +142,15 @@ void pretoken_scratch_free(struct pretoken_scratch *s)
         pcre2_jit_stack_free(s->stack);
 }
 
-size_t pretoken_next(const struct pretoken *p, struct pretoken_scratch *s, const char *text, size_t n, size_t at)
+size_t pretoken_next(const struct pretoken *p, int stage, struct pretoken_scratch *s, const char *text, size_t n,
+                     size_t at)
 {
     PCRE2_SPTR t = (PCRE2_SPTR)text;
     int rc = PCRE2_ERROR_JIT_STACKLIMIT;
     if (p->has_jit)
-        rc = pcre2_jit_match(p->code, t, n, at, PCRE2_NO_UTF_CHECK, s->match, s->context);
+        rc = pcre2_jit_match(p->code[stage], t, n, at, PCRE2_NO_UTF_CHECK, s->match, s->context);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-        rc = pcre2_match(p->code, t, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, s->match, s->context);
+        rc = pcre2_match(p->code[stage], t, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, s->match, s->context);
     if (rc == PCRE2_ERROR_NOMATCH)
         return n;
     if (rc < 0)

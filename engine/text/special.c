@@ -122,10 +122,11 @@ static const char *const eog_name[] = {
     "<eos>",         "<end_of_utterance>", "</s>",       "< EOT >",       "<|eot|>",
 };
 
-static int eog_init(struct special *s, const struct vocab *v, const struct tok_ids *ids, struct err *e)
+static int eog_init(struct special *s, const struct vocab *v, const struct tok_config *c, const struct tok_ids *ids,
+                    struct err *e)
 {
     enum { N_NAME = sizeof eog_name / sizeof *eog_name };
-    s->eog = mem_calloc(N_NAME + 3, sizeof *s->eog);
+    s->eog = mem_calloc((size_t)(N_NAME + 3 + c->n_eos), sizeof *s->eog);
     if (!s->eog)
         return err_set(e, ERR_NOMEM, "out of memory");
     int32_t n = 0, id;
@@ -137,6 +138,9 @@ static int eog_init(struct special *s, const struct vocab *v, const struct tok_i
     for (int i = 0; i < 3; i++)
         if ((id = (const int32_t[]){ids->eos, ids->eot, ids->eom}[i]) >= 0)
             s->eog[n++] = id;
+    for (int i = 0; i < c->n_eos; i++)
+        if (c->eos[i] >= 0 && c->eos[i] < v->n)
+            s->eog[n++] = c->eos[i];
     qsort(s->eog, (size_t)n, sizeof *s->eog, id_cmp);
     for (int32_t i = 0; i < n; i++)
         if (i == 0 || s->eog[i] != s->eog[i - 1])
@@ -144,14 +148,15 @@ static int eog_init(struct special *s, const struct vocab *v, const struct tok_i
     return 0;
 }
 
-int special_init(struct special *s, const struct vocab *v, struct tok_ids *ids, struct err *e)
+int special_init(struct special *s, const struct vocab *v, const struct tok_config *c, struct tok_ids *ids,
+                 struct err *e)
 {
     *s = (struct special){0};
     int rc = trie_init(s, v, e);
     if (rc)
         return rc;
     ids_complete(s, v, ids);
-    return eog_init(s, v, ids, e);
+    return eog_init(s, v, c, ids, e);
 }
 
 void special_free(struct special *s)

@@ -132,9 +132,11 @@ static int read_scores(const struct gguf *g, struct source *s, struct tok_config
     if (!s->score)
         return err_set(e, ERR_NOMEM, "out of memory for %d token scores", c->n_vocab);
     c->score = s->score;
-    c->space_prefix = 1;
-    int rc = gguf_get_f32s(g, "tokenizer.ggml.scores", s->score, (uint64_t)c->n_vocab, e);
-    return rc ? rc : read_flag(g, "tokenizer.ggml.add_space_prefix", &c->space_prefix, e);
+        int rc = gguf_get_f32s(g, "tokenizer.ggml.scores", s->score, (uint64_t)c->n_vocab, e), prefix = 1;
+    if (!rc)
+        rc = read_flag(g, "tokenizer.ggml.add_space_prefix", &prefix, e);
+    c->prefix = prefix ? TOK_PREFIX_ALWAYS : TOK_PREFIX_NONE;
+    return rc;
 }
 
 static int read_merges(const struct gguf *g, struct source *s, struct tok_config *c, struct err *e)

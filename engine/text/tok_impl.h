@@ -63,7 +63,8 @@ struct special {
 };
 
 /* Also completes ids from well-known names. */
-int special_init(struct special *s, const struct vocab *v, struct tok_ids *ids, struct err *e);
+int special_init(struct special *s, const struct vocab *v, const struct tok_config *c, struct tok_ids *ids,
+                 struct err *e);
 void special_free(struct special *s);
 /* The longest special token at p[0..n), or -1. */
 int32_t special_match(const struct special *s, const struct vocab *v, const char *p, size_t n, bool with_control,
@@ -72,7 +73,8 @@ int32_t special_match(const struct special *s, const struct vocab *v, const char
 /* ---- pretoken.c: cutting text into the pieces that merges never cross ---- */
 
 struct pretoken {
-    pcre2_code *code;
+    pcre2_code *code[TOK_MAX_REGEX]; /* [n_stage] each cuts the pieces of the one before */
+    int n_stage;
     bool has_jit, is_nfc, ignore_merges, adds_bos;
 };
 
@@ -82,12 +84,13 @@ struct pretoken_scratch {
     pcre2_jit_stack *stack;
 };
 
-int pretoken_init(struct pretoken *p, const char *name, struct err *e);
+int pretoken_init(struct pretoken *p, const struct tok_config *c, struct err *e);
 void pretoken_free(struct pretoken *p);
 int pretoken_scratch_init(struct pretoken_scratch *s, const struct pretoken *p);
 void pretoken_scratch_free(struct pretoken_scratch *s);
-/* The piece that begins at `at` of valid UTF-8; returns its end, or 0 when the match ran into a limit. */
-size_t pretoken_next(const struct pretoken *p, struct pretoken_scratch *s, const char *text, size_t n, size_t at);
+/* The piece of a stage that begins at `at` of valid UTF-8; returns its end, or 0 when the match ran into a limit. */
+size_t pretoken_next(const struct pretoken *p, int stage, struct pretoken_scratch *s, const char *text, size_t n,
+                     size_t at);
 
 /* ---- normalize.c ---- */
 
@@ -154,7 +157,9 @@ struct tokenizer {
     struct pretoken pre;
     struct tok_ids ids;
     enum tok_model model;
-    bool add_bos, add_eos, space_prefix;
+    enum tok_prefix prefix;
+    bool add_bos, add_eos, splits_spaces;
+    uint8_t *strip; /* [n_vocab] TOK_STRIP_*, or NULL */
     /* Whether a token's own bytes merge into that token alone. Worked out when first asked: 0 unknown, 1 yes, 2 no.
      * Threads may work it out twice; they agree. */
     _Atomic uint8_t *merges_whole;

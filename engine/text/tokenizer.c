@@ -36,14 +36,22 @@ int tok_new(struct tokenizer **out, const struct tok_config *c, struct err *e)
         return err_set(e, ERR_NOMEM, "out of memory");
     t->ids = c->ids;
     t->model = c->model;
-    t->space_prefix = c->space_prefix;
-    rc = pretoken_init(&t->pre, c->pre ? c->pre : "default", e);
+    t->prefix = c->prefix;
+    t->splits_spaces = c->splits_spaces;
+    rc = pretoken_init(&t->pre, c, e);
     if (!rc)
         rc = vocab_init(&t->vocab, c, e);
     if (!rc)
-        rc = special_init(&t->special, &t->vocab, &t->ids, e);
+        rc = special_init(&t->special, &t->vocab, c, &t->ids, e);
     if (!rc && !(t->merges_whole = mem_calloc((size_t)c->n_vocab, sizeof *t->merges_whole)))
         rc = err_set(e, ERR_NOMEM, "out of memory");
+    if (!rc && c->strip) {
+        t->strip = mem_alloc((size_t)c->n_vocab);
+        if (t->strip)
+            memcpy(t->strip, c->strip, (size_t)c->n_vocab);
+        else
+            rc = err_set(e, ERR_NOMEM, "out of memory");
+    }
     if (rc) {
         tok_free(t);
         return rc;
@@ -63,6 +71,7 @@ void tok_free(struct tokenizer *t)
     vocab_free(&t->vocab);
     special_free(&t->special);
     mem_free((void *)t->merges_whole);
+    mem_free(t->strip);
     mem_free(t);
 }
 
@@ -140,20 +149,28 @@ static int encode_word(struct encoder *c, const char *p, size_t n)
     return bpe_piece(&c->t->vocab, c->t->ids.unk, p, n, &c->s->symbols, &c->out) ? out_of_memory(c) : 0;
 }
 
-static int encode_utf8(struct encoder *c, struct slice text)
+/* Cuts a piece by this stage's expression, and its pieces by the next one's, down to words. */
+static int encode_stage(struct encoder *c, struct slice text, int stage)
 {
-    if (c->t->pre.is_nfc && normalize_nfc(&c->s->normal, text, &text))
-        return out_of_memory(c);
+    if (stage == c->t->pre.n_stage)
+        return encode_word(c, text.p, text.len);
     for (size_t at = 0; at < text.len;) {
-        size_t end = pretoken_next(&c->t->pre, &c->s->pre, text.p, text.len, at);
+        size_t end = pretoken_next(&c->t->pre, stage, &c->s->pre, text.p, text.len, at);
         if (!end)
             return err_set(c->e, ERR_INVALID, "the text is too complex to cut into words, at byte %zu", at);
-        int rc = encode_word(c, text.p + at, end - at);
+        int rc = encode_stage(c, (struct slice){text.p + at, end - at}, stage + 1);
         if (rc)
             return rc;
         at = end;
     }
     return 0;
+}
+
+static int encode_utf8(struct encoder *c, struct slice text)
+{
+    if (c->t->pre.is_nfc && normalize_nfc(&c->s->normal, text, &text))
+        return out_of_memory(c);
+    return encode_stage(c, text, 0);
 }
 
 /* Stretches of valid UTF-8, and between them bytes that stand alone. */
@@ -169,23 +186,46 @@ static int encode_bytes(struct encoder *c, struct slice text)
     return 0;
 }
 
-/* Text between special tokens is encoded as if it stood alone. */
-static int encode_fragment(struct encoder *c, struct slice text)
+static bool wants_prefix(const struct encoder *c, struct slice text, bool is_first)
+{
+    bool has_space = text.len && (text.p[0] == ' ' || (text.len >= 3 && !memcmp(text.p, "\xe2\x96\x81", 3)));
+    enum tok_prefix prefix = c->t->prefix;
+    return prefix == TOK_PREFIX_ALWAYS || (prefix == TOK_PREFIX_MISSING && !has_space) ||
+           (prefix == TOK_PREFIX_FIRST && is_first && !has_space);
+}
+
+static int encode_pieces(struct encoder *c, struct slice text, bool is_first)
 {
     const struct tokenizer *t = c->t;
-    if (t->model == TOK_BYTE_BPE)
-        return encode_bytes(c, text);
+    if (normalize_spaces(&c->s->normal, text, wants_prefix(c, text, is_first), &text))
+        return out_of_memory(c);
+    for (size_t at = 0, end; at < text.len; at = end) {
+        const char *space = t->splits_spaces ? memchr(text.p + at + 1, ' ', text.len - at - 1) : NULL;
+        end = space ? (size_t)(space - text.p) : text.len;
+        struct slice piece = {text.p + at, end - at};
+        if (spm_text(&t->vocab, t->ids.unk, piece, &c->s->symbols, &c->out))
+            return out_of_memory(c);
+    }
+    return 0;
+}
+
+/* Text between special tokens is encoded as if it stood alone. */
+static int encode_fragment(struct encoder *c, struct slice text, bool is_first)
+{
     if (!text.len)
         return 0;
-    int rc = normalize_spaces(&c->s->normal, text, t->space_prefix, &text);
-    if (!rc)
-        rc = spm_text(&t->vocab, t->ids.unk, text, &c->s->symbols, &c->out);
-    return rc ? out_of_memory(c) : 0;
+    return c->t->model == TOK_SENTENCEPIECE ? encode_pieces(c, text, is_first) : encode_bytes(c, text);
+}
+
+static bool is_space(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
 static int encode_fragments(struct encoder *c, struct slice text, bool with_control)
 {
     const struct special *sp = &c->t->special;
+    const uint8_t *strip = c->t->strip;
     size_t start = 0, len;
     for (size_t at = 0; at < text.len;) {
         int32_t id = -1;
@@ -195,13 +235,19 @@ static int encode_fragments(struct encoder *c, struct slice text, bool with_cont
             at++;
             continue;
         }
-        int rc = encode_fragment(c, (struct slice){text.p + start, at - start});
+        size_t end = at;
+        while (strip && strip[id] & TOK_STRIP_LEFT && end > start && is_space(text.p[end - 1]))
+            end--;
+        int rc = encode_fragment(c, (struct slice){text.p + start, end - start}, start == 0);
         if (rc)
             return rc;
         sink_put(&c->out, id);
-        start = at += len;
+        at += len;
+        while (strip && strip[id] & TOK_STRIP_RIGHT && at < text.len && is_space(text.p[at]))
+            at++;
+        start = at;
     }
-    return encode_fragment(c, (struct slice){text.p + start, text.len - start});
+    return encode_fragment(c, (struct slice){text.p + start, text.len - start}, start == 0);
 }
 
 int tok_encode(const struct tokenizer *t, const char *text, size_t n_bytes, int flags, int32_t *out, size_t cap,

@@ -205,13 +205,14 @@ static int merge_fail(struct slice m, int32_t rank, const char *what, struct err
     return err_set(e, ERR_FORMAT, "merge %d, '%.*s': %s", rank, (int)(m.len < 100 ? m.len : 100), m.p, what);
 }
 
-static int merge_insert(struct vocab *v, struct slice m, int32_t rank, char *buf, struct err *e)
+static int merge_insert(struct vocab *v, enum tok_model model, struct slice m, int32_t rank, char *buf, struct err *e)
 {
     const char *space = m.len > 1 ? memchr(m.p + 1, ' ', m.len - 1) : NULL;
     if (!space || space == m.p + m.len - 1)
         return merge_fail(m, rank, "not two tokens with a space between", e);
-    size_t n_left = alphabet_decode((struct slice){m.p, (size_t)(space - m.p)}, buf);
-    size_t n = n_left + alphabet_decode((struct slice){space + 1, (size_t)(m.p + m.len - space - 1)}, buf + n_left);
+    struct slice a = {m.p, (size_t)(space - m.p)}, b = {space + 1, (size_t)(m.p + m.len - space - 1)};
+    size_t n_left = model == TOK_BYTE_BPE ? alphabet_decode(a, buf) : spaces_decode(a, buf);
+    size_t n = n_left + (model == TOK_BYTE_BPE ? alphabet_decode(b, buf + n_left) : spaces_decode(b, buf + n_left));
     int32_t left = vocab_find(v, buf, n_left), right = vocab_find(v, buf + n_left, n - n_left),
             id = vocab_find(v, buf, n);
     if (left < 0 || right < 0 || id < 0)
@@ -242,7 +243,7 @@ static int merges_fill(struct vocab *v, const struct tok_config *c, struct err *
     memset(v->merge, 0xff, size * sizeof *v->merge);
     v->merge_mask = size - 1;
     for (int32_t i = 0; !rc && i < c->n_merge; i++)
-        rc = merge_insert(v, c->merge[i], i, buf, e);
+        rc = merge_insert(v, c->model, c->merge[i], i, buf, e);
 out:
     mem_free(buf);
     return rc;
@@ -294,7 +295,7 @@ int vocab_init(struct vocab *v, const struct tok_config *c, struct err *e)
         rc = bytes_fill(v, c, e);
     if (!rc)
         rc = slots_fill(v, c->model, e);
-    if (!rc && c->model == TOK_SENTENCEPIECE)
+    if (!rc && c->score)
         return ranks_fill(v, c, e);
     return rc ? rc : merges_fill(v, c, e);
 }

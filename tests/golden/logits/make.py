@@ -110,19 +110,28 @@ def write_gguf(name, model):
     w.close()
 
 
+def enliven(model):
+    """Livelier than the initialisation: sharp attention, norms off 1, biases off 0."""
+    for key, p in model.named_parameters():
+        with torch.no_grad():
+            if "norm" in key:
+                p.normal_(1.0, 0.2)
+            elif key.endswith("bias"):
+                p.normal_(0.0, 0.3)
+            else:
+                p.normal_(0.0, 0.15 if "embed" not in key else 0.6)
+
+
+def some_tokens(seed):
+    return torch.randint(0, 256, (1, N_TOK), generator=torch.Generator().manual_seed(seed))
+
+
 def main():
     for seed, (name, (cls, config)) in enumerate(FAMILIES.items()):
         torch.manual_seed(seed)
         model = cls(config).float().eval()
-        for key, p in model.named_parameters():  # livelier than the initialisation: sharp attention, norms off 1, biases off 0
-            with torch.no_grad():
-                if "norm" in key:
-                    p.normal_(1.0, 0.2)
-                elif key.endswith("bias"):
-                    p.normal_(0.0, 0.3)
-                else:
-                    p.normal_(0.0, 0.15 if "embed" not in key else 0.6)
-        tokens = torch.randint(0, 256, (1, N_TOK), generator=torch.Generator().manual_seed(seed))
+        enliven(model)
+        tokens = some_tokens(seed)
         with torch.no_grad():
             logits = model(tokens).logits[0].numpy().astype("<f4")
         write_gguf(name, model)

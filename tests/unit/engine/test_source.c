@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "model/gguf.h"
 #include "model/model.h"
 #include "tiny_gguf.h"
 #include "../suite.h"
@@ -28,11 +29,11 @@ static int64_t data_at(const char *path, int64_t *size)
     struct model m;
     struct err e = {0};
     ck_assert_msg(!model_open(path, &m, &e), "%s", e.msg);
-    const uint8_t *first = m.file->tensor[0].data;
-    for (int64_t i = 0; i < m.file->n_tensor; i++)
-        first = m.file->tensor[i].data < first ? m.file->tensor[i].data : first;
-    int64_t at = first - m.file->base;
-    *size = (int64_t)m.file->size_bytes;
+    const uint8_t *first = m.gguf->tensor[0].data;
+    for (int64_t i = 0; i < m.gguf->n_tensor; i++)
+        first = m.gguf->tensor[i].data < first ? m.gguf->tensor[i].data : first;
+    int64_t at = first - m.gguf->base;
+    *size = (int64_t)m.gguf->size_bytes;
     model_close(&m);
     return at;
 }

@@ -20,7 +20,7 @@ START_TEST(test_golden_cuts)
             struct err e;
             pretoken_scratch_free(&s);
             pretoken_free(&p);
-            ck_assert_msg(pretoken_init(&p, name, &e) == 0, "%s", e.msg);
+            ck_assert_msg(pretoken_init(&p, &(struct tok_config){.pre = name}, &e) == 0, "%s", e.msg);
             ck_assert_int_eq(pretoken_scratch_init(&s, &p), 0);
             strcpy(last, name);
         }
@@ -29,7 +29,7 @@ START_TEST(test_golden_cuts)
         while (at < n) {
             ck_assert_msg(want && *want == ' ', "more pieces than wanted: %s", line);
             size_t end = strtoul(want, &want, 10);
-            at = pretoken_next(&p, &s, text, n, at);
+            at = pretoken_next(&p, 0, &s, text, n, at);
             ck_assert_msg(at == end, "piece ends at %zu, want %zu: %s", at, end, line);
         }
         ck_assert_msg(*want == '\n', "fewer pieces than wanted: %s", line);
@@ -54,7 +54,7 @@ START_TEST(test_long_runs)
         struct pretoken p;
         struct pretoken_scratch s;
         struct err e;
-        ck_assert_int_eq(pretoken_init(&p, name[k], &e), 0);
+        ck_assert_int_eq(pretoken_init(&p, &(struct tok_config){.pre = name[k]}, &e), 0);
         ck_assert_int_eq(pretoken_scratch_init(&s, &p), 0);
         for (size_t r = 0; r < sizeof run / sizeof *run; r++) {
             size_t n = 0, at = 0;
@@ -63,7 +63,7 @@ START_TEST(test_long_runs)
                 n += strlen(run[r]);
             }
             for (size_t end; at < n; at = end) {
-                end = pretoken_next(&p, &s, text, n, at);
+                end = pretoken_next(&p, 0, &s, text, n, at);
                 if (end <= at || end > n)
                     break;
             }
@@ -83,13 +83,13 @@ START_TEST(test_without_jit)
     struct err e;
     char *text = malloc(1 << 20);
     memset(text, ' ', 1 << 20);
-    ck_assert_int_eq(pretoken_init(&p, "llama-bpe", &e), 0);
+    ck_assert_int_eq(pretoken_init(&p, &(struct tok_config){.pre = "llama-bpe"}, &e), 0);
     p.has_jit = false;
     ck_assert_int_eq(pretoken_scratch_init(&s, &p), 0);
-    ck_assert_uint_eq(pretoken_next(&p, &s, "Hello world", 11, 0), 5);
-    ck_assert_uint_eq(pretoken_next(&p, &s, text, 1 << 20, 0), 1 << 20);
+    ck_assert_uint_eq(pretoken_next(&p, 0, &s, "Hello world", 11, 0), 5);
+    ck_assert_uint_eq(pretoken_next(&p, 0, &s, text, 1 << 20, 0), 1 << 20);
     memset(text, 'a', 1 << 20);
-    ck_assert_uint_eq(pretoken_next(&p, &s, text, 1 << 20, 0), 1 << 20);
+    ck_assert_uint_eq(pretoken_next(&p, 0, &s, text, 1 << 20, 0), 1 << 20);
     pretoken_scratch_free(&s);
     pretoken_free(&p);
     free(text);
@@ -100,7 +100,7 @@ START_TEST(test_unknown_name)
 {
     struct pretoken p;
     struct err e;
-    ck_assert_int_eq(pretoken_init(&p, "no-such-pre", &e), -ERR_FORMAT);
+    ck_assert_int_eq(pretoken_init(&p, &(struct tok_config){.pre = "no-such-pre"}, &e), -ERR_FORMAT);
     ck_assert_ptr_nonnull(strstr(e.msg, "no-such-pre"));
     pretoken_free(&p);
 }

@@ -60,7 +60,7 @@ static struct tokenizer *make(const struct words *w, bool space_prefix)
                                    .fim_pad = -1,
                                    .fim_repo = -1,
                                    .fim_sep = -1},
-                           .space_prefix = space_prefix};
+                           .prefix = space_prefix ? TOK_PREFIX_ALWAYS : TOK_PREFIX_NONE};
     ck_assert_msg(tok_new(&t, &c, &e) == 0, "%s", e.msg);
     return t;
 }

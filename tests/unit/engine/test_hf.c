@@ -1,0 +1,182 @@
+/* What a Hugging Face directory that is damaged, hostile or of an unknown kind gets: one sentence that names it. Each
+ * case is a copy of a good directory with one thing changed. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "model/model.h"
+#include "../suite.h"
+
+static char dir[64];
+static const char *const names[] = {"config.json",
+                                    "generation_config.json",
+                                    "tokenizer.json",
+                                    "tokenizer_config.json",
+                                    "chat_template.jinja",
+                                    "model.safetensors",
+                                    "model.safetensors.index.json"};
+enum { N_NAME = sizeof names / sizeof *names, MAX_FILE = 1 << 20 };
+
+static const char *path_of(const char *name)
+{
+    static char path[256];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return path;
+}
+
+static void write_file(const char *name, const void *data, size_t n)
+{
+    FILE *f = fopen(path_of(name), "wb");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_uint_eq(fwrite(data, 1, n, f), n);
+    fclose(f);
+}
+
+static size_t read_good(const char *name, char *data)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/qwen3/%s", MODELS, name);
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return 0;
+    size_t n = fread(data, 1, MAX_FILE, f);
+    fclose(f);
+    return n;
+}
+
+static char *buffer;
+
+static void setup(void)
+{
+    buffer = malloc(MAX_FILE);
+    strcpy(dir, "/tmp/galley-hf-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    for (int i = 0; i < N_NAME; i++) {
+        size_t n = read_good(names[i], buffer);
+        if (n)
+            write_file(names[i], buffer, n);
+    }
+}
+
+static void teardown(void)
+{
+    for (int i = 0; i < N_NAME; i++)
+        unlink(path_of(names[i]));
+    rmdir(dir);
+    free(buffer);
+}
+
+static void expect(int code, const char *message)
+{
+    struct model m;
+    struct err e = {0};
+    ck_assert_msg(model_open(dir, &m, &e) == -code, "%s: code %d: %s", message, e.code, e.msg);
+    ck_assert_msg(strstr(e.msg, message) && strstr(e.msg, dir), "'%s' is not in: %s", message, e.msg);
+}
+
+/* One key of config.json becomes a JSON text, and the good file again after it. */
+static void expect_config(const char *key, const char *value, const char *message)
+{
+    size_t n = read_good("config.json", buffer);
+    json_t *config = json_loadb(buffer, n, 0, NULL);
+    json_object_set_new(config, key, json_loads(value, JSON_DECODE_ANY, NULL));
+    json_dump_file(config, path_of("config.json"), 0);
+    json_decref(config);
+    expect(ERR_FORMAT, message);
+    write_file("config.json", buffer, n);
+}
+
+/* The weights with their header edited: `from` becomes `to`, of the same length. */
+static void expect_header(const char *from, const char *to, const char *message)
+{
+    size_t n = read_good("model.safetensors", buffer);
+    char *at = memmem(buffer, n, from, strlen(from));
+    ck_assert_ptr_nonnull(at);
+    ck_assert_uint_eq(strlen(from), strlen(to));
+    memcpy(at, to, strlen(to));
+    write_file("model.safetensors", buffer, n);
+    expect(ERR_FORMAT, message);
+}
+
+START_TEST(a_good_directory_opens)
+{
+    struct model m;
+    struct err e;
+    ck_assert_msg(!model_open(dir, &m, &e), "%s", e.msg);
+    ck_assert_str_eq(m.info.name, dir + strlen("/tmp/"));
+    ck_assert_str_eq(m.info.architecture, "qwen3");
+    ck_assert(m.info.sampling.has_temperature && m.info.sampling.temperature == 0.6f && m.info.sampling.top_k == 20);
+    ck_assert(!m.info.sampling.has_min_p && tok_is_eog(m.tok, 7) && tok_is_eog(m.tok, 256) && !tok_is_eog(m.tok, 8));
+    ck_assert_ptr_nonnull(strstr(m.chat_template, "for m in messages"));
+    model_close(&m);
+}
+END_TEST
+
+START_TEST(configurations_are_checked)
+{
+    expect_config("model_type", "\"mamba\"", "model_type 'mamba'");
+    expect_config("model_type", "null", "model_type is missing");
+    expect_config("hidden_size", "null", "hidden_size");
+    expect_config("num_hidden_layers", "100000", "num_hidden_layers: 100000");
+    expect_config("num_hidden_layers", "1000", "1000 layers");
+    expect_config("num_hidden_layers", "3", "model.layers.2.");
+    expect_config("num_key_value_heads", "3", "do not fit together");
+    expect_config("head_dim", "31", "do not fit together");
+    expect_config("intermediate_size", "97", "expected 97");
+    expect_config("rms_norm_eps", "-1", "rms_norm_eps");
+    expect_config("rope_parameters", "{\"rope_type\": \"yarn\", \"factor\": 4}", "'yarn'");
+    expect_config("rope_parameters", "{\"rope_theta\": -1}", "rope_theta");
+    expect_config("rope_parameters", "{\"rope_type\": \"llama3\", \"factor\": 0}", "factor");
+    write_file("config.json", "{", 1);
+    expect(ERR_FORMAT, "config.json: line 1");
+    write_file("config.json", "[]", 2);
+    expect(ERR_FORMAT, "not a JSON object");
+    unlink(path_of("config.json"));
+    expect(ERR_NOTFOUND, "no config.json");
+}
+END_TEST
+
+START_TEST(weights_are_checked)
+{
+    size_t n = read_good("model.safetensors", buffer);
+    write_file("model.safetensors", buffer, 5);
+    expect(ERR_FORMAT, "truncated");
+    write_file("model.safetensors", buffer, 100);
+    expect(ERR_FORMAT, "a header of");
+    write_file("model.safetensors", buffer, n - 1);
+    expect(ERR_FORMAT, "do not exist");
+    expect_header("model.norm.weight", "model.norn.weight", "tensor model.norm.weight is missing");
+    expect_header("\"F32\"", "\"F64\"", "its shape needs");
+    expect_header("[272,64]", "[64,272]", "expected");
+    unlink(path_of("model.safetensors"));
+    expect(ERR_NOTFOUND, "neither model.safetensors");
+}
+END_TEST
+
+START_TEST(shards_are_checked)
+{
+    static const char missing[] = "{\"weight_map\": {\"a\": \"x.safetensors\"}}",
+                      outside[] = "{\"weight_map\": {\"a\": \"../x\"}}", none[] = "{}";
+    write_file("model.safetensors.index.json", missing, strlen(missing));
+    expect(ERR_NOTFOUND, "x.safetensors");
+    write_file("model.safetensors.index.json", outside, strlen(outside));
+    expect(ERR_FORMAT, "names no file beside it");
+    write_file("model.safetensors.index.json", none, strlen(none));
+    expect(ERR_FORMAT, "no weight_map");
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("hf");
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, a_good_directory_opens);
+    tcase_add_test(tc, configurations_are_checked);
+    tcase_add_test(tc, weights_are_checked);
+    tcase_add_test(tc, shards_are_checked);
+    return suite_run(tc);
+}

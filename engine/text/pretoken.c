@@ -79,6 +79,8 @@ static int add_stage(struct pretoken *p, const char *regex, struct err *e)
         made = pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &offset, context);
     pcre2_compile_context_free(context);
     pcre2_general_context_free(general);
+    if (!made && (!code || code == PCRE2_ERROR_HEAP_FAILED))
+        return err_set(e, ERR_NOMEM, "out of memory for the pre-tokenizer's expression");
     if (!made)
         return err_set(e, ERR_FORMAT, "the pre-tokenizer's expression does not compile (PCRE2 error %d)", code);
     if (pcre2_jit_compile(made, PCRE2_JIT_COMPLETE))

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "inspect.h"
 #include "options.h"
 #include "quantize.h"
 #include "serve.h"
@@ -14,6 +15,7 @@ static void help(FILE *out)
           "  galley serve [options]           serve a model over the OpenAI API (without --model: the bundled demo)\n"
           "  galley bench [options]           measure prefill and decode on this machine\n"
           "  galley quantize IN OUT TYPE      write a GGUF file in a smaller type\n"
+          "  galley inspect PATH              what a model file holds, and the memory it would take\n"
           "  galley ngram build ...           count a text's n-grams for superposed decoding and trigram drafts\n"
           "  galley COMMAND --help            what a command takes\n"
           "  galley --version\n"
@@ -35,6 +37,39 @@ static int quantize(int argc, char **argv)
     }
     if (model_quantize(argv[0], argv[1], argv[2], &e)) {
         fprintf(stderr, "galley quantize: %s\n", e.msg);
+        return 1;
+    }
+    return 0;
+}
+
+static int inspect(int argc, char **argv)
+{
+    static const char usage[] = "usage: galley inspect PATH [--metadata] [--tensors] [--template]\n\n"
+                                "PATH: a GGUF file or a Hugging Face directory. The options show more of it.\n";
+    struct inspect_want want = {0};
+    struct err e = {0};
+    const char *path = NULL;
+    for (int i = 0; i < argc; i++) {
+        bool *flag = !strcmp(argv[i], "--metadata")   ? &want.metadata
+                     : !strcmp(argv[i], "--tensors")  ? &want.tensors
+                     : !strcmp(argv[i], "--template") ? &want.chat_template
+                                                      : NULL;
+        if (flag) {
+            *flag = true;
+        } else if (argv[i][0] == '-' || path) {
+            bool is_help = !strcmp(argv[i], "--help");
+            fputs(usage, is_help ? stdout : stderr);
+            return is_help ? 0 : 2;
+        } else {
+            path = argv[i];
+        }
+    }
+    if (!path) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    if (model_inspect(path, &want, stdout, &e)) {
+        fprintf(stderr, "galley inspect: %s\n", e.msg);
         return 1;
     }
     return 0;
@@ -71,6 +106,8 @@ int main(int argc, char **argv)
     }
     if (is(command, "quantize", "quantize"))
         return quantize(argc - 2, argv + 2);
+    if (is(command, "inspect", "inspect"))
+        return inspect(argc - 2, argv + 2);
     if (is(command, "bench", "bench"))
         return bench_main(argc - 2, argv + 2);
     if (is(command, "ngram", "ngram"))

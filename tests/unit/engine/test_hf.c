@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 
+#include "inspect.h"
 #include "model/model.h"
 #include "../suite.h"
 
@@ -116,6 +117,28 @@ START_TEST(a_good_directory_opens)
 }
 END_TEST
 
+/* What `galley inspect` says of a directory, and of what is no model. */
+START_TEST(inspection_tells_what_there_is)
+{
+    static const struct inspect_want all = {true, true, true};
+    char *text;
+    size_t n;
+    struct err e;
+    FILE *out = open_memstream(&text, &n);
+    ck_assert_msg(!model_inspect(dir, &all, out, &e), "%s", e.msg);
+    fclose(out);
+    static const char *const said[] = {"qwen3, 0.1M parameters, mostly F32", "4 heads of 32, 2 of keys and values",
+                                       "257 tokens", "top_k 20", "model.norm.weight", "for m in messages"};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        ck_assert_msg(strstr(text, said[i]) != NULL, "no '%s' in: %s", said[i], text);
+    free(text);
+    out = open_memstream(&text, &n);
+    ck_assert_int_eq(model_inspect(path_of("tokenizer.json"), &all, out, &e), -ERR_FORMAT);
+    fclose(out);
+    free(text);
+}
+END_TEST
+
 START_TEST(configurations_are_checked)
 {
     expect_config("model_type", "\"mamba\"", "model_type 'mamba'");
@@ -175,6 +198,7 @@ int main(void)
     TCase *tc = tcase_create("hf");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, a_good_directory_opens);
+    tcase_add_test(tc, inspection_tells_what_there_is);
     tcase_add_test(tc, configurations_are_checked);
     tcase_add_test(tc, weights_are_checked);
     tcase_add_test(tc, shards_are_checked);

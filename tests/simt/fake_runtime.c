@@ -3,8 +3,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { ALIGN = 256, MAX_LIVE = 64, LOST = 719, N_SM = 4 };
+#include "simt.h"
+
+/* Codes as the real runtime has them: cudaErrorStreamCapture.., cudaErrorLaunchFailure. */
+enum { IN_RECORDING = 900, SPOILED = 901, LOST = 719 };
+enum { ALIGN = 256, MAX_LIVE = 64, N_SM = 4 };
+
+struct node { /* of a graph: something that was queued */
+    struct node *next;
+    void (*run)(void *arg);
+    _Alignas(16) unsigned char arg[];
+};
+
+struct CUgraphExec_st {
+    struct node *first, **end;
+};
+
+struct CUstream_st {
+    struct CUgraphExec_st *recording; /* NULL: it runs what it gets */
+    int error;                        /* of the recording */
+};
+
+static __thread struct CUstream_st *records; /* the calling thread's stream that does */
 
 struct fake_faults fake_faults;
 
@@ -15,6 +37,11 @@ static struct {
 static long n_host, n_stream, n_alloc;
 static size_t used_bytes;
 static int lost;
+static bool skips;
+static long n_graph;
+static struct fake_calls calls;
+
+static bool take_launch(const struct simt_call *c, void *stream);
 
 void fake_runtime_reset(void)
 {
@@ -23,11 +50,14 @@ void fake_runtime_reset(void)
         abort();
     n_alloc = 0;
     lost = 0;
+    skips = false;
+    calls = (struct fake_calls){0};
+    simt_on_launch(take_launch);
 }
 
 long fake_runtime_live(void)
 {
-    long n = n_host + n_stream;
+    long n = n_host + n_stream + n_graph;
     for (int i = 0; i < MAX_LIVE; i++)
         n += live[i].p != NULL;
     return n;
@@ -38,9 +68,31 @@ long fake_runtime_allocs(void)
     return n_alloc;
 }
 
+void fake_runtime_skip(void)
+{
+    skips = true;
+}
+
+struct fake_calls fake_runtime_calls(void)
+{
+    struct fake_calls c = calls;
+    calls = (struct fake_calls){0};
+    return c;
+}
+
 static int state(void)
 {
     return lost ? LOST : 0;
+}
+
+/* What may not happen while the thread records. */
+static int spoil(void)
+{
+    if (!records)
+        return 0;
+    fprintf(stderr, "fake runtime: a wait or an allocation while a graph is recorded\n");
+    records->error = SPOILED;
+    return IN_RECORDING;
 }
 
 static int allocation_fails(void)
@@ -78,13 +130,19 @@ static int device_alloc(void **out, size_t bytes)
 {
     int at = 0;
     *out = NULL;
+    if (spoil())
+        return IN_RECORDING;
     if (allocation_fails() || used_bytes + bytes > fake_faults.total_bytes)
         return CUDA_NO_MEMORY;
     while (at < MAX_LIVE && live[at].p)
         at++;
-    if (at == MAX_LIVE || posix_memalign(out, ALIGN, bytes ? bytes : 1))
+    if (at == MAX_LIVE || (!skips && posix_memalign(out, ALIGN, bytes ? bytes : 1)))
         abort();
-    memset(*out, 0xff, bytes); /* NaN: what is used before it is written shows */
+    if (!skips)
+        memset(*out, 0xff, bytes); /* NaN: what is used before it is written shows */
+    else if ((*out = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) ==
+             MAP_FAILED)
+        abort();
     live[at].p = *out;
     live[at].bytes = bytes;
     used_bytes += bytes;
@@ -95,7 +153,10 @@ static void device_free(void *p)
 {
     for (int i = 0; p && i < MAX_LIVE; i++)
         if (live[i].p == p) {
-            free(p);
+            if (skips)
+                munmap(p, live[i].bytes);
+            else
+                free(p);
             used_bytes -= live[i].bytes;
             live[i].p = NULL;
             return;
@@ -107,6 +168,8 @@ static void device_free(void *p)
 static int host_alloc(void **out, size_t bytes)
 {
     *out = NULL;
+    if (spoil())
+        return IN_RECORDING;
     if (allocation_fails())
         return CUDA_NO_MEMORY;
     if (posix_memalign(out, ALIGN, bytes ? bytes : 1))
@@ -124,7 +187,7 @@ static void host_free(void *p)
 
 static int stream_create(struct CUstream_st **out)
 {
-    *out = malloc(1);
+    *out = calloc(1, sizeof **out);
     n_stream++;
     return state();
 }
@@ -138,30 +201,154 @@ static void stream_destroy(struct CUstream_st *s)
 static int stream_wait(struct CUstream_st *s)
 {
     (void)s;
+    if (spoil())
+        return IN_RECORDING;
     if (fake_faults.lose_after > 0 && --fake_faults.lose_after == 0)
         lost = 1;
     return state();
 }
 
+/* ---- What is queued ---- */
+
+struct copying {
+    void *dst;
+    const void *src; /* NULL: zeros */
+    size_t bytes;
+};
+
+static void run_copy(void *arg)
+{
+    struct copying *c = arg;
+    if (c->src)
+        memcpy(c->dst, c->src, c->bytes);
+    else
+        memset(c->dst, 0, c->bytes);
+}
+
+static int queue_copy(struct copying c, struct CUstream_st *s)
+{
+    if (fake_runtime_record(s, run_copy, &c, sizeof c))
+        return 0;
+    calls.n_copy++;
+    if (!lost && !skips)
+        run_copy(&c);
+    return state();
+}
+
 static int copy(void *dst, const void *src, size_t bytes, struct CUstream_st *s)
 {
-    (void)s;
-    if (!lost)
-        memcpy(dst, src, bytes);
-    return state();
+    return queue_copy((struct copying){dst, src, bytes}, s);
 }
 
 static int zero(void *dst, size_t bytes, struct CUstream_st *s)
 {
-    (void)s;
-    if (!lost)
-        memset(dst, 0, bytes);
+    return queue_copy((struct copying){dst, NULL, bytes}, s);
+}
+
+/* A recorded launch: the call, then its arguments. */
+struct launching {
+    _Alignas(16) struct simt_call call;
+    _Alignas(16) unsigned char arg[];
+};
+
+static void run_launch(void *arg)
+{
+    struct launching *l = arg;
+    l->call.arg = l->arg;
+    simt_run(&l->call);
+}
+
+static bool take_launch(const struct simt_call *c, void *stream)
+{
+    struct CUstream_st *s = stream;
+    if (!s || !s->recording) {
+        calls.n_kernel++;
+        return skips;
+    }
+    struct launching *l = calloc(1, sizeof *l + c->arg_bytes);
+    l->call = *c;
+    memcpy(l->arg, c->arg, c->arg_bytes);
+    fake_runtime_record(s, run_launch, l, sizeof *l + c->arg_bytes);
+    free(l);
+    return true;
+}
+
+/* ---- Graphs ---- */
+
+bool fake_runtime_record(struct CUstream_st *s, void (*run)(void *arg), const void *arg, size_t arg_bytes)
+{
+    if (!s || !s->recording)
+        return false;
+    struct node *n = malloc(sizeof *n + arg_bytes);
+    n->next = NULL;
+    n->run = run;
+    memcpy(n->arg, arg, arg_bytes);
+    *s->recording->end = n;
+    s->recording->end = &n->next;
+    return true;
+}
+
+static int graph_begin(struct CUstream_st *s)
+{
+    if (lost || s->recording)
+        return lost ? LOST : IN_RECORDING;
+    s->recording = calloc(1, sizeof *s->recording);
+    s->recording->end = &s->recording->first;
+    s->error = 0;
+    records = s;
+    n_graph++;
+    return 0;
+}
+
+static void graph_destroy(struct CUgraphExec_st *g)
+{
+    if (!g)
+        return;
+    for (struct node *n = g->first, *next; n; n = next) {
+        next = n->next;
+        free(n);
+    }
+    free(g);
+    n_graph--;
+}
+
+static int graph_end(struct CUstream_st *s, struct CUgraphExec_st **out)
+{
+    struct CUgraphExec_st *g = s->recording;
+    int code = !g ? SPOILED : s->error ? s->error : allocation_fails() ? CUDA_NO_MEMORY : state();
+    s->recording = NULL;
+    records = NULL;
+    if (code) {
+        graph_destroy(g);
+        g = NULL;
+    }
+    *out = g;
+    return code;
+}
+
+static int graph_launch(struct CUgraphExec_st *g, struct CUstream_st *s)
+{
+    if (s->recording)
+        return IN_RECORDING;
+    calls.n_graph++;
+    for (struct node *n = g->first; n && !lost && !skips; n = n->next)
+        n->run(n->arg);
     return state();
 }
 
 static const char *error_text(int code)
 {
-    return code == CUDA_NO_MEMORY ? "out of memory" : code == LOST ? "unspecified launch failure" : "invalid device";
+    switch (code) {
+    case CUDA_NO_MEMORY:
+        return "out of memory";
+    case LOST:
+        return "unspecified launch failure";
+    case IN_RECORDING:
+        return "operation not permitted when stream is capturing";
+    case SPOILED:
+        return "operation failed due to a previous error during capture";
+    }
+    return "invalid device";
 }
 
 const struct cuda_api fake_runtime = {
@@ -178,6 +365,10 @@ const struct cuda_api fake_runtime = {
     .stream_wait = stream_wait,
     .copy = copy,
     .zero = zero,
+    .graph_begin = graph_begin,
+    .graph_end = graph_end,
+    .graph_launch = graph_launch,
+    .graph_destroy = graph_destroy,
     .last_error = state,
     .error_text = error_text,
 };

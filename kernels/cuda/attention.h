@@ -90,8 +90,8 @@ struct attn_count {
     int32_t item0; /* where the items begin, counted from attn_args.item */
 };
 
-/* Blocks of the launches, for each KV head; 0: there is nothing to launch. A block whose item is done goes on to the one
- * that is a grid further, so the results are the same for any grid of items. */
+/* Blocks of the launches, for each KV head; 0: there is nothing to launch. A block whose item is done goes on to the
+ * one that is a grid further, so the results are the same for any grid of items. */
 struct attn_grid {
     int32_t narrow, wide; /* items of one warp; the others */
     int32_t fold;         /* rows: at least n_fold */

@@ -5,10 +5,10 @@
  *   wide    whether all items of attention run on one warp, or all on four
  *   folds   whether k_attn_fold runs, which goes with many items
  *
- * Kernels get their arguments by value, so these must follow from the kind alone. Lists are laid out for the padded rows
- * (cuda_lists_layout), how far they are filled stands on the device (struct attn_count), and blocks of attention take
- * items in turns, so that any grid serves any number. Moves of slots and readouts are launched beside the graph, with
- * what the step has: they are few. So is everything of steps without a graph: long prompts, layer ranges. */
+ * Kernels get their arguments by value, so these must follow from the kind alone. Lists are laid out for the padded
+ * rows (cuda_lists_layout), how far they are filled stands on the device (struct attn_count), and blocks of attention
+ * take items in turns, so that any grid serves any number. Moves of slots and readouts are launched beside the graph,
+ * with what the step has: they are few. So is everything of steps without a graph: long prompts, layer ranges. */
 #include <time.h>
 
 #include "cuda.h"
@@ -55,8 +55,7 @@ struct CUgraphExec_st *cuda_graph_of(struct bmodel *m, int32_t n_row)
 {
     const struct attn_work *w = &m->lists.attn;
     bool wide = w->n_item > w->n_narrow;
-    struct CUgraphExec_st *g =
-        m->graphs.exec[bucket_of(n_row)][(wide ? KIND_WIDE : 0) | (w->n_fold ? KIND_FOLDS : 0)];
+    struct CUgraphExec_st *g = m->graphs.exec[bucket_of(n_row)][(wide ? KIND_WIDE : 0) | (w->n_fold ? KIND_FOLDS : 0)];
     if (g && wide)
         m->lists.count->n_narrow = 0; /* four warps take them as well, with the same results */
     return g;
@@ -73,9 +72,8 @@ static struct attn_grid grid_of(const struct bmodel *m, int32_t n_row, int kind)
 {
     int32_t most = (ATTN_QUEUE * m->b->n_block + m->d.n_head_kv - 1) / m->d.n_head_kv;
     int32_t n = kind & KIND_FOLDS ? most : least(n_row, most); /* what is not cut has at least a row an item */
-    return (struct attn_grid){.narrow = kind & KIND_WIDE ? 0 : n,
-                              .wide = kind & KIND_WIDE ? n : 0,
-                              .fold = kind & KIND_FOLDS ? n_row : 0};
+    return (struct attn_grid){
+        .narrow = kind & KIND_WIDE ? 0 : n, .wide = kind & KIND_WIDE ? n : 0, .fold = kind & KIND_FOLDS ? n_row : 0};
 }
 
 static int record(struct bmodel *m, int bucket, int kind, struct err *e)
@@ -89,9 +87,16 @@ static int record(struct bmodel *m, int bucket, int kind, struct err *e)
     int rc = cuda_check(b, b->api->graph_begin(b->stream), "recording a graph", e);
     if (rc)
         return rc;
+    struct CUgraphExec_st *graph = NULL;
     rc = cuda_forward_rows(m, &p, &grid, e);
-    int code = b->api->graph_end(b->stream, &m->graphs.exec[bucket][kind]);
-    return rc ? rc : cuda_check(b, code, "making a graph", e);
+    int code = b->api->graph_end(b->stream, &graph), launches = b->api->last_error();
+    if (!rc)
+        rc = cuda_check(b, code ? code : launches, "making a graph", e);
+    if (rc)
+        b->api->graph_destroy(graph);
+    else
+        m->graphs.exec[bucket][kind] = graph;
+    return rc;
 }
 
 /* An item has one warp where all queries of a row fit one, and then some steps have nothing but such items. */
@@ -124,9 +129,8 @@ void cuda_graphs_create(struct bmodel *m)
             }
     clock_gettime(CLOCK_MONOTONIC, &t1);
     if (rc) {
-        m->b->api->last_error();
-        log_line(LOG_WARN, "cuda graphs", "graphs=%d error=\"%s\" consequence=\"other steps are launched kernel by kernel\"",
-                 n, e.msg);
+        log_line(LOG_WARN, "cuda graphs",
+                 "graphs=%d error=\"%s\" consequence=\"other steps are launched kernel by kernel\"", n, e.msg);
         return;
     }
     size_t now = free_bytes(m->b);

@@ -25,8 +25,8 @@ struct cuda_api { /* owner: the runtime, static */
     int (*device_info)(int32_t device, struct cuda_device *out);
     int (*use_device)(int32_t device);
     int (*free_bytes)(size_t *out);
-    int (*alloc)(void **out, size_t bytes); /* device memory, aligned to 256 bytes */
-    void (*free)(void *p);                  /* NULL is legal, here and below */
+    int (*alloc)(void **out, size_t bytes);      /* device memory, aligned to 256 bytes */
+    void (*free)(void *p);                       /* NULL is legal, here and below */
     int (*host_alloc)(void **out, size_t bytes); /* pinned, so that copies run beside the host */
     void (*host_free)(void *p);
     int (*stream_create)(struct CUstream_st **out);
@@ -34,9 +34,10 @@ struct cuda_api { /* owner: the runtime, static */
     int (*stream_wait)(struct CUstream_st *s); /* until all that was queued is done; errors of kernels show here */
     int (*copy)(void *dst, const void *src, size_t bytes, struct CUstream_st *s); /* queued; either side, any memory */
     int (*zero)(void *dst, size_t bytes, struct CUstream_st *s);                  /* queued; device memory */
-    /* What the calling thread queues on `s` from here on is recorded and not run: kernels with their arguments by value,
-     * copies, zeros. Waiting for the stream and allocating are errors meanwhile, and spoil the recording. Kernels must
-     * have been loaded before (a runtime that loads them lazily would allocate). Other threads are not affected. */
+    /* What the calling thread queues on `s` from here on is recorded and not run: kernels with their arguments by
+     * value, copies, zeros. Waiting for the stream and allocating are errors meanwhile, and spoil the recording.
+     * Kernels must have been loaded before (a runtime that loads them lazily would allocate). Other threads are not
+     * affected. */
     int (*graph_begin)(struct CUstream_st *s);
     /* Ends the recording, in any case; *out is ready to be launched, or NULL with an error. */
     int (*graph_end)(struct CUstream_st *s, struct CUgraphExec_st **out);

@@ -109,8 +109,7 @@ static int device_count(int32_t *n)
 
 static int device_info(int32_t device, struct cuda_device *out)
 {
-    *out = (struct cuda_device){
-        .n_sm = N_SM, .major = fake_faults.major, .total_bytes = fake_faults.total_bytes};
+    *out = (struct cuda_device){.n_sm = N_SM, .major = fake_faults.major, .total_bytes = fake_faults.total_bytes};
     snprintf(out->name, sizeof out->name, "fake device %d", device);
     return 0;
 }

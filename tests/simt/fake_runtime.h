@@ -9,11 +9,11 @@
 extern const struct cuda_api fake_runtime;
 
 struct fake_faults {
-    int32_t n_device;     /* reported */
-    int32_t major;        /* compute capability */
-    size_t total_bytes;   /* device memory */
-    long fail_alloc;      /* the n-th allocation from now on fails; 0: none. Making a graph counts as one */
-    long lose_after;      /* the device is lost after n more waits for the stream; 0: never */
+    int32_t n_device;   /* reported */
+    int32_t major;      /* compute capability */
+    size_t total_bytes; /* device memory */
+    long fail_alloc;    /* the n-th allocation from now on fails; 0: none. Making a graph counts as one */
+    long lose_after;    /* the device is lost after n more waits for the stream; 0: never */
 };
 
 void fake_runtime_reset(void); /* one healthy device of 1 GiB; all must have been freed */
@@ -21,7 +21,8 @@ extern struct fake_faults fake_faults;
 long fake_runtime_live(void);   /* allocations, streams and graphs not given back */
 long fake_runtime_allocs(void); /* allocations made, since the reset */
 
-/* For timing the host: from now on kernels and copies are not run, and device memory is not there until it is touched. */
+/* For timing the host: from now on kernels and copies are not run, and device memory is not there until it is touched.
+ */
 void fake_runtime_skip(void);
 
 struct fake_calls { /* queued since the last look, whatever a graph holds counting once */

@@ -56,7 +56,8 @@ struct simt_call { /* a launch */
     void *arg;               /* the kernel's arguments, by value: arg_bytes that may be copied */
     size_t arg_bytes;
 };
-/* Runs a call and returns when all its threads have, unless the hook below takes it. `stream` is whatever LAUNCH got. */
+/* Runs a call and returns when all its threads have, unless the hook below takes it. `stream` is whatever LAUNCH got.
+ */
 void simt_launch(const struct simt_call *c, void *stream);
 
 struct __attribute__((aligned(16))) simt_slot { /* what a lane brings to a collective */

@@ -20,8 +20,9 @@ static const struct config {
     {4, 1, 64, 128, 192, 0, DT_Q8_0, DT_Q8_0, MODEL_NEOX_ROPE, 1, 0},
     {3, 3, 80, 104, 136, 700, DT_BF16, DT_F32, MODEL_QK_NORM, 1, 1},
     {20, 1, 64, 64, 64, 0, DT_BF16, DT_BF16, 0, 0, 0}, /* a row's heads do not fit one warp */
+    {2, 1, 64, 64, 64, 0, DT_BF16, DT_BF16, 0, 0, 0},
 };
-enum { N_CONFIG = sizeof configs / sizeof *configs };
+enum { N_CONFIG = sizeof configs / sizeof *configs, SMALLEST = N_CONFIG - 1 };
 
 static struct tiny_model tiny;
 static struct rnd rnd;
@@ -244,7 +245,7 @@ START_TEST(random_steps_are_the_same)
     rnd = rnd_begin("random_steps_are_the_same", (uint64_t)_i + 1);
     struct pair g;
     pair_open(&g, _i, 0);
-    for (int i = 0; i < 14; i++) {
+    for (int i = 0; i < 10; i++) {
         int n = rnd_int(&rnd, 1, i % 4 ? 12 : 40), max_ctx = i % 3 == 0 ? 1400 : i % 3 == 1 ? 300 : 30;
         build(&g.by_graph, i < 2 ? i + 1 : n, (enum shape)(i % 7 % 3), max_ctx, i % 2);
         if (i % 5 == 4)
@@ -283,7 +284,7 @@ START_TEST(bucket_edges_are_the_same)
                                 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257};
     rnd = rnd_begin("bucket_edges_are_the_same", 1);
     struct pair g;
-    pair_open(&g, 0, 0);
+    pair_open(&g, SMALLEST, 0);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         build(&g.by_graph, sizes[i], sizes[i] % 2 ? DECODE : CHAINS, 30, 0);
         same_step(&g, sizes[i] <= 256);
@@ -453,6 +454,34 @@ START_TEST(without_memory_for_graphs_steps_are_launched)
 }
 END_TEST
 
+static int failed_launch(void)
+{
+    return 1;
+}
+
+/* An error of a launch shows when it is asked for, even if the graph could be made. */
+START_TEST(a_graph_with_a_failed_launch_is_not_kept)
+{
+    rnd = rnd_begin("a_graph_with_a_failed_launch_is_not_kept", 1);
+    struct pair g;
+    pair_open(&g, SMALLEST, 0);
+    struct bmodel *m = g.by_graph.m;
+    long live = fake_runtime_live();
+    cuda_graphs_free(m);
+    ck_assert_int_lt(fake_runtime_live(), live);
+    live = fake_runtime_live();
+    tampered = fake_runtime;
+    tampered.last_error = failed_launch;
+    m->b->api = &tampered;
+    cuda_graphs_create(m);
+    m->b->api = &fake_runtime;
+    ck_assert_int_eq(fake_runtime_live(), live);
+    build(&g.by_graph, 3, DECODE, 30, 0);
+    same_step(&g, false);
+    pair_close(&g);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("graph");
@@ -465,5 +494,6 @@ int main(void)
     tcase_add_test(tc, recording_keeps_arguments_and_reads_memory_late);
     tcase_add_test(tc, waiting_and_allocating_spoil_a_recording);
     tcase_add_loop_test(tc, without_memory_for_graphs_steps_are_launched, 0, 3);
+    tcase_add_test(tc, a_graph_with_a_failed_launch_is_not_kept);
     return suite_run(tc);
 }

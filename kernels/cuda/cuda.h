@@ -78,22 +78,22 @@ struct cuda_pool {
     float *bank;       /* [n_bank][n_embd] */
     size_t kv_bytes;   /* of the above */
     /* Scratch. R: limits.n_row, L: rows of logits. */
-    float *x;           /* [R][n_embd] the residual stream */
-    struct bf16 *h;     /* [R][n_embd] normed */
-    float *qkv;         /* [R][heads of q, k and v] */
-    struct bf16 *q, *o; /* [R][n_head * head_dim] */
-    struct bf16 *ff;    /* [R][n_ff] */
-    float *gate_up;     /* [R][2 n_ff]; NULL where no layer needs it */
-    float *rope;        /* [R][rope_dim] */
-    float *attn, *gemm; /* kernels' own */
-    float *logits;      /* [L][n_vocab] */
-    float *score;       /* [L][n_vocab] */
+    float *x;            /* [R][n_embd] the residual stream */
+    struct bf16 *h;      /* [R][n_embd] normed */
+    float *qkv;          /* [R][heads of q, k and v] */
+    struct bf16 *q, *o;  /* [R][n_head * head_dim] */
+    struct bf16 *ff;     /* [R][n_ff] */
+    float *gate_up;      /* [R][2 n_ff]; NULL where no layer needs it */
+    float *rope;         /* [R][rope_dim] */
+    float *attn, *gemm;  /* kernels' own */
+    float *logits;       /* [L][n_vocab] */
+    float *score;        /* [L][n_vocab] */
     struct law_state *law;
     struct raw_state *raw;
-    float *contrast; /* [n_readout][CONTRAST_PARTS] */
-    void *moves;     /* staging of kv_move */
-    char *upload;    /* upload_bytes: what host_upload becomes */
-    float *result;   /* [n_out_f + n_out_i] floats, then ints */
+    float *contrast;  /* [n_readout][CONTRAST_PARTS] */
+    void *moves;      /* staging of kv_move */
+    char *upload;     /* upload_bytes: what host_upload becomes */
+    float *result;    /* [n_out_f + n_out_i] floats, then ints */
     size_t scratch_bytes, upload_bytes;
     int32_t cap_part, cap_item;
     void *memory;      /* the one device allocation behind all of the above; owned */
@@ -135,8 +135,7 @@ int cuda_load(struct backend *b, const struct model_desc *d, const struct model_
               void *arg, struct bmodel **out, struct err *e);
 void cuda_unload(struct bmodel *m);
 
-/* Lays out the pool for `kv` from `base` on; NULL: only counts. Returns the bytes. 0: not a configuration it can run.
- */
+/* Lays out the pool for `kv` from `base` on; NULL: only counts. Returns the bytes. 0: not a configuration it can run. */
 size_t cuda_pool_layout(const struct bmodel *m, const struct kv_config *kv, char *base, struct cuda_pool *p);
 size_t cuda_kv_bytes(const struct bmodel *m, const struct kv_config *kv);
 int cuda_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e);

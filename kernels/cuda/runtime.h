@@ -25,8 +25,8 @@ struct cuda_api { /* owner: the runtime, static */
     int (*device_info)(int32_t device, struct cuda_device *out);
     int (*use_device)(int32_t device);
     int (*free_bytes)(size_t *out);
-    int (*alloc)(void **out, size_t bytes);      /* device memory, aligned to 256 bytes */
-    void (*free)(void *p);                       /* NULL is legal, here and below */
+    int (*alloc)(void **out, size_t bytes); /* device memory, aligned to 256 bytes */
+    void (*free)(void *p);                  /* NULL is legal, here and below */
     int (*host_alloc)(void **out, size_t bytes); /* pinned, so that copies run beside the host */
     void (*host_free)(void *p);
     int (*stream_create)(struct CUstream_st **out);

@@ -1,32 +1,15 @@
 #include "fake_runtime.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "fake_graph.h"
 #include "simt.h"
 
-/* Codes as the real runtime has them: cudaErrorStreamCapture.., cudaErrorLaunchFailure. */
-enum { IN_RECORDING = 900, SPOILED = 901, LOST = 719 };
-enum { ALIGN = 256, MAX_LIVE = 64, N_SM = 4 };
-
-struct node { /* of a graph: something that was queued */
-    struct node *next;
-    void (*run)(void *arg);
-    _Alignas(16) unsigned char arg[];
-};
-
-struct CUgraphExec_st {
-    struct node *first, **end;
-};
-
-struct CUstream_st {
-    struct CUgraphExec_st *recording; /* NULL: it runs what it gets */
-    int error;                        /* of the recording */
-};
-
-static __thread struct CUstream_st *records; /* the calling thread's stream that does */
+enum { ALIGN = 256, MAX_LIVE = 64, LOST = 719, N_SM = 4 };
 
 struct fake_faults fake_faults;
 
@@ -38,8 +21,9 @@ static long n_host, n_stream, n_alloc;
 static size_t used_bytes;
 static int lost;
 static bool skips;
-static long n_graph;
-static struct fake_calls calls;
+static struct { /* as struct fake_calls */
+    atomic_long n_kernel, n_copy, n_graph;
+} calls;
 
 static bool take_launch(const struct simt_call *c, void *stream);
 
@@ -51,13 +35,13 @@ void fake_runtime_reset(void)
     n_alloc = 0;
     lost = 0;
     skips = false;
-    calls = (struct fake_calls){0};
+    fake_runtime_calls();
     simt_on_launch(take_launch);
 }
 
 long fake_runtime_live(void)
 {
-    long n = n_host + n_stream + n_graph;
+    long n = n_host + n_stream + fake_graph_live();
     for (int i = 0; i < MAX_LIVE; i++)
         n += live[i].p != NULL;
     return n;
@@ -75,24 +59,13 @@ void fake_runtime_skip(void)
 
 struct fake_calls fake_runtime_calls(void)
 {
-    struct fake_calls c = calls;
-    calls = (struct fake_calls){0};
-    return c;
+    return (struct fake_calls){atomic_exchange(&calls.n_kernel, 0), atomic_exchange(&calls.n_copy, 0),
+                               atomic_exchange(&calls.n_graph, 0)};
 }
 
 static int state(void)
 {
     return lost ? LOST : 0;
-}
-
-/* What may not happen while the thread records. */
-static int spoil(void)
-{
-    if (!records)
-        return 0;
-    fprintf(stderr, "fake runtime: a wait or an allocation while a graph is recorded\n");
-    records->error = SPOILED;
-    return IN_RECORDING;
 }
 
 static int allocation_fails(void)
@@ -109,7 +82,8 @@ static int device_count(int32_t *n)
 
 static int device_info(int32_t device, struct cuda_device *out)
 {
-    *out = (struct cuda_device){.n_sm = N_SM, .major = fake_faults.major, .total_bytes = fake_faults.total_bytes};
+    *out = (struct cuda_device){
+        .n_sm = N_SM, .major = fake_faults.major, .total_bytes = fake_faults.total_bytes};
     snprintf(out->name, sizeof out->name, "fake device %d", device);
     return 0;
 }
@@ -129,8 +103,8 @@ static int device_alloc(void **out, size_t bytes)
 {
     int at = 0;
     *out = NULL;
-    if (spoil())
-        return IN_RECORDING;
+    if (fake_graph_spoil())
+        return FAKE_RECORDING;
     if (allocation_fails() || used_bytes + bytes > fake_faults.total_bytes)
         return CUDA_NO_MEMORY;
     while (at < MAX_LIVE && live[at].p)
@@ -167,8 +141,8 @@ static void device_free(void *p)
 static int host_alloc(void **out, size_t bytes)
 {
     *out = NULL;
-    if (spoil())
-        return IN_RECORDING;
+    if (fake_graph_spoil())
+        return FAKE_RECORDING;
     if (allocation_fails())
         return CUDA_NO_MEMORY;
     if (posix_memalign(out, ALIGN, bytes ? bytes : 1))
@@ -186,7 +160,7 @@ static void host_free(void *p)
 
 static int stream_create(struct CUstream_st **out)
 {
-    *out = calloc(1, sizeof **out);
+    *out = malloc(1);
     n_stream++;
     return state();
 }
@@ -200,8 +174,8 @@ static void stream_destroy(struct CUstream_st *s)
 static int stream_wait(struct CUstream_st *s)
 {
     (void)s;
-    if (spoil())
-        return IN_RECORDING;
+    if (fake_graph_spoil())
+        return FAKE_RECORDING;
     if (fake_faults.lose_after > 0 && --fake_faults.lose_after == 0)
         lost = 1;
     return state();
@@ -226,7 +200,7 @@ static void run_copy(void *arg)
 
 static int queue_copy(struct copying c, struct CUstream_st *s)
 {
-    if (fake_runtime_record(s, run_copy, &c, sizeof c))
+    if (fake_graph_record(s, run_copy, &c, sizeof c))
         return 0;
     calls.n_copy++;
     if (!lost && !skips)
@@ -244,94 +218,37 @@ static int zero(void *dst, size_t bytes, struct CUstream_st *s)
     return queue_copy((struct copying){dst, NULL, bytes}, s);
 }
 
-/* A recorded launch: the call, then its arguments. */
-struct launching {
-    _Alignas(16) struct simt_call call;
-    _Alignas(16) unsigned char arg[];
-};
-
-static void run_launch(void *arg)
-{
-    struct launching *l = arg;
-    l->call.arg = l->arg;
-    simt_run(&l->call);
-}
-
 static bool take_launch(const struct simt_call *c, void *stream)
 {
-    struct CUstream_st *s = stream;
-    if (!s || !s->recording) {
-        calls.n_kernel++;
-        return skips;
-    }
-    struct launching *l = calloc(1, sizeof *l + c->arg_bytes);
-    l->call = *c;
-    memcpy(l->arg, c->arg, c->arg_bytes);
-    fake_runtime_record(s, run_launch, l, sizeof *l + c->arg_bytes);
-    free(l);
-    return true;
-}
-
-/* ---- Graphs ---- */
-
-bool fake_runtime_record(struct CUstream_st *s, void (*run)(void *arg), const void *arg, size_t arg_bytes)
-{
-    if (!s || !s->recording)
-        return false;
-    struct node *n = malloc(sizeof *n + arg_bytes);
-    n->next = NULL;
-    n->run = run;
-    memcpy(n->arg, arg, arg_bytes);
-    *s->recording->end = n;
-    s->recording->end = &n->next;
-    return true;
+    if (fake_graph_record_launch(stream, c))
+        return true;
+    calls.n_kernel++;
+    return skips;
 }
 
 static int graph_begin(struct CUstream_st *s)
 {
-    if (lost || s->recording)
-        return lost ? LOST : IN_RECORDING;
-    s->recording = calloc(1, sizeof *s->recording);
-    s->recording->end = &s->recording->first;
-    s->error = 0;
-    records = s;
-    n_graph++;
-    return 0;
-}
-
-static void graph_destroy(struct CUgraphExec_st *g)
-{
-    if (!g)
-        return;
-    for (struct node *n = g->first, *next; n; n = next) {
-        next = n->next;
-        free(n);
-    }
-    free(g);
-    n_graph--;
+    return lost ? LOST : fake_graph_begin(s);
 }
 
 static int graph_end(struct CUstream_st *s, struct CUgraphExec_st **out)
 {
-    struct CUgraphExec_st *g = s->recording;
-    int code = !g ? SPOILED : s->error ? s->error : allocation_fails() ? CUDA_NO_MEMORY : state();
-    s->recording = NULL;
-    records = NULL;
+    int code = fake_graph_end(s, out);
+    if (!code)
+        code = allocation_fails() ? CUDA_NO_MEMORY : state();
     if (code) {
-        graph_destroy(g);
-        g = NULL;
+        fake_graph_destroy(*out);
+        *out = NULL;
     }
-    *out = g;
     return code;
 }
 
 static int graph_launch(struct CUgraphExec_st *g, struct CUstream_st *s)
 {
-    if (s->recording)
-        return IN_RECORDING;
+    (void)s;
     calls.n_graph++;
-    for (struct node *n = g->first; n && !lost && !skips; n = n->next)
-        n->run(n->arg);
+    if (!lost && !skips)
+        fake_graph_run(g);
     return state();
 }
 
@@ -342,9 +259,9 @@ static const char *error_text(int code)
         return "out of memory";
     case LOST:
         return "unspecified launch failure";
-    case IN_RECORDING:
+    case FAKE_RECORDING:
         return "operation not permitted when stream is capturing";
-    case SPOILED:
+    case FAKE_SPOILED:
         return "operation failed due to a previous error during capture";
     }
     return "invalid device";
@@ -367,7 +284,7 @@ const struct cuda_api fake_runtime = {
     .graph_begin = graph_begin,
     .graph_end = graph_end,
     .graph_launch = graph_launch,
-    .graph_destroy = graph_destroy,
+    .graph_destroy = fake_graph_destroy,
     .last_error = state,
     .error_text = error_text,
 };

@@ -1,6 +1,6 @@
 /* A CUDA runtime made of malloc and memcpy: what is queued is done at once, kernels run through the shim. Between
- * graph_begin and graph_end it is recorded instead, with arguments as they were then; what the real runtime forbids
- * meanwhile spoils the recording here too. It fails as it is told to. */
+ * graph_begin and graph_end it is recorded instead (fake_graph.h); what the real runtime forbids meanwhile spoils the
+ * recording here too. It fails as it is told to. */
 #ifndef GALLEY_FAKE_RUNTIME_H
 #define GALLEY_FAKE_RUNTIME_H
 
@@ -29,8 +29,5 @@ struct fake_calls { /* queued since the last look, whatever a graph holds counti
     long n_kernel, n_copy, n_graph;
 };
 struct fake_calls fake_runtime_calls(void);
-
-/* For what else is queued on streams: while `s` records, keeps run(arg) with a copy of arg and returns true. */
-bool fake_runtime_record(struct CUstream_st *s, void (*run)(void *arg), const void *arg, size_t arg_bytes);
 
 #endif

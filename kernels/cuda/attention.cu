@@ -235,12 +235,9 @@ DEV int warp_least(int v)
 }
 
 template <int DIM, int TYPE>
-KERNEL __launch_bounds__(ATTN_MAX_WARPS *DEV_WARP) k_attend(struct attn_args a, int32_t item0)
+DEV void item_run(const struct attn_args &a, struct attn_item it, struct attn_smem<DIM, TYPE> *s)
 {
-    typedef struct attn_smem<DIM, TYPE> smem;
     enum { TILE = attn_dims<DIM>::TILE };
-    SMEM_DYN(smem, s);
-    struct attn_item it = a.item[item0 + blockIdx.x];
     int lane = threadIdx.x % DEV_WARP, warp = threadIdx.x / DEV_WARP, head_kv = blockIdx.y;
     int first_query = warp * ATTN_WARP_QUERIES + lane / 4;
     struct query q[2] = {query_at(&a, &it, head_kv, first_query), query_at(&a, &it, head_kv, first_query + 8)};
@@ -280,9 +277,20 @@ KERNEL __launch_bounds__(ATTN_MAX_WARPS *DEV_WARP) k_attend(struct attn_args a, 
             state_clear(&st);
             split_end += attn_split_len(split_end);
         }
-        dev_block_sync();
+        dev_block_sync(); /* the stage, and after the last tile the queries, are free */
     }
     dev_copy_wait<0>();
+}
+
+template <int DIM, int TYPE>
+KERNEL __launch_bounds__(ATTN_MAX_WARPS *DEV_WARP) k_attend(struct attn_args a, bool wide)
+{
+    typedef struct attn_smem<DIM, TYPE> smem;
+    SMEM_DYN(smem, s);
+    const struct attn_item *item = a.item + a.count->item0;
+    int32_t end = wide ? a.count->n_item : a.count->n_narrow;
+    for (int32_t i = (wide ? a.count->n_narrow : 0) + blockIdx.x; i < end; i += gridDim.x)
+        item_run<DIM, TYPE>(a, item[i], s);
 }
 
 /* ---- Rows with several parts: one warp a head ---- */
@@ -290,7 +298,7 @@ KERNEL __launch_bounds__(ATTN_MAX_WARPS *DEV_WARP) k_attend(struct attn_args a, 
 KERNEL __launch_bounds__(ATTN_MAX_WARPS *DEV_WARP) k_attn_fold(struct attn_args a)
 {
     int lane = threadIdx.x % DEV_WARP, dim = a.kv.head_dim, head = blockIdx.y * ATTN_MAX_WARPS + threadIdx.x / DEV_WARP;
-    if (head >= a.n_head)
+    if (head >= a.n_head || (int32_t)blockIdx.x >= a.count->n_fold)
         return;
     int32_t r = a.fold[blockIdx.x];
     struct attn_row row = a.row[r];
@@ -320,12 +328,13 @@ template <int DIM, int TYPE> static size_t smem_bytes(int32_t n_warp)
 
 template <int DIM, int TYPE> static void items_run(const struct attn_args *a, struct CUstream_st *stream)
 {
-    int32_t n_wide = a->n_item - a->n_narrow, n_head = a->kv.n_head_kv;
-    if (a->n_narrow)
-        LAUNCH((k_attend<DIM, TYPE>), dim3(a->n_narrow, n_head), DEV_WARP, (smem_bytes<DIM, TYPE>(1)), stream, *a, 0);
-    if (n_wide)
-        LAUNCH((k_attend<DIM, TYPE>), dim3(n_wide, n_head), ATTN_MAX_WARPS * DEV_WARP,
-               (smem_bytes<DIM, TYPE>(ATTN_MAX_WARPS)), stream, *a, a->n_narrow);
+    int32_t n_head = a->kv.n_head_kv;
+    if (a->grid.narrow)
+        LAUNCH((k_attend<DIM, TYPE>), dim3(a->grid.narrow, n_head), DEV_WARP, (smem_bytes<DIM, TYPE>(1)), stream, *a,
+               false);
+    if (a->grid.wide)
+        LAUNCH((k_attend<DIM, TYPE>), dim3(a->grid.wide, n_head), ATTN_MAX_WARPS * DEV_WARP,
+               (smem_bytes<DIM, TYPE>(ATTN_MAX_WARPS)), stream, *a, true);
 }
 
 /* Everything that is known of a head size and a type. */
@@ -365,8 +374,8 @@ int attn_run(const struct attn_args *a, struct CUstream_st *stream)
 {
     if (!dispatch(a->kv.head_dim, a, a->kv.type, 1, stream))
         return -ERR_INVALID;
-    if (a->n_fold)
-        LAUNCH(k_attn_fold, dim3(a->n_fold, (a->n_head + ATTN_MAX_WARPS - 1) / ATTN_MAX_WARPS),
+    if (a->grid.fold)
+        LAUNCH(k_attn_fold, dim3(a->grid.fold, (a->n_head + ATTN_MAX_WARPS - 1) / ATTN_MAX_WARPS),
                ATTN_MAX_WARPS * DEV_WARP, 0, stream, *a);
     return 0;
 }

@@ -84,12 +84,26 @@ void attn_work_make(const struct step_plan *p, int32_t layer, const struct attn_
 
 size_t attn_scratch_bytes(const struct attn_shape *shape, int32_t n_part);
 
+/* How much of the lists is filled. Kernels read it on the device, so that a launch need not know it. */
+struct attn_count {
+    int32_t n_narrow, n_item, n_fold;
+    int32_t item0; /* where the items begin, counted from attn_args.item */
+};
+
+/* Blocks of the launches, for each KV head; 0: there is nothing to launch. A block whose item is done goes on to the
+ * one that is a grid further, so the results are the same for any grid of items. */
+struct attn_grid {
+    int32_t narrow, wide; /* items of one warp; the others */
+    int32_t fold;         /* rows: at least n_fold */
+};
+
 /* The list on the device, and what it works on. */
 struct attn_args {
+    const struct attn_count *count;
     const struct attn_row *row;
     const struct attn_item *item;
     const int32_t *fold, *bt; /* bt: the plan's block tables */
-    int32_t n_item, n_narrow, n_fold;
+    struct attn_grid grid;
     const struct bf16 *q; /* [n_row][n_head][head_dim] */
     struct bf16 *out;     /* [n_row][n_head][head_dim] */
     float *scratch;       /* attn_scratch_bytes */

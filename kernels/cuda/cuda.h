@@ -4,7 +4,8 @@
  *   model.c     weights: packed on the host into one device allocation
  *   pool.c      KV cache and scratch: one device allocation, planned from the limits; nothing is allocated after it
  *   step.c      a plan's arrays and the lists made from it, in one upload; results back
- *   forward.c   the kernels of a pass, in order */
+ *   forward.c   the kernels of a pass, in order
+ *   graphs.c    most of them recorded at start, for the steps that come often */
 #ifndef GALLEY_CUDA_H
 #define GALLEY_CUDA_H
 
@@ -51,18 +52,22 @@ void *cuda_arena_take(struct cuda_arena *a, size_t n, size_t size_bytes); /* n e
 
 /* What a step uploads. Pointers are to host staging; the device has the same bytes at the same offsets. */
 struct cuda_lists {
-    int32_t *tok, *pos, *bt, *ban, *list; /* the plan's, as step_plan has them */
-    struct mix *mix;
+    /* First what a graph refers to: where these begin depends on n_row and n_mix alone, and bt is the last of them. */
+    struct attn_count *count;
+    int32_t *tok, *pos, *slot; /* [n_row] slot: pool slots that the rows write; -1: the row is padding */
+    struct mix *mix;           /* part0 counts from the beginning of staging */
+    int32_t *bt;
+    /* The rest. Without comment: the plan's, as step_plan has them. */
+    int32_t *ban, *list;
     struct mix_part *part;
     struct held_row *held;
     struct law *law;
     struct law_tok *law_tok;
     uint32_t *mask;
-    int32_t *slot;                /* [n_row] pool slots that the rows write */
     int32_t *move_src, *move_dst; /* [n_move] of at most n_kvop * block_len */
     int32_t n_move;
     struct readout_work read;
-    struct attn_work attn; /* last, and of it the items: they go as far as they are filled */
+    struct attn_work attn; /* the rows and folds before mix; the items last of all, as far as they are filled */
 };
 
 struct cuda_pool {
@@ -97,6 +102,13 @@ struct cuda_pool {
     int32_t *map;      /* [2 R] readout_work_make's; owned */
 };
 
+enum { CUDA_GRAPH_BUCKETS = 9, CUDA_GRAPH_KINDS = 4 }; /* steps of up to 1, 2, 4 .. 256 rows; see graphs.c */
+
+struct cuda_graphs {
+    struct CUgraphExec_st *exec[CUDA_GRAPH_BUCKETS][CUDA_GRAPH_KINDS]; /* owned; NULL: there is none */
+    bool off;                                                          /* tests: nothing runs by them */
+};
+
 struct bmodel {
     struct backend *b; /* borrowed */
     struct model_desc d;
@@ -109,6 +121,7 @@ struct bmodel {
     void *weights; /* device; owned */
     size_t weight_bytes;
     struct cuda_pool pool;
+    struct cuda_graphs graphs;
     struct cuda_lists lists;      /* of the step in flight */
     const struct step_plan *plan; /* in flight, or NULL */
     bool lost;                    /* the device failed: nothing more runs */
@@ -140,7 +153,17 @@ const void *cuda_on_device(const struct bmodel *m, const void *staged);
 /* Makes and uploads the attention lists of a later layer of the step; waits for the stream. */
 int cuda_step_attention(struct bmodel *m, const struct step_plan *p, int32_t layer, struct err *e);
 
-/* Queues the pass. */
-int cuda_forward(struct bmodel *m, const struct step_plan *p, struct err *e);
+/* Queues the pass. `graph` stands for cuda_forward_rows; NULL: there is none for this step. */
+int cuda_forward(struct bmodel *m, const struct step_plan *p, struct CUgraphExec_st *graph, struct err *e);
+/* Its part that graphs record: rows through embedding and layers. */
+int cuda_forward_rows(struct bmodel *m, const struct step_plan *p, const struct attn_grid *grid, struct err *e);
+
+/* Records graphs into a pool that was just made. Where that fails there are fewer, and the log says so. */
+void cuda_graphs_create(struct bmodel *m);
+void cuda_graphs_free(struct bmodel *m);
+/* How many rows the lists of a plan are laid out for, if it is to run by a graph: at least its own. 0: it is not. */
+int32_t cuda_graph_rows(const struct bmodel *m, const struct step_plan *p);
+/* The graph for the lists that stand in staging, laid out for n_row; NULL: it was not made. */
+struct CUgraphExec_st *cuda_graph_of(struct bmodel *m, int32_t n_row);
 
 #endif

@@ -9,6 +9,7 @@ struct pass { /* owner: cuda_forward */
     const struct step_plan *p;
     const struct cuda_pool *pool;
     struct CUstream_st *stream;
+    const struct attn_grid *grid; /* of attention; NULL: as many blocks as there are items */
     int32_t n_q, n_kv, heads; /* widths: q, k or v, and all three */
 };
 
@@ -128,7 +129,7 @@ static void embed(const struct pass *s)
                            .bank = s->pool->bank,
                            .tok = ON_DEVICE(s, l->tok),
                            .mix = ON_DEVICE(s, l->mix),
-                           .part = ON_DEVICE(s, l->part),
+                           .part = (const struct mix_part *)(const void *)s->pool->upload,
                            .x = s->pool->x,
                            .n_row = s->p->n.n_row,
                            .n_embd = m->d.n_embd};
@@ -181,21 +182,22 @@ static void layer_heads(const struct pass *s, struct rows r, int32_t layer)
 static int layer_attention(const struct pass *s, int32_t layer, struct err *e)
 {
     const struct attn_work *w = &s->m->lists.attn;
-    struct attn_args a = {.row = ON_DEVICE(s, w->row),
-                          .item = ON_DEVICE(s, w->item),
+    struct attn_args a = {.count = ON_DEVICE(s, s->m->lists.count),
+                          .row = ON_DEVICE(s, w->row),
+                          .item = (const struct attn_item *)(const void *)s->pool->upload,
                           .fold = ON_DEVICE(s, w->fold),
                           .bt = ON_DEVICE(s, s->m->lists.bt),
-                          .n_item = w->n_item,
-                          .n_narrow = w->n_narrow,
-                          .n_fold = w->n_fold,
+                          .grid = {w->n_narrow, w->n_item - w->n_narrow, w->n_fold},
                           .q = s->pool->q,
                           .out = s->pool->o,
                           .scratch = s->pool->attn,
-                          .n_part = w->n_part,
+                          .n_part = s->pool->cap_part,
                           .kv = cuda_kv_layer(s->pool, layer),
                           .n_head = s->m->d.n_head,
                           .scale = s->m->d.attn_scale};
-    int rc = w->n_item ? attn_run(&a, s->stream) : 0;
+    if (s->grid)
+        a.grid = *s->grid;
+    int rc = attn_run(&a, s->stream);
     return rc ? err_set(e, -rc, "cuda has no attention for heads of %d", s->m->d.head_dim) : 0;
 }
 
@@ -331,26 +333,40 @@ static void read_contrast(const struct pass *s)
 
 /* ---- All of it ---- */
 
-int cuda_forward(struct bmodel *m, const struct step_plan *p, struct err *e)
+static struct pass pass_of(struct bmodel *m, const struct step_plan *p)
 {
-    const struct model_desc *d = &m->d;
-    struct pass s = {.m = m,
-                     .p = p,
-                     .pool = &m->pool,
-                     .stream = m->b->stream,
-                     .n_q = d->n_head * d->head_dim,
-                     .n_kv = d->n_head_kv * d->head_dim};
+    int32_t n_q = m->d.n_head * m->d.head_dim, n_kv = m->d.n_head_kv * m->d.head_dim;
+    return (struct pass){.m = m,
+                         .p = p,
+                         .pool = &m->pool,
+                         .stream = m->b->stream,
+                         .n_q = n_q,
+                         .n_kv = n_kv,
+                         .heads = n_q + 2 * n_kv};
+}
+
+int cuda_forward_rows(struct bmodel *m, const struct step_plan *p, const struct attn_grid *grid, struct err *e)
+{
+    struct pass s = pass_of(m, p);
     int rc = 0;
-    s.heads = s.n_q + 2 * s.n_kv;
-    move_slots(&s);
+    s.grid = grid;
     if (p->n.n_row)
         embed(&s);
-    for (int32_t l = 0; !rc && l < d->n_layer; l++)
+    for (int32_t l = 0; !rc && l < m->d.n_layer; l++)
         rc = layer_run(&s, l, e);
+    if (!rc && p->n.n_row && m->pool.plane)
+        fill_plane(&s);
+    return rc;
+}
+
+int cuda_forward(struct bmodel *m, const struct step_plan *p, struct CUgraphExec_st *graph, struct err *e)
+{
+    struct pass s = pass_of(m, p);
+    move_slots(&s);
+    int rc = graph ? cuda_check(m->b, m->b->api->graph_launch(graph, s.stream), "launching a graph", e)
+                   : cuda_forward_rows(m, p, NULL, e);
     if (rc)
         return rc;
-    if (p->n.n_row && m->pool.plane)
-        fill_plane(&s);
     if (m->lists.read.n_logit)
         read_logits(&s);
     read_hidden(&s);

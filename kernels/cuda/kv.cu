@@ -87,7 +87,7 @@ KERNEL __launch_bounds__(HEAD_WARPS *DEV_WARP) k_heads(struct heads_args a)
     SMEM_DYN(heads_smem, s);
     int lane = threadIdx.x % DEV_WARP, warp = threadIdx.x / DEV_WARP, row = blockIdx.x;
     int dim = a.cache.head_dim, n_kv = a.cache.n_head_kv, head = blockIdx.y * HEAD_WARPS + warp;
-    if (head >= a.n_head + 2 * n_kv)
+    if (head >= a.n_head + 2 * n_kv || a.slot[row] < 0)
         return;
     float *x = s->x[warp];
     const float *rope = a.rope + (int64_t)row * a.rope_dim;

@@ -55,7 +55,7 @@ struct heads_args {
     const float *rope;   /* of kv_rope_table */
     int32_t rope_dim;    /* leading elements that rotate */
     int32_t neox;        /* 1: pairs (i, i + rope_dim / 2), 0: (2 i, 2 i + 1) */
-    const int32_t *slot; /* [n_row] pool slots that the rows write */
+    const int32_t *slot; /* [n_row] pool slots that the rows write; -1: there is no such row */
     struct bf16 *q_out;  /* [n_row][n_head][head_dim] */
     struct kv_layer cache;
     int32_t n_row, n_head, stride;

@@ -148,7 +148,9 @@ size_t cuda_pool_layout(const struct bmodel *m, const struct kv_config *kv, char
                                   .block_shift = __builtin_ctz((unsigned)kv->block_len)};
     p->cap_part = attn_work_min_part(n) + CUT_PARTS * m->b->n_block;
     p->cap_item = attn_work_max_item(n, &shape, p->cap_part);
-    p->upload_bytes = cuda_lists_layout(n, kv->block_len, p->cap_item, NULL, &lists);
+    struct plan_limits staged = *n;
+    staged.n_mix = n->n_mix > n->n_row ? n->n_mix : n->n_row; /* graphs have one for each row */
+    p->upload_bytes = cuda_lists_layout(&staged, kv->block_len, p->cap_item, NULL, &lists);
     lay_cache(m, kv, &a, p);
     lay_rows(m, &a, p);
     lay_readouts(m, &a, p, n_logit);
@@ -237,12 +239,15 @@ int cuda_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e)
     }
     if (rc)
         cuda_pool_free(m);
+    else
+        cuda_graphs_create(m);
     return rc;
 }
 
 void cuda_pool_free(struct bmodel *m)
 {
     const struct cuda_api *api = m->b->api;
+    cuda_graphs_free(m);
     api->free(m->pool.memory);
     api->host_free(m->pool.host_upload);
     api->host_free(m->pool.host_result);

@@ -125,6 +125,8 @@ KERNEL __launch_bounds__(512) k_plane(struct plane_args a)
 {
     SMEM_DYN(norm_smem, s);
     int32_t row = blockIdx.x;
+    if (a.slot[row] < 0)
+        return;
     const float *x = a.x + (int64_t)row * a.n;
     struct f16 *out = a.plane + (int64_t)a.slot[row] * a.n;
     float scale = norm_scale(x, a.n, a.eps, s->scratch), sum = 0;

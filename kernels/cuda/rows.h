@@ -48,7 +48,7 @@ struct plane_args {
     const float *x;      /* [n_row][n] */
     const float *weight; /* of the final norm */
     float eps;
-    const int32_t *slot; /* [n_row] pool slots */
+    const int32_t *slot; /* [n_row] pool slots; -1: there is no such row */
     struct f16 *plane;   /* [n_slot][n] */
     int32_t n_row, n;
 };

@@ -9,7 +9,8 @@
 
 #include "backend.h"
 
-struct CUstream_st; /* what cudaStream_t and CUstream point to */
+struct CUstream_st;    /* what cudaStream_t and CUstream point to */
+struct CUgraphExec_st; /* what cudaGraphExec_t points to */
 
 enum { CUDA_SUCCESS_CODE = 0, CUDA_NO_MEMORY = 2 }; /* cudaSuccess, cudaErrorMemoryAllocation */
 
@@ -33,7 +34,16 @@ struct cuda_api { /* owner: the runtime, static */
     int (*stream_wait)(struct CUstream_st *s); /* until all that was queued is done; errors of kernels show here */
     int (*copy)(void *dst, const void *src, size_t bytes, struct CUstream_st *s); /* queued; either side, any memory */
     int (*zero)(void *dst, size_t bytes, struct CUstream_st *s);                  /* queued; device memory */
-    int (*last_error)(void); /* of launches since it was last asked */
+    /* What the calling thread queues on `s` from here on is recorded and not run: kernels with their arguments by
+     * value, copies, zeros. Waiting for the stream and allocating are errors meanwhile, and spoil the recording.
+     * Kernels must have been loaded before (a runtime that loads them lazily would allocate). Other threads are not
+     * affected. */
+    int (*graph_begin)(struct CUstream_st *s);
+    /* Ends the recording, in any case; *out is ready to be launched, or NULL with an error. */
+    int (*graph_end)(struct CUstream_st *s, struct CUgraphExec_st **out);
+    int (*graph_launch)(struct CUgraphExec_st *g, struct CUstream_st *s); /* queues all of it, in order */
+    void (*graph_destroy)(struct CUgraphExec_st *g);                      /* none of its launches may be in flight */
+    int (*last_error)(void);                                              /* of launches since it was last asked */
     const char *(*error_text)(int code);
 };
 

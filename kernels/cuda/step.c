@@ -24,11 +24,14 @@ size_t cuda_lists_layout(const struct plan_limits *n, int32_t block_len, int32_t
     struct cuda_arena a = {.base = base};
     size_t n_row = (size_t)n->n_row, n_move = (size_t)n->n_kvop * (size_t)block_len;
     *l = (struct cuda_lists){0};
+    l->count = cuda_arena_take(&a, 1, sizeof *l->count);
     l->tok = cuda_arena_take(&a, n_row, sizeof *l->tok);
     l->pos = cuda_arena_take(&a, n_row, sizeof *l->pos);
     l->slot = cuda_arena_take(&a, n_row, sizeof *l->slot);
-    l->bt = cuda_arena_take(&a, (size_t)n->n_bt, sizeof *l->bt);
+    l->attn.row = cuda_arena_take(&a, n_row, sizeof *l->attn.row);
+    l->attn.fold = cuda_arena_take(&a, n_row, sizeof *l->attn.fold);
     l->mix = cuda_arena_take(&a, (size_t)n->n_mix, sizeof *l->mix);
+    l->bt = cuda_arena_take(&a, (size_t)n->n_bt, sizeof *l->bt);
     l->part = cuda_arena_take(&a, (size_t)n->n_part, sizeof *l->part);
     l->held = cuda_arena_take(&a, (size_t)n->n_held, sizeof *l->held);
     l->law = cuda_arena_take(&a, (size_t)n->n_law, sizeof *l->law);
@@ -39,8 +42,6 @@ size_t cuda_lists_layout(const struct plan_limits *n, int32_t block_len, int32_t
     l->move_src = cuda_arena_take(&a, n_move, sizeof *l->move_src);
     l->move_dst = cuda_arena_take(&a, n_move, sizeof *l->move_dst);
     lay_readouts(n, &a, &l->read);
-    l->attn.row = cuda_arena_take(&a, n_row, sizeof *l->attn.row);
-    l->attn.fold = cuda_arena_take(&a, n_row, sizeof *l->attn.fold);
     l->attn.item = cuda_arena_take(&a, (size_t)cap_item, sizeof *l->attn.item);
     l->attn.cap_item = cap_item;
     return a.at;
@@ -57,14 +58,22 @@ static void copy(void *to, const void *from, int32_t n, size_t size_bytes)
         memcpy(to, from, (size_t)n * size_bytes);
 }
 
+static void copy_mixes(const struct step_plan *p, struct cuda_lists *l)
+{
+    int32_t part0 = (int32_t)(l->part - (const struct mix_part *)(const void *)l->count); /* staging begins there */
+    copy(l->mix, p->mix, p->n.n_mix, sizeof *l->mix);
+    for (int32_t i = 0; i < p->n.n_mix; i++)
+        l->mix[i].part0 += part0;
+    copy(l->part, p->part, p->n.n_part, sizeof *l->part);
+}
+
 static void copy_plan(const struct step_plan *p, struct cuda_lists *l)
 {
     const struct plan_limits *n = &p->n;
     copy(l->tok, p->tok, n->n_row, sizeof *l->tok);
     copy(l->pos, p->pos, n->n_row, sizeof *l->pos);
     copy(l->bt, p->bt, n->n_bt, sizeof *l->bt);
-    copy(l->mix, p->mix, n->n_mix, sizeof *l->mix);
-    copy(l->part, p->part, n->n_part, sizeof *l->part);
+    copy_mixes(p, l);
     copy(l->held, p->held, n->n_held, sizeof *l->held);
     copy(l->law, p->law, n->n_law, sizeof *l->law);
     copy(l->law_tok, p->law_tok, n->n_law_tok, sizeof *l->law_tok);
@@ -73,20 +82,53 @@ static void copy_plan(const struct step_plan *p, struct cuda_lists *l)
     copy(l->mask, p->mask, n->n_mask * mask_words(n->n_vocab), sizeof *l->mask);
 }
 
+/* Rows that the plan does not have, up to n_row, do no harm and nothing else. */
+static void pad_rows(const struct step_plan *p, int32_t n_row, struct cuda_lists *l)
+{
+    for (int32_t r = p->n.n_row; r < n_row; r++) {
+        l->tok[r] = l->pos[r] = 0;
+        l->slot[r] = -1;
+    }
+}
+
 static void make_attention(struct bmodel *m, const struct step_plan *p, int32_t layer)
 {
     struct attn_shape shape = cuda_attn_shape(m);
-    m->lists.attn.cap_part = m->pool.cap_part;
-    attn_work_make(p, layer, &shape, m->b->n_block, 0, &m->lists.attn);
+    struct cuda_lists *l = &m->lists;
+    l->attn.cap_part = m->pool.cap_part;
+    attn_work_make(p, layer, &shape, m->b->n_block, 0, &l->attn);
+    *l->count = (struct attn_count){
+        .n_narrow = l->attn.n_narrow,
+        .n_item = l->attn.n_item,
+        .n_fold = l->attn.n_fold,
+        .item0 = (int32_t)(l->attn.item - (const struct attn_item *)(const void *)m->pool.host_upload)};
 }
 
-/* Staging from `from` to the end of the items. */
-static int upload(struct bmodel *m, const void *from, struct err *e)
+/* Staging up to the end of the items. */
+static int upload(struct bmodel *m, struct err *e)
 {
     const struct backend *b = m->b;
-    const char *end = (const char *)(m->lists.attn.item + m->lists.attn.n_item);
-    void *to = m->pool.upload + ((const char *)from - m->pool.host_upload);
-    return cuda_check(b, b->api->copy(to, from, (size_t)(end - (const char *)from), b->stream), "uploading a plan", e);
+    const char *from = m->pool.host_upload, *end = (const char *)(m->lists.attn.item + m->lists.attn.n_item);
+    return cuda_check(b, b->api->copy(m->pool.upload, from, (size_t)(end - from), b->stream), "uploading a plan", e);
+}
+
+/* All that a step uploads. Returns the graph that it can run by, or NULL. */
+static struct CUgraphExec_st *make_lists(struct bmodel *m, const struct step_plan *p)
+{
+    struct cuda_lists *l = &m->lists;
+    struct plan_limits n = p->n;
+    int32_t graph_rows = cuda_graph_rows(m, p);
+    if (graph_rows)
+        n.n_row = n.n_mix = graph_rows;
+    cuda_lists_layout(&n, m->pool.kv.block_len, m->pool.cap_item, m->pool.host_upload, l);
+    copy_plan(p, l);
+    kv_row_slots(p, m->pool.kv.block_len, l->slot);
+    pad_rows(p, graph_rows, l);
+    l->n_move = kv_moves(p, l->move_src, l->move_dst);
+    readout_work_make(p, m->pool.map, &l->read);
+    memset(l->attn.row, 0, (size_t)p->n.n_row * sizeof *l->attn.row);
+    make_attention(m, p, 0);
+    return graph_rows ? cuda_graph_of(m, graph_rows) : NULL;
 }
 
 int cuda_step_attention(struct bmodel *m, const struct step_plan *p, int32_t layer, struct err *e)
@@ -96,7 +138,7 @@ int cuda_step_attention(struct bmodel *m, const struct step_plan *p, int32_t lay
     if (rc)
         return rc;
     make_attention(m, p, layer);
-    return upload(m, m->lists.attn.row, e);
+    return upload(m, e);
 }
 
 /* Floats in use, then ints in use, so that one copy brings both. */
@@ -114,19 +156,12 @@ int cuda_submit(struct bmodel *m, const struct step_plan *p, struct err *e)
     BUG_ON(m->plan);
     if (m->lost)
         return err_set(e, ERR_DEVICE, "the device was lost");
+    struct CUgraphExec_st *graph = make_lists(m, p);
     int rc = cuda_enter(m->b, e);
-    if (!rc) {
-        cuda_lists_layout(&p->n, m->pool.kv.block_len, m->pool.cap_item, m->pool.host_upload, &m->lists);
-        copy_plan(p, &m->lists);
-        kv_row_slots(p, m->pool.kv.block_len, m->lists.slot);
-        m->lists.n_move = kv_moves(p, m->lists.move_src, m->lists.move_dst);
-        readout_work_make(p, m->pool.map, &m->lists.read);
-        memset(m->lists.attn.row, 0, (size_t)p->n.n_row * sizeof *m->lists.attn.row);
-        make_attention(m, p, 0);
-        rc = upload(m, m->pool.host_upload, e);
-    }
     if (!rc)
-        rc = cuda_forward(m, p, e);
+        rc = upload(m, e);
+    if (!rc)
+        rc = cuda_forward(m, p, graph, e);
     if (!rc)
         rc = download(m, p, e);
     if (rc)

@@ -98,6 +98,14 @@ size_t attn_case_out(const struct attn_case *c)
     return (size_t)c->plan.n.n_row * (size_t)c->shape.n_head * (size_t)c->shape.head_dim;
 }
 
+/* A block for each item; or few blocks that go through them in turns, and more for folds than there are. */
+static struct attn_grid attn_case_grid(const struct attn_case *c, const struct attn_work *w)
+{
+    if (c->seed % 3)
+        return (struct attn_grid){.narrow = w->n_narrow, .wide = w->n_item - w->n_narrow, .fold = w->n_fold};
+    return (struct attn_grid){.narrow = 1, .wide = 2, .fold = c->plan.n.n_row};
+}
+
 void attn_case_run(struct attn_case *c, int32_t n_block, int deterministic, int32_t n_part, uint16_t *out,
                    int32_t *n_fold)
 {
@@ -113,13 +121,13 @@ void attn_case_run(struct attn_case *c, int32_t n_block, int deterministic, int3
     float *scratch = malloc(scratch_bytes ? scratch_bytes : 1);
     memset(scratch, 0xff, scratch_bytes);
     memset(out, 0xff, attn_case_out(c) * sizeof *out);
-    struct attn_args a = {.row = w.row,
+    struct attn_count count = {.n_narrow = w.n_narrow, .n_item = w.n_item, .n_fold = w.n_fold};
+    struct attn_args a = {.count = &count,
+                          .row = w.row,
                           .item = w.item,
                           .fold = w.fold,
                           .bt = c->plan.bt,
-                          .n_item = w.n_item,
-                          .n_narrow = w.n_narrow,
-                          .n_fold = w.n_fold,
+                          .grid = attn_case_grid(c, &w),
                           .q = (const struct bf16 *)c->q,
                           .out = (struct bf16 *)out,
                           .scratch = scratch,

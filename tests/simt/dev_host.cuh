@@ -40,13 +40,28 @@ template <class Body> static void dev_call(void *body)
     (*(Body *)body)();
 }
 
+/* The kernel with its arguments as they are now: a device, too, gets them by value when the launch is queued. */
+template <class T> struct dev_same {
+    typedef T type;
+};
+template <class... P> static auto dev_bind(void (*kernel)(P...), typename dev_same<P>::type... arg)
+{
+    return [=]() { kernel(arg...); };
+}
+
 #define LAUNCH(kernel, grid, block, smem_bytes, stream, ...)                                                           \
     do {                                                                                                               \
         dim3 dev_grid(grid), dev_block(block);                                                                         \
-        (void)(stream);                                                                                                \
-        auto dev_body = [=]() { (kernel)(__VA_ARGS__); };                                                              \
-        simt_launch(#kernel, {dev_grid.x, dev_grid.y, dev_grid.z}, {dev_block.x, dev_block.y, dev_block.z},            \
-                    smem_bytes, dev_call<decltype(dev_body)>, &dev_body);                                              \
+        auto dev_body = dev_bind(kernel, __VA_ARGS__);                                                                 \
+        static_assert(__is_trivially_copyable(decltype(dev_body)), "arguments are plain bytes");                       \
+        simt_call dev_launch = {#kernel,                                                                               \
+                                {dev_grid.x, dev_grid.y, dev_grid.z},                                                  \
+                                {dev_block.x, dev_block.y, dev_block.z},                                               \
+                                (size_t)(smem_bytes),                                                                  \
+                                dev_call<decltype(dev_body)>,                                                          \
+                                &dev_body,                                                                             \
+                                sizeof dev_body};                                                                      \
+        simt_launch(&dev_launch, stream);                                                                              \
     } while (0)
 
 /* ---- Bits and fast functions ---- */

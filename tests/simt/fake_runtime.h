@@ -1,5 +1,6 @@
-/* A CUDA runtime made of malloc and memcpy: what is queued is done at once, kernels run through the shim. It fails as
- * it is told to. */
+/* A CUDA runtime made of malloc and memcpy: what is queued is done at once, kernels run through the shim. Between
+ * graph_begin and graph_end it is recorded instead (fake_graph.h); what the real runtime forbids meanwhile spoils the
+ * recording here too. It fails as it is told to. */
 #ifndef GALLEY_FAKE_RUNTIME_H
 #define GALLEY_FAKE_RUNTIME_H
 
@@ -8,16 +9,25 @@
 extern const struct cuda_api fake_runtime;
 
 struct fake_faults {
-    int32_t n_device;     /* reported */
-    int32_t major;        /* compute capability */
-    size_t total_bytes;   /* device memory */
-    long fail_alloc;      /* the n-th allocation from now on fails; 0: none */
-    long lose_after;      /* the device is lost after n more waits for the stream; 0: never */
+    int32_t n_device;   /* reported */
+    int32_t major;      /* compute capability */
+    size_t total_bytes; /* device memory */
+    long fail_alloc;    /* the n-th allocation from now on fails; 0: none. Making a graph counts as one */
+    long lose_after;    /* the device is lost after n more waits for the stream; 0: never */
 };
 
 void fake_runtime_reset(void); /* one healthy device of 1 GiB; all must have been freed */
 extern struct fake_faults fake_faults;
-long fake_runtime_live(void);   /* allocations and streams not given back */
+long fake_runtime_live(void);   /* allocations, streams and graphs not given back */
 long fake_runtime_allocs(void); /* allocations made, since the reset */
+
+/* For timing the host: from now on kernels and copies are not run, and device memory is not there until it is touched.
+ */
+void fake_runtime_skip(void);
+
+struct fake_calls { /* queued since the last look, whatever a graph holds counting once */
+    long n_kernel, n_copy, n_graph;
+};
+struct fake_calls fake_runtime_calls(void);
 
 #endif

@@ -27,6 +27,7 @@ struct worker { /* owner: this file; its stacks live on from launch to launch */
 static struct worker workers[MAX_WORKER];
 static uint64_t launch_seed = 1;
 static int n_thread;
+static bool (*taken)(const struct simt_call *c, void *stream);
 
 void simt_seed(uint64_t seed)
 {
@@ -36,6 +37,11 @@ void simt_seed(uint64_t seed)
 void simt_set_threads(int n)
 {
     n_thread = n;
+}
+
+void simt_on_launch(bool (*take)(const struct simt_call *c, void *stream))
+{
+    taken = take;
 }
 
 static size_t greatest_divisor(size_t a, size_t b)
@@ -95,24 +101,34 @@ static void refuse(const char *kernel, const char *why)
     abort();
 }
 
-void simt_launch(const char *kernel, struct simt_dim grid, struct simt_dim block, size_t smem_bytes,
-                 void (*body)(void *arg), void *arg)
+static void check_shape(const struct simt_call *c)
 {
-    struct launch l = {.kernel = kernel,
-                       .grid = grid,
-                       .block = block,
-                       .smem_bytes = smem_bytes,
+    unsigned n_thread_block = c->block.x * c->block.y * c->block.z;
+    if (!c->grid.x || !c->grid.y || !c->grid.z || c->grid.y > 65535 || c->grid.z > 65535)
+        refuse(c->kernel, "an empty grid, or one too large");
+    if (!n_thread_block || n_thread_block > SIMT_MAX_THREAD || n_thread_block % SIMT_WARP)
+        refuse(c->kernel, "a block is whole warps, at most 1024 threads");
+    if (c->smem_bytes > SMEM_LIMIT_BYTES)
+        refuse(c->kernel, "more shared memory than any device has");
+}
+
+void simt_launch(const struct simt_call *c, void *stream)
+{
+    check_shape(c);
+    if (!taken || !taken(c, stream))
+        simt_run(c);
+}
+
+void simt_run(const struct simt_call *c)
+{
+    struct launch l = {.kernel = c->kernel,
+                       .grid = c->grid,
+                       .block = c->block,
+                       .smem_bytes = c->smem_bytes,
+                       .n_block = (size_t)c->grid.x * c->grid.y * c->grid.z,
                        .seed = launch_seed,
-                       .body = body,
-                       .arg = arg};
-    l.n_block = (size_t)grid.x * grid.y * grid.z;
-    unsigned block_threads = block.x * block.y * block.z;
-    if (!l.n_block || grid.y > 65535 || grid.z > 65535)
-        refuse(kernel, "an empty grid, or one too large");
-    if (!block_threads || block_threads > SIMT_MAX_THREAD || block_threads % SIMT_WARP)
-        refuse(kernel, "a block is whole warps, at most 1024 threads");
-    if (smem_bytes > SMEM_LIMIT_BYTES)
-        refuse(kernel, "more shared memory than any device has");
+                       .body = c->body,
+                       .arg = c->arg};
     choose_order(&l);
 
     long n_cpu = n_thread ? n_thread : sysconf(_SC_NPROCESSORS_ONLN);

@@ -41,11 +41,24 @@ void simt_seed(uint64_t seed);
 /* Blocks that run at a time; 0: one for each processor, at most 8. */
 void simt_set_threads(int n);
 
+/* `take` sees every launch first: true means that it needs no running now. NULL: none does. For the fake runtime. */
+struct simt_call;
+void simt_on_launch(bool (*take)(const struct simt_call *c, void *stream));
+void simt_run(const struct simt_call *c); /* without asking */
+
 /* ---- For dev_host.cuh ---- */
 
-/* Runs body(arg) in every thread of the grid and returns when all have. block.x * y * z is a multiple of 32. */
-void simt_launch(const char *kernel, struct simt_dim grid, struct simt_dim block, size_t smem_bytes,
-                 void (*body)(void *arg), void *arg);
+struct simt_call { /* a launch */
+    const char *kernel;
+    struct simt_dim grid, block; /* block.x * y * z is a multiple of 32 */
+    size_t smem_bytes;
+    void (*body)(void *arg); /* runs in every thread of the grid */
+    void *arg;               /* the kernel's arguments, by value: arg_bytes that may be copied */
+    size_t arg_bytes;
+};
+/* Runs a call and returns when all its threads have, unless the hook below takes it. `stream` is whatever LAUNCH got.
+ */
+void simt_launch(const struct simt_call *c, void *stream);
 
 struct __attribute__((aligned(16))) simt_slot { /* what a lane brings to a collective */
     unsigned char b[SIMT_SLOT_BYTES];

@@ -1,6 +1,8 @@
 /* The engine's thread and its door: what any thread may call. */
 #include "lane.h"
 
+#include <stdio.h>
+
 #include "log.h"
 #include "mem.h"
 
@@ -124,6 +126,21 @@ void engine_cancel(struct engine *eng, struct request *r)
 }
 
 /* ---- What can be asked ---- */
+
+void engine_backends(char *out, size_t size_bytes)
+{
+    const struct backend_ops *ops, *best = backend_find("auto", NULL);
+    size_t at = 0;
+    for (int32_t i = 0; (ops = backend_at(i)) && at < size_bytes; i++) {
+        struct err why = {0};
+        bool usable = !ops->usable || !ops->usable(&why);
+        at += (size_t)snprintf(out + at, size_bytes - at, "%-4s  %s%.300s\n", ops->name,
+                               !usable       ? "not here: "
+                               : ops == best ? "what auto chooses on this machine"
+                                             : "usable",
+                               usable ? "" : why.msg);
+    }
+}
 
 const char *engine_memory_plan(const struct engine *eng)
 {

@@ -10,7 +10,7 @@
 #include "mem.h"
 #include "strategy/verified.h"
 
-enum { BLOCK_LEN = 16, MIB = 1 << 20 };
+enum { BLOCK_LEN = 16, MIB = 1 << 20, MAX_DEVICES = 64 };
 
 static size_t memory_available(void)
 {
@@ -76,16 +76,29 @@ static void kv_costs(const struct engine *eng, struct kv_config kv, size_t *bloc
     }
 }
 
-/* How many blocks fit kv_mem_bytes, and how long a sequence may be. Both pools get as many: a sequence that runs can
+/* Memory for both KV caches and all scratch. The machine's is shared with others, a device's own is nobody else's. */
+static int kv_memory(const struct engine *eng, size_t *out, struct err *e)
+{
+    const struct lane *lane = &eng->target;
+    bool own = lane->ops->kv_available != NULL;
+    size_t wanted = eng->opt.kv_mem_bytes, available = own ? lane->ops->kv_available(lane->model) : memory_available();
+    if (wanted > available)
+        return err_set(e, ERR_NOMEM, "--kv-mem %zuMiB: only %zu MiB of %smemory are free; --kv-mem %zuMiB would fit",
+                       wanted / MIB, available / MIB, own ? "the device's " : "", available * 9 / 10 / MIB);
+    *out = wanted ? wanted : own ? available / 10 * 9 : available / 2;
+    return 0;
+}
+
+/* How many blocks fit that memory, and how long a sequence may be. Both pools get as many: a sequence that runs can
  * always be drafted for. */
 static int size_pool(struct engine *eng, struct kv_config *kv, int32_t *n_ctx, struct err *e)
 {
     struct engine_options *o = &eng->opt;
-    size_t one, fixed, available = memory_available(), mem = o->kv_mem_bytes ? o->kv_mem_bytes : available / 2;
+    size_t one, fixed, mem = 0;
+    int rc = kv_memory(eng, &mem, e);
+    if (rc)
+        return rc;
     kv_costs(eng, *kv, &one, &fixed);
-    if (o->kv_mem_bytes > available)
-        return err_set(e, ERR_NOMEM, "--kv-mem %zuMiB: only %zu MiB of memory are free; --kv-mem %zuMiB would fit",
-                       o->kv_mem_bytes / MIB, available / MIB, available * 9 / 10 / MIB);
     int32_t model_ctx = eng->model.desc.n_ctx_train, ctx = o->n_ctx ? o->n_ctx : model_ctx;
     int64_t most = (int64_t)o->max_seqs * ((ctx + BLOCK_LEN - 1) / BLOCK_LEN + 1); /* more than this is never used */
     int64_t n = mem > fixed ? (int64_t)((mem - fixed) / one) : 0;
@@ -96,9 +109,14 @@ static int size_pool(struct engine *eng, struct kv_config *kv, int32_t *n_ctx, s
         return err_set(e, ERR_NOMEM, "--ctx %d needs %zu MiB of KV cache, %zu MiB may be used: --ctx %lld would fit%s",
                        o->n_ctx, (fixed + one * (size_t)((o->n_ctx + BLOCK_LEN - 1) / BLOCK_LEN)) / MIB + 1, mem / MIB,
                        (long long)fits, o->kv_mem_bytes ? ", or a larger --kv-mem" : "");
-    if (fits < BLOCK_LEN)
+    if (fits < BLOCK_LEN && o->kv_mem_bytes)
         return err_set(e, ERR_NOMEM, "--kv-mem %zuMiB is too small: %zuMiB is the least that works", mem / MIB,
                        (fixed + one) / MIB + 1);
+    if (fits < BLOCK_LEN)
+        return err_set(e, ERR_NOMEM,
+                       "a KV cache and scratch need %zu MiB at least, %zu MiB may be used: a smaller "
+                       "--max-batch-tokens than %d or --max-seqs than %d would fit",
+                       (fixed + one) / MIB + 1, mem / MIB, o->max_batch_tokens, o->max_seqs);
     kv->n_block = (int32_t)n;
     *n_ctx = fits < ctx ? (int32_t)fits : ctx;
     return 0;
@@ -110,7 +128,17 @@ static int load_model(struct engine *eng, struct lane *lane, const struct model 
     int rc = lane->ops->load(lane->backend, &m->desc, &m->w, o->progress, o->progress_arg, &lane->model, e);
     if (!rc)
         source_loaded(&m->source);
+    if (rc == -ERR_NOMEM && lane->ops->kv_available) { /* the device's memory, of which the machine has more */
+        struct err why = *e;
+        err_set(e, ERR_NOMEM, "%.400s; galley quantize makes a model smaller, --backend cpu needs no device", why.msg);
+    }
     return rc;
+}
+
+static int kv_type_by_name(const char *name)
+{
+    int type = !strcmp(name, "fp8") ? DT_Q8_0 : dtype_by_name(name); /* 8 bits: the back end has one form of it */
+    return type == DT_F32 || type == DT_F16 || type == DT_BF16 || type == DT_Q8_0 ? type : -1;
 }
 
 /* The pool, the plan and the results of a lane whose model is loaded. */
@@ -156,7 +184,9 @@ static int load_lanes(struct engine *eng, struct err *e)
     struct backend_options bo = {.n_thread = o->n_thread,
                                  .pin = (enum backend_pin)pin_by_name(o->pin),
                                  .limits = plan_limits(o, eng->model.desc.n_vocab, ctx),
-                                 .repack_cache = o->repack_cache};
+                                 .repack_cache = o->repack_cache,
+                                 .tensor_parallel = o->tensor_parallel,
+                                 .deterministic = o->deterministic};
     int rc = lane->ops->open(&bo, &lane->backend, e);
     if (!rc)
         rc = load_model(eng, lane, &eng->model, e);
@@ -164,7 +194,7 @@ static int load_lanes(struct engine *eng, struct err *e)
     draft->backend = lane->backend;
     if (!rc && o->draft_path)
         rc = load_model(eng, draft, &eng->draft_model, e);
-    int kv_type = dtype_by_name(o->kv_type);
+    int kv_type = kv_type_by_name(o->kv_type);
     struct kv_config kv = {
         .block_len = BLOCK_LEN, .k_type = kv_type, .v_type = kv_type, .hidden_plane = !o->no_contrastive};
     if (!rc)
@@ -212,8 +242,10 @@ static void describe_memory(struct engine *eng)
 {
     struct backend_stats st, draft = {0};
     const struct model_info *info = &eng->model.info;
+    const char *kv_type = kv_type_by_name(eng->opt.kv_type) == DT_Q8_0 ? "q8_0" : eng->opt.kv_type;
     char draft_line[256] = "";
     eng->target.ops->stats(eng->target.model, &st);
+    kv_type = st.kv_type ? st.kv_type : kv_type;
     if (eng->draft.model) {
         const struct model_info *d = &eng->draft_model.info;
         eng->draft.ops->stats(eng->draft.model, &draft);
@@ -229,7 +261,7 @@ static void describe_memory(struct engine *eng)
              "scratch    %8.1f MiB   steps of at most %d tokens, %d sequences at once\n",
              info->name, info->architecture, info->quant, (double)info->n_param / 1e6, draft_line, st.device,
              (double)(st.weight_bytes + draft.weight_bytes) / MIB, st.weights_cached ? "   from the repack cache" : "",
-             (double)(st.kv_bytes + draft.kv_bytes) / MIB, eng->limits.n_block * BLOCK_LEN, BLOCK_LEN, eng->opt.kv_type,
+             (double)(st.kv_bytes + draft.kv_bytes) / MIB, eng->limits.n_block * BLOCK_LEN, BLOCK_LEN, kv_type,
              eng->limits.n_ctx, (double)(st.scratch_bytes + draft.scratch_bytes) / MIB, eng->opt.max_batch_tokens,
              eng->opt.max_seqs);
 }
@@ -246,9 +278,10 @@ static int check_options(const struct engine_options *o, struct err *e)
         return err_set(e, ERR_INVALID, "--max-draft %d: 0 to %d", o->max_draft, DRAFT_MAX);
     if (pin_by_name(o->pin) < 0)
         return err_set(e, ERR_INVALID, "--pin %s: node, core or off", o->pin);
-    int kv_type = dtype_by_name(o->kv_type);
-    if (kv_type != DT_F32 && kv_type != DT_F16 && kv_type != DT_BF16 && kv_type != DT_Q8_0)
-        return err_set(e, ERR_INVALID, "--kv-type %s: f32, f16, bf16 or q8_0", o->kv_type);
+    if (kv_type_by_name(o->kv_type) < 0)
+        return err_set(e, ERR_INVALID, "--kv-type %s: f32, f16, bf16, q8_0 or fp8", o->kv_type);
+    if (o->tensor_parallel < 0 || o->tensor_parallel > MAX_DEVICES)
+        return err_set(e, ERR_INVALID, "--tensor-parallel %d: 0 to %d", o->tensor_parallel, MAX_DEVICES);
     return 0;
 }
 

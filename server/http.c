@@ -73,10 +73,12 @@ struct api_error *api_from_err(struct api_error *e, const struct err *err, const
         e->no_retry = true;
         return e;
     case ERR_BUSY: {
-        bool draining = atomic_load(&srv->state) == SERVER_DRAINING || engine_failed(srv->eng);
-        api_fail(e, draining ? 503 : 429, NULL, "%s",
-                 draining ? "The server is shutting down." : "The request queue is full; try again shortly.");
-        e->retry_after_s = draining ? 10 : 1;
+        bool failed = engine_failed(srv->eng), ending = failed || atomic_load(&srv->state) == SERVER_DRAINING;
+        api_fail(e, ending ? 503 : 429, NULL, "%s",
+                 failed   ? "The model has failed; the server is restarting."
+                 : ending ? "The server is shutting down."
+                          : "The request queue is full; try again shortly.");
+        e->retry_after_s = ending ? 10 : 1;
         return e;
     }
     default:

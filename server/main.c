@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine.h"
 #include "inspect.h"
 #include "options.h"
 #include "quantize.h"
@@ -18,7 +19,7 @@ static void help(FILE *out)
           "  galley inspect PATH              what a model file holds, and the memory it would take\n"
           "  galley ngram build ...           count a text's n-grams for superposed decoding and trigram drafts\n"
           "  galley COMMAND --help            what a command takes\n"
-          "  galley --version\n"
+          "  galley --version                 and which back ends this machine can use\n"
           "\n"
           "Try it:\n"
           "  galley serve &\n"
@@ -75,6 +76,13 @@ static int inspect(int argc, char **argv)
     return 0;
 }
 
+static void version(void)
+{
+    char backends[2048] = "";
+    engine_backends(backends, sizeof backends);
+    printf("galley " GALLEY_VERSION "\n\nback ends\n%s", backends);
+}
+
 static int is(const char *arg, const char *a, const char *b)
 {
     return !strcmp(arg, a) || !strcmp(arg, b);
@@ -93,7 +101,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (is(command, "--version", "version")) {
-        puts("galley " GALLEY_VERSION);
+        version();
         return 0;
     }
     if (is(command, "serve", "serve")) {

@@ -15,8 +15,9 @@ struct options { /* strings are owned; free with options_free */
     char *host, *backend, *pin, *repack_cache, *decoding, *ways, *kv_type, *cors_origin, *log_level;
     char *api_key; /* comma-separated list */
     int64_t port, ctx, kv_mem, max_batch_tokens, max_seqs, max_choices, max_queue, max_draft, threads, loops;
+    int64_t tensor_parallel;
     int64_t max_body, max_connections, idle_timeout, request_timeout, drain_timeout, ping_interval;
-    bool no_prefix_cache, no_contrastive, strict, check_config;
+    bool deterministic, no_prefix_cache, no_contrastive, strict, check_config;
 };
 
 enum option_type { OPT_STRING, OPT_INT, OPT_SIZE, OPT_BOOL, OPT_CHOICE, OPT_CHOICES };

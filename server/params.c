@@ -365,7 +365,7 @@ bool params_read(const json_t *body, const struct server *srv, struct params *ou
 {
     *out = (struct params){0};
     gen_params_init(&out->p);
-    apply_defaults(&engine_model(srv->eng)->sampling, &out->p);
+    apply_defaults(&srv->sampling, &out->p);
     if (!read_sampling(body, &out->p, e) || !read_lengths(body, out, srv, e) || !read_stream(body, out, e) ||
         !read_stop(body, out, e) || !read_stop_ids(body, out, e) || !read_bias(body, out, e))
         return false;

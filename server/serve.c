@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -162,6 +163,8 @@ static int open_engine(struct server *srv, const struct backend_ops *ops, struct
                                 .n_thread = (int32_t)o->threads,
                                 .pin = o->pin,
                                 .repack_cache = o->repack_cache,
+                                .tensor_parallel = (int32_t)o->tensor_parallel,
+                                .deterministic = o->deterministic,
                                 .n_ctx = (int32_t)o->ctx,
                                 .kv_mem_bytes = (size_t)o->kv_mem,
                                 .kv_type = o->kv_type,
@@ -179,8 +182,10 @@ static int open_engine(struct server *srv, const struct backend_ops *ops, struct
         eo.progress_arg = &progress;
     }
     int rc = engine_open(&eo, &srv->eng, e);
-    if (!rc)
-        rc = compile_template(srv, e);
+    if (rc)
+        return rc;
+    srv->sampling = engine_model(srv->eng)->sampling;
+    rc = compile_template(srv, e);
     if (!rc && !srv->model_name[0])
         snprintf(srv->model_name, sizeof srv->model_name, "%s", engine_model(srv->eng)->name);
     return rc;
@@ -209,8 +214,8 @@ static void wait_for_drain(struct server *srv, const sigset_t *signals)
     }
 }
 
-/* Waits for a signal; notices a broken engine. Returns the exit status. */
-static int run_until_signal(struct server *srv, const sigset_t *signals)
+/* Waits for a signal; notices a broken engine. Returns 0 or -ERR_DEVICE. */
+static int run_until_signal(struct server *srv, const sigset_t *signals, struct err *e)
 {
     for (;;) {
         struct timespec second = {.tv_sec = 1};
@@ -224,7 +229,7 @@ static int run_until_signal(struct server *srv, const sigset_t *signals)
             log_line(LOG_ERROR, "the back end failed; ending so that a supervisor can restart", "pending=%d",
                      engine_n_pending(srv->eng));
             sleep(1); /* answers go out */
-            return 1;
+            return err_set(e, ERR_DEVICE, "the back end failed");
         }
     }
 }
@@ -259,8 +264,7 @@ static int serve(struct server *srv, const struct backend_ops *ops, const sigset
     log_line(LOG_INFO, "ready", "url=http://%s%s%s:%d model=\"%s\" start_ms=%lld",
              strchr(srv->opt->host, ':') ? "[" : "", srv->opt->host, strchr(srv->opt->host, ':') ? "]" : "", srv->port,
              srv->model_name, (long long)((clock_ns() - start_ns) / 1000000));
-    rc = run_until_signal(srv, signals);
-    return rc ? err_set(e, ERR_DEVICE, "the back end failed") : 0;
+    return run_until_signal(srv, signals, e);
 }
 
 static int check_only(struct server *srv, const struct backend_ops *ops, struct err *e)
@@ -277,6 +281,12 @@ static void set_log_level(const char *name)
     for (int i = 0; i < 4; i++)
         if (!strcmp(name, level[i]))
             log_set_level((enum log_level)i);
+}
+
+/* A device that broke is there again after a restart, more often than not; whatever else is wrong is not. */
+static int exit_status(int rc)
+{
+    return rc == -ERR_DEVICE ? EX_TEMPFAIL : rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 int serve_main(int argc, char **argv, const struct backend_ops *ops)
@@ -309,5 +319,5 @@ int serve_main(int argc, char **argv, const struct backend_ops *ops)
     }
     if (rc)
         fprintf(stderr, "galley: %s\n", e.msg);
-    return rc ? 1 : 0;
+    return exit_status(rc);
 }

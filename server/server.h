@@ -24,6 +24,7 @@ struct server { /* owner: main. Loops read it; what changes is atomic */
     atomic_int state;           /* enum server_state */
     struct engine *eng;         /* set before READY, then constant */
     struct chat_template *tmpl; /* NULL: the model has none */
+    struct sampling_defaults sampling; /* the model's, of requests that do not say */
     char model_name[256];       /* what clients call it; set before the loops start if an option gives it */
     int64_t created_s;          /* for /v1/models */
     int port;                   /* as bound */

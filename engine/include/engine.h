@@ -39,9 +39,12 @@ struct engine_options {
     int32_t n_thread;              /* 0: one for each available physical core */
     const char *pin;               /* what its threads are kept to: "node" (NULL), "core" or "off" */
     const char *repack_cache;      /* folder where weights are kept as the back end packed them, or NULL */
+    int32_t tensor_parallel;       /* devices that share each model, at most 64; 0: one */
+    bool deterministic;            /* a device too gives bitwise the same results in any batch, at some cost */
     int32_t n_ctx;            /* longest sequence, prompt and answer; 0: the model's own, as far as kv memory allows */
     size_t kv_mem_bytes;      /* 0: chosen from n_ctx and free memory */
-    const char *kv_type;      /* element type of K and V: "f16" (NULL), "f32", "bf16" or "q8_0" */
+    const char *kv_type;      /* element type of K and V: "f16" (NULL), "f32", "bf16", or "q8_0" and "fp8", which are 8
+                                 bits and a scale in the form that the back end has. The memory plan says what it is */
     int32_t max_batch_tokens; /* rows of a step; 0: 512 */
     int32_t max_seqs;         /* sequences that run at once; 0: 64 */
     int32_t max_choices;      /* sequences of one request at once, beams and trials included; 0: max_seqs, at most 128 */
@@ -65,6 +68,8 @@ void engine_drain(struct engine *eng);
 void engine_stop(struct engine *eng);
 void engine_close(struct engine *eng); /* after engine_stop, or instead of it when never started; NULL is legal */
 
+/* For a person, a line each: the back ends of this binary, and whether this machine can use them. */
+void engine_backends(char *out, size_t size_bytes);
 /* A table for a person: memory plan and devices, several lines, NUL-terminated, valid while the engine lives. */
 const char *engine_memory_plan(const struct engine *eng);
 const struct model_info *engine_model(const struct engine *eng);

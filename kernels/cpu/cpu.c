@@ -57,6 +57,8 @@ static int open_pool(struct backend *b, struct err *e)
 static int cpu_open(const struct backend_options *opt, struct backend **out, struct err *e)
 {
     *out = NULL;
+    if (opt->tensor_parallel > 1)
+        return err_set(e, ERR_INVALID, "--tensor-parallel %d: the cpu back end is one device", opt->tensor_parallel);
     const struct cpu_isa *isa;
     int rc = cpu_isa_choose(&isa, e);
     if (rc)

@@ -1,4 +1,4 @@
-/* The back end's operations: opening a device, errors, figures. */
+/* The back end's operations: opening a device, figures. */
 #include <stdio.h>
 
 #include "cuda.h"
@@ -7,14 +7,6 @@
 enum { BLOCKS_PER_SM = 2 }; /* what shared memory leaves room for */
 
 static const struct cuda_api *runtime;
-
-int cuda_check(const struct backend *b, int code, const char *what, struct err *e)
-{
-    if (!code)
-        return 0;
-    return err_set(e, code == CUDA_NO_MEMORY ? ERR_NOMEM : ERR_DEVICE, "%s: %s: %s", b->device.name, what,
-                   b->api->error_text(code));
-}
 
 int cuda_enter(const struct backend *b, struct err *e)
 {
@@ -38,14 +30,9 @@ static int open_device(const struct backend_options *opt, struct backend **out, 
     if (!b)
         return err_set(e, ERR_NOMEM, "out of memory");
     *b = (struct backend){.api = runtime, .opt = *opt, .device.name = "cuda"};
-    int rc = cuda_check(b, runtime->device_count(&n_device), "looking for devices", e);
-    if (!rc && n_device < 1)
-        rc = err_set(e, ERR_NOTFOUND, "cuda: this machine has no device");
+    int rc = cuda_devices(runtime, &n_device, e);
     if (!rc)
-        rc = cuda_check(b, runtime->device_info(b->index, &b->device), "asking what the device is", e);
-    if (!rc && b->device.major < 8)
-        rc = err_set(e, ERR_NOTFOUND, "%s has compute capability %d.%d; 8.0 is the least that cuda runs on",
-                     b->device.name, b->device.major, b->device.minor);
+        rc = cuda_device(runtime, b->index, &b->device, e);
     if (!rc)
         rc = cuda_enter(b, e);
     if (!rc)
@@ -59,22 +46,42 @@ static int open_device(const struct backend_options *opt, struct backend **out, 
     return 0;
 }
 
+static int usable(struct err *e)
+{
+    struct cuda_device first;
+    int32_t n;
+    int rc = cuda_devices(runtime, &n, e);
+    return rc ? rc : cuda_device(runtime, 0, &first, e);
+}
+
+/* Of one device; an error counts as nothing free. */
+static size_t kv_available(const struct bmodel *m)
+{
+    size_t bytes = 0;
+    if (cuda_enter(m->b, NULL) || m->b->api->free_bytes(&bytes))
+        return 0;
+    return bytes;
+}
+
 static void stats(const struct bmodel *m, struct backend_stats *s)
 {
     const struct cuda_device *d = &m->b->device;
     *s = (struct backend_stats){.weight_bytes = m->weight_bytes,
                                 .kv_bytes = m->pool.kv_bytes,
                                 .scratch_bytes = m->pool.scratch_bytes,
-                                .n_thread = 1};
+                                .n_thread = 1,
+                                .kv_type = m->pool.layer0.type == KV_FP8 ? "fp8" : "bf16"};
     snprintf(s->device, sizeof s->device, "cuda %s, %d multiprocessors, %zu MiB", d->name, d->n_sm,
              d->total_bytes >> 20);
 }
 
 static const struct backend_ops ops = {
     .name = "cuda",
+    .usable = usable,
     .open = open_device,
     .load = cuda_load,
     .kv_bytes = cuda_kv_bytes,
+    .kv_available = kv_available,
     .kv_create = cuda_kv_create,
     .submit = cuda_submit,
     .wait = cuda_wait,

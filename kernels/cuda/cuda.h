@@ -1,6 +1,7 @@
 /* Within the cuda back end's host part: a device, a model on it, the memory of its pool, and a step in the making.
  *
- *   cuda.c      the operations, errors, stats
+ *   cuda.c      the operations, stats
+ *   devices.c   what this machine has, and in what words it cannot be used
  *   model.c     weights: packed on the host into one device allocation
  *   pool.c      KV cache and scratch: one device allocation, planned from the limits; nothing is allocated after it
  *   step.c      a plan's arrays and the lists made from it, in one upload; results back
@@ -127,7 +128,12 @@ struct bmodel {
     bool lost;                    /* the device failed: nothing more runs */
 };
 
-/* 0, or -ERR_NOMEM or -ERR_DEVICE with the runtime's own words about `what`. */
+/* How many devices there are. -ERR_NOTFOUND: none, or no driver that could run one; the error says which. */
+int cuda_devices(const struct cuda_api *api, int32_t *n, struct err *e);
+/* What device `index` is. -ERR_NOTFOUND: it cannot run the back end. */
+int cuda_device(const struct cuda_api *api, int32_t index, struct cuda_device *out, struct err *e);
+
+/* 0, or -ERR_NOMEM or -ERR_DEVICE with words about `code` and `what` was done. */
 int cuda_check(const struct backend *b, int code, const char *what, struct err *e);
 int cuda_enter(const struct backend *b, struct err *e); /* the calling thread works on b's device */
 

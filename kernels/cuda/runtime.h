@@ -4,6 +4,7 @@
 #ifndef GALLEY_CUDA_RUNTIME_H
 #define GALLEY_CUDA_RUNTIME_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,15 +13,24 @@
 struct CUstream_st;    /* what cudaStream_t and CUstream point to */
 struct CUgraphExec_st; /* what cudaGraphExec_t points to */
 
-enum { CUDA_SUCCESS_CODE = 0, CUDA_NO_MEMORY = 2 }; /* cudaSuccess, cudaErrorMemoryAllocation */
+/* Of cudaError_t, what is told apart here. */
+enum {
+    CUDA_NO_MEMORY = 2,   /* cudaErrorMemoryAllocation */
+    CUDA_OLD_DRIVER = 35, /* cudaErrorInsufficientDriver: also where there is none */
+    CUDA_BUSY = 46,       /* cudaErrorDevicesUnavailable: another process has it to itself */
+    CUDA_NO_DEVICE = 100, /* cudaErrorNoDevice */
+    CUDA_NO_CODE = 209    /* cudaErrorNoKernelImageForDevice */
+};
 
 struct cuda_device {
     char name[64];
     int32_t n_sm, major, minor; /* multiprocessors; compute capability */
     size_t total_bytes;
+    bool prohibited; /* its compute mode lets no process use it */
 };
 
 struct cuda_api { /* owner: the runtime, static */
+    int (*versions)(int32_t *driver, int32_t *runtime); /* 13000: CUDA 13.0; driver 0: there is none */
     int (*device_count)(int32_t *n);
     int (*device_info)(int32_t device, struct cuda_device *out);
     int (*use_device)(int32_t device);
@@ -49,5 +59,7 @@ struct cuda_api { /* owner: the runtime, static */
 
 /* The back end "cuda" over a runtime, which stays borrowed. One runtime a process: the last call's. */
 const struct backend_ops *cuda_backend(const struct cuda_api *api);
+/* The same over NVIDIA's runtime (runtime_cudart.c), in builds that have it. */
+const struct backend_ops *backend_cuda(void);
 
 #endif

@@ -99,6 +99,7 @@ struct backend_stats {
     size_t weight_bytes, kv_bytes, scratch_bytes;
     int32_t n_thread;
     bool weights_cached; /* they came from the repack cache */
+    const char *kv_type; /* what the KV cache really holds, where that is not what was asked for; NULL: that */
     char device[128];    /* for a person: "cpu avx512-vnni, 2 threads" */
 };
 
@@ -110,11 +111,14 @@ typedef int (*load_progress)(void *arg, size_t done, size_t total);
 
 struct backend_ops {
     const char *name;
+    int (*usable)(struct err *e); /* 0, or why this machine cannot run it; cheap, opens nothing. NULL: all can */
     int (*open)(const struct backend_options *opt, struct backend **out, struct err *e);
     int (*load)(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
                 void *arg, struct bmodel **out, struct err *e);
     /* Bytes that kv_create would take for this configuration, scratch included. */
     size_t (*kv_bytes)(const struct bmodel *m, const struct kv_config *kv);
+    /* Bytes free for kv_create now, in memory that is the device's own. NULL: it uses the machine's. */
+    size_t (*kv_available)(const struct bmodel *m);
     int (*kv_create)(struct bmodel *m, const struct kv_config *kv, struct err *e);
     /* Starts a step; one at a time for each model. The plan passed plan_check. */
     int (*submit)(struct bmodel *m, const struct step_plan *p, struct err *e);
@@ -125,7 +129,10 @@ struct backend_ops {
     void (*close)(struct backend *b);
 };
 
-/* "ref", "cpu", "fake", "cuda", or "auto" (the best this machine can use). NULL and an error naming what there is. */
+/* The back ends of this binary, best first; NULL beyond the last. */
+const struct backend_ops *backend_at(int32_t i);
+/* "ref", "cpu", "cuda", or "auto" (the best this machine can use). NULL and an error that says why not, and what can be
+ * used instead. */
 const struct backend_ops *backend_find(const char *name, struct err *e);
 
 #endif

@@ -12,6 +12,9 @@ struct backend {
 
 static int ref_open(const struct backend_options *opt, struct backend **out, struct err *e)
 {
+    *out = NULL;
+    if (opt->tensor_parallel > 1)
+        return err_set(e, ERR_INVALID, "--tensor-parallel %d: the ref back end is one device", opt->tensor_parallel);
     *out = mem_calloc(1, sizeof **out);
     if (!*out)
         return err_set(e, ERR_NOMEM, "out of memory");

@@ -435,11 +435,26 @@ class Lives(unittest.TestCase):
         self.assertEqual(result[0][0], 503)
 
     def test_broken_device(self):
-        s = fake()
+        s = fake("--max-seqs", "2", env={"GALLEY_FAKE_STEP_US": "20000"})
+        results = []
+        ask = lambda: results.append(s.post(TEXT, {"prompt": "x", "max_tokens": 1000, "ignore_eos": True}))
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for t in threads:
+            t.start()
+        s.until(lambda: s.metric("vllm:num_requests_running") == 2 and s.metric("vllm:num_requests_waiting") == 2, "two run, two wait")
+        self.assertEqual(s.request("GET", "/health")[0], 200)
         s.process.send_signal(signal.SIGUSR1)
-        status, a = s.post(TEXT, {"prompt": "x", "max_tokens": 100, "ignore_eos": True})
-        self.assertEqual((status, a["error"]["type"]), (500, "server_error"))
-        self.assertEqual(s.process.wait(20), 1)
+        for t in threads:
+            t.join()
+        for status, a in results:
+            self.assertEqual((status, a["error"]["type"]), (500, "server_error"))
+        self.assertEqual(len(results), 4)
+        self.assertEqual(s.request("GET", "/health")[0], 500)
+        self.assertEqual(s.request("GET", "/ready")[0], 503)
+        status, a = s.post(TEXT, {"prompt": "x"})
+        self.assertEqual(status, 503)
+        self.assertIn("failed", a["error"]["message"])
+        self.assertEqual(s.process.wait(20), 75)
 
     def test_stream_that_breaks_says_so(self):
         s = fake()

@@ -9,7 +9,7 @@
 #include "fake_graph.h"
 #include "simt.h"
 
-enum { ALIGN = 256, MAX_LIVE = 64, LOST = 719, N_SM = 4 };
+enum { ALIGN = 256, MAX_LIVE = 64, LOST = 719, N_SM = 4, RUNTIME_VERSION = 13000 };
 
 struct fake_faults fake_faults;
 
@@ -29,7 +29,8 @@ static bool take_launch(const struct simt_call *c, void *stream);
 
 void fake_runtime_reset(void)
 {
-    fake_faults = (struct fake_faults){.n_device = 1, .major = 8, .total_bytes = (size_t)1 << 30};
+    fake_faults = (struct fake_faults){
+        .driver_version = RUNTIME_VERSION, .n_device = 1, .major = 8, .total_bytes = (size_t)1 << 30};
     if (fake_runtime_live())
         abort();
     n_alloc = 0;
@@ -65,6 +66,8 @@ struct fake_calls fake_runtime_calls(void)
 
 static int state(void)
 {
+    if (fake_faults.lose_at > 0 && --fake_faults.lose_at == 0)
+        lost = 1;
     return lost ? LOST : 0;
 }
 
@@ -74,23 +77,32 @@ static int allocation_fails(void)
     return fake_faults.fail_alloc > 0 && --fake_faults.fail_alloc == 0;
 }
 
+static int versions(int32_t *driver, int32_t *runtime)
+{
+    *driver = fake_faults.driver_version;
+    *runtime = RUNTIME_VERSION;
+    return 0;
+}
+
 static int device_count(int32_t *n)
 {
     *n = fake_faults.n_device;
-    return 0;
+    return fake_faults.driver_version < RUNTIME_VERSION ? CUDA_OLD_DRIVER : *n ? 0 : CUDA_NO_DEVICE;
 }
 
 static int device_info(int32_t device, struct cuda_device *out)
 {
-    *out = (struct cuda_device){
-        .n_sm = N_SM, .major = fake_faults.major, .total_bytes = fake_faults.total_bytes};
+    *out = (struct cuda_device){.n_sm = N_SM,
+                                .major = fake_faults.major,
+                                .total_bytes = fake_faults.total_bytes,
+                                .prohibited = fake_faults.prohibited};
     snprintf(out->name, sizeof out->name, "fake device %d", device);
     return 0;
 }
 
 static int use_device(int32_t device)
 {
-    return device < fake_faults.n_device ? 0 : 101;
+    return fake_faults.busy ? CUDA_BUSY : device < fake_faults.n_device ? 0 : 101;
 }
 
 static int free_bytes(size_t *out)
@@ -101,10 +113,12 @@ static int free_bytes(size_t *out)
 
 static int device_alloc(void **out, size_t bytes)
 {
-    int at = 0;
+    int at = 0, code = state();
     *out = NULL;
     if (fake_graph_spoil())
         return FAKE_RECORDING;
+    if (code)
+        return code;
     if (allocation_fails() || used_bytes + bytes > fake_faults.total_bytes)
         return CUDA_NO_MEMORY;
     while (at < MAX_LIVE && live[at].p)
@@ -119,7 +133,7 @@ static int device_alloc(void **out, size_t bytes)
     live[at].p = *out;
     live[at].bytes = bytes;
     used_bytes += bytes;
-    return state();
+    return 0;
 }
 
 static void device_free(void *p)
@@ -140,16 +154,19 @@ static void device_free(void *p)
 
 static int host_alloc(void **out, size_t bytes)
 {
+    int code = state();
     *out = NULL;
     if (fake_graph_spoil())
         return FAKE_RECORDING;
+    if (code)
+        return code;
     if (allocation_fails())
         return CUDA_NO_MEMORY;
     if (posix_memalign(out, ALIGN, bytes ? bytes : 1))
         abort();
     memset(*out, 0xff, bytes);
     n_host++;
-    return state();
+    return 0;
 }
 
 static void host_free(void *p)
@@ -160,9 +177,10 @@ static void host_free(void *p)
 
 static int stream_create(struct CUstream_st **out)
 {
-    *out = malloc(1);
-    n_stream++;
-    return state();
+    int code = state();
+    *out = code ? NULL : malloc(1);
+    n_stream += !code;
+    return code;
 }
 
 static void stream_destroy(struct CUstream_st *s)
@@ -268,6 +286,7 @@ static const char *error_text(int code)
 }
 
 const struct cuda_api fake_runtime = {
+    .versions = versions,
     .device_count = device_count,
     .device_info = device_info,
     .use_device = use_device,

@@ -9,11 +9,14 @@
 extern const struct cuda_api fake_runtime;
 
 struct fake_faults {
-    int32_t n_device;   /* reported */
-    int32_t major;      /* compute capability */
-    size_t total_bytes; /* device memory */
-    long fail_alloc;    /* the n-th allocation from now on fails; 0: none. Making a graph counts as one */
-    long lose_after;    /* the device is lost after n more waits for the stream; 0: never */
+    int32_t driver_version; /* 13000: CUDA 13.0; 0: no driver */
+    int32_t n_device;       /* reported */
+    int32_t major;          /* compute capability */
+    bool prohibited, busy;  /* by its compute mode; as another process has it */
+    size_t total_bytes;     /* device memory */
+    long fail_alloc;        /* the n-th allocation from now on fails; 0: none. Making a graph counts as one */
+    long lose_after;        /* the device is lost after n more waits for the stream; 0: never */
+    long lose_at;           /* the device is lost at the n-th call from now on that can say so; 0: never */
 };
 
 void fake_runtime_reset(void); /* one healthy device of 1 GiB; all must have been freed */

@@ -103,13 +103,28 @@ def code_file(rng):
     return "\n\n".join(sources) if first == "Python" else "\n".join(sources)
 
 
+def told(source, start, stop):
+    """Whether what is around the hole has every word and number that is cut: then it can be known, not only guessed."""
+    cut = {match[0] for match in re.finditer(r"\w+", source) if match.start() < stop and start < match.end()}
+    return cut <= set(re.findall(r"\w+", source[:start] + " " + source[stop:]))
+
+
 def code_with_hole(rng):
-    """Cut a file in three; the hole mostly is what is left of a line, from a word on, as an editor asks."""
-    source = code_file(rng)
+    """Cut a file in three, where the hole can be known from the rest, or nearly, after a few tries."""
+    for _ in range(20):
+        source = code_file(rng)
+        start, stop = hole(rng, source)
+        if told(source, start, stop):
+            break
+    return fill_in(source[:start], source[start:stop], source[stop:])
+
+
+def hole(rng, source):
+    """Where to cut; mostly what is left of a line, from a word on, as an editor asks."""
     if rng.random() < 0.7:
         start = rng.choice([match.start() for match in re.finditer(r"\w+", source)])
         stop = (source.find("\n", start) + 1 or len(source) + 1) - 1
     else:
         start = rng.randrange(len(source) - 1)
         stop = min(len(source), start + rng.randint(1, 80))
-    return fill_in(source[:start], source[start:stop], source[stop:])
+    return start, stop

@@ -141,7 +141,10 @@ def main():
     args = arguments()
     torch.set_num_threads(args.threads)
     path = args.work / f"{args.role}.pt"
-    tokenizer = Tokenizer.from_file(str(args.work / "tokenizer.json"))
+    vocabulary = args.work / "tokenizer.json"
+    if args.weights and not vocabulary.exists():
+        gguf_model.read(args.weights)[1].save(str(vocabulary))
+    tokenizer = Tokenizer.from_file(str(vocabulary))
     model, opts, step, tokens, seconds = start(args, path)
     smooth, smooth_early = 0.0, 0.0
     end = args.steps + args.polish

@@ -8,12 +8,13 @@
 struct drafter *drafter_of(struct engine *eng, const struct decoding_params *d)
 {
     struct drafter *model = &eng->drafter[DRAFTER_MODEL], *exit = &eng->drafter[DRAFTER_EXIT];
-    if (d->source == DRAFT_SOURCE_COPY || d->source == DRAFT_SOURCE_TRIGRAM || d->strategy == DECODE_OFF ||
-        !decodes_exactly(d->strategy))
+    enum draft_source source = d->source == DRAFT_SOURCE_COPY ? d->fallback : d->source;
+    bool any = d->source == DRAFT_SOURCE_AUTO;
+    if (d->strategy == DECODE_OFF || !decodes_exactly(d->strategy))
         return NULL;
-    if (d->source == DRAFT_SOURCE_EXIT || (d->source == DRAFT_SOURCE_AUTO && !model->lane))
-        return exit->lane ? exit : NULL;
-    return model->lane ? model : NULL;
+    if (model->lane && (any || source == DRAFT_SOURCE_MODEL))
+        return model;
+    return exit->lane && (any || source == DRAFT_SOURCE_EXIT) ? exit : NULL;
 }
 
 struct history_text drafts_text(const struct seq *s)
@@ -120,11 +121,26 @@ static double tokens_for_certain(const struct engine *eng)
     return n;
 }
 
+/* Tokens a second that the step yields, with and without its drafts, drafting counted as it was. */
+static void expect_gain(struct engine *eng, int32_t n_row, double n_token)
+{
+    const struct step_cost *cost = &eng->target.cost;
+    struct step_gain *g = &eng->gain;
+    double sure = n_token;
+    int32_t n_drafted = 0;
+    for (const struct seq *s = eng->running.head; s; s = s->next)
+        for (int32_t i = 0; i < s->rows.n; i++, n_drafted++)
+            n_token += s->draft->chance[s->rows.node[i]];
+    g->plain = n_drafted > 0 ? sure / cost_step(cost, n_row) : 0;
+    g->expected = n_token / ((double)(clock_ns() - g->from_ns) * 1e-9 + cost_step(cost, n_row + n_drafted));
+}
+
 int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *e)
 {
     struct bid bid[ALLOT_MAX_BID];
     struct seq *bidder[ALLOT_MAX_BID];
     double n_token = tokens_for_certain(eng);
+    eng->gain = (struct step_gain){.from_ns = clock_ns(), .n_token = eng->metrics.now.n_output_tokens};
     propose_copies(eng);
     trigrams_run(eng, n_row, n_token);
     int rc = spare > 0 ? waves_run(eng, n_row, spare, n_token, e) : 0;
@@ -139,10 +155,22 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
         else
             seq_trim(&eng->target, &s->kv, s->n_want); /* a draft never takes another's blocks */
     }
+    expect_gain(eng, n_row, n_token);
     return 0;
 }
 
 /* ---- What came of it ---- */
+
+void drafting_count_gain(struct engine *eng)
+{
+    const struct step_gain *g = &eng->gain;
+    struct engine_metrics *m = &eng->metrics.now;
+    if (!(g->plain > 0))
+        return;
+    m->n_gain++;
+    m->gain_expected += g->expected / g->plain;
+    m->gain += (double)(m->n_output_tokens - g->n_token) / ((double)(clock_ns() - g->from_ns) * 1e-9) / g->plain;
+}
 
 void drafting_count_step(struct engine *eng, struct seq *s)
 {
@@ -155,6 +183,10 @@ void drafting_count_step(struct engine *eng, struct seq *s)
     d->n_drafted += rows->n;
     eng->metrics.now.n_drafts += rows->n > 0;
     eng->metrics.now.n_draft_tokens += (uint64_t)rows->n;
+    if (s->req->p.decoding.strategy == DECODE_AUTO)
+        eng->metrics.now.n_auto_step[rows->n ? source_of(s) : DRAFT_SOURCE_AUTO]++;
+    for (int32_t i = 0; i < rows->n; i++)
+        eng->metrics.now.expected_by[source_of(s)] += s->draft->chance[rows->node[i]];
     eng->metrics.now.n_drafted_by[source_of(s)] += (uint64_t)rows->n;
     for (int32_t i = 0; i < n_depth; i++)
         d->drafted_at[i]++;

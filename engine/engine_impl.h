@@ -47,6 +47,12 @@ struct drafter {
 
 enum { DRAFTER_MODEL, DRAFTER_EXIT, N_DRAFTER };
 
+struct step_gain { /* what a step's drafts are worth; owner: drafting.c */
+    int64_t from_ns;        /* drafting began */
+    uint64_t n_token;       /* said before it */
+    double plain, expected; /* tokens a second without drafts (0: there are none), and with them */
+};
+
 enum { MAX_WOKEN = 16 };
 
 struct engine {
@@ -71,6 +77,7 @@ struct engine {
     struct drafter drafter[N_DRAFTER];
     struct step_cost exit_cost;
     struct wave *wave; /* waves.c's */
+    struct step_gain gain; /* of this step */
     char *text;        /* one token's text and whatever was held back before it */
 
     /* shared */
@@ -138,6 +145,8 @@ struct drafter *drafter_of(struct engine *eng, const struct decoding_params *d);
 /* Decides the drafted rows of every running sequence, in a step that has n_row rows and room for `spare` more. -ERR_*:
  * the draft model failed. */
 int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *e);
+/* All of the step was settled: what its drafts were worth, beside what was expected of them. */
+void drafting_count_gain(struct engine *eng);
 /* A step of the sequence was settled; and a drafted token came true, i others before it. */
 void drafting_count_step(struct engine *eng, struct seq *s);
 void drafting_count_true(struct engine *eng, struct seq *s, int32_t i);

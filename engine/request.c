@@ -107,6 +107,16 @@ static enum draft_law law_of(const struct gen_params *p)
     return kind == VERIFY_KSEQ ? DRAFT_IID : kind == VERIFY_GREEDY ? DRAFT_GREEDY : DRAFT_WOR;
 }
 
+void gen_params_best_verifier(struct gen_params *p)
+{
+    const struct decoding_params *d = &p->decoding;
+    int32_t branch = d->tree.nodes == 0 || d->tree.width == 1 ? 1 : 2;
+    enum verify_kind kind = d->tree.sampling == DECODE_SAMPLING_AUTO
+                                ? verify_auto(p->temperature, p->top_k, true, branch).kind
+                                : verify_for(law_of(p));
+    p->decoding.verify = (enum decode_verify)(DECODE_VERIFY_NSS + (int)kind);
+}
+
 static int check_verify(const struct gen_params *p, struct err *e)
 {
     _Static_assert(DECODE_VERIFY_TRAVERSAL - DECODE_VERIFY_NSS == (int)VERIFY_TRAVERSAL, "one order of verifiers");
@@ -125,6 +135,17 @@ static int check_verify(const struct gen_params *p, struct err *e)
     if (!verify_valid(kind_of(p), law_of(p)))
         return err_set_field(e, ERR_INVALID, field, "%s: \"%s\" does not keep the law of drafts drawn as \"%s\"", field,
                              verify_name(kind_of(p)), draft_law_name(law_of(p)));
+    return 0;
+}
+
+static int check_drafter(const char *field, enum draft_source source, const struct request_limits *lim, struct err *e)
+{
+    if (source == DRAFT_SOURCE_MODEL && !lim->has_draft)
+        return err_set_field(e, ERR_INVALID, field, "%s: the server was started without a draft model (--draft-model)",
+                             field);
+    if (source == DRAFT_SOURCE_EXIT && !lim->has_exit)
+        return err_set_field(e, ERR_INVALID, field,
+                             "%s: the model names no layer to leave after (galley.early_exit_layer)", field);
     return 0;
 }
 
@@ -170,13 +191,9 @@ static int check_params(struct gen_params *p, const struct request_limits *lim, 
         return err_set_field(e, ERR_INVALID, "cache_salt", "cache_salt must have 1 to %d bytes", MAX_SALT);
     if (check_verify(p, e) || way_check(p, lim, e))
         return -ERR_INVALID;
-    if (p->decoding.source == DRAFT_SOURCE_MODEL && !lim->has_draft)
-        return err_set_field(e, ERR_INVALID, "decoding.draft.source",
-                             "decoding.draft.source: the server was started without a draft model (--draft-model)");
-    if (p->decoding.source == DRAFT_SOURCE_EXIT && !lim->has_exit)
-        return err_set_field(
-            e, ERR_INVALID, "decoding.draft.source",
-            "decoding.draft.source: the model names no layer to leave after (galley.early_exit_layer)");
+    if (check_drafter("decoding.draft.source", p->decoding.source, lim, e) ||
+        check_drafter("decoding.draft.fallback", p->decoding.fallback, lim, e))
+        return -ERR_INVALID;
     if (p->decoding.scope == DRAFT_SCOPE_TENANT && !p->cache_salt)
         return err_set_field(e, ERR_INVALID, "decoding.draft.scope",
                              "decoding.draft.scope: \"tenant\" needs a cache_salt, which says who shares");
@@ -371,11 +388,10 @@ static void init_verified(struct request *r, struct seq *s, bool *failed)
         return;
     s->verified = copy(r, NULL, sizeof *s->verified, failed);
     if (s->verified)
-        *s->verified =
-            (struct verified){.kind = kind_of(&r->p),
-                              .law = law_of(&r->p),
-                              .sampling = r->p.decoding.tree.sampling,
-                              .threshold = r->p.decoding.tree.threshold};
+        *s->verified = (struct verified){.kind = kind_of(&r->p),
+                                         .law = law_of(&r->p),
+                                         .sampling = r->p.decoding.tree.sampling,
+                                         .threshold = r->p.decoding.tree.threshold};
 }
 
 static void init_seq(struct request *r, int32_t choice, const struct request_limits *lim, const struct tokenizer *tok,

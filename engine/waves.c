@@ -49,6 +49,8 @@ struct wave { /* one step's drafting; owner: the engine thread */
 /* What a copy or trigrams promise comes without asking anyone. */
 static bool draft_suffices(const struct seq *s)
 {
+    if (s->req->p.decoding.source == DRAFT_SOURCE_COPY)
+        return s->draft->n > 0 && s->draft->strong; /* the paper's order: what can be copied is copied */
     double r = tree_mean_rate(s), model = r / (1.0 - r + 1e-6);
     return s->draft->n > 0 && s->draft->chance[0] >= r && drafts_worth(s->draft, drafts_most(s)) >= model;
 }
@@ -63,7 +65,7 @@ static bool has_place(struct engine *eng, struct seq *s)
 static bool wants_model(const struct drafter *by, const struct seq *s)
 {
     return s->drafter == by && drafts_now(s) && drafts_most(s) > 0 && (!by->is_exit || s->n_want <= EXIT_MOST) &&
-           (s->req->p.decoding.source != DRAFT_SOURCE_AUTO || !draft_suffices(s));
+           (s->req->p.decoding.source > DRAFT_SOURCE_COPY || !draft_suffices(s));
 }
 
 /* ---- Its K and V ---- */

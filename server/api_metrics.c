@@ -50,16 +50,41 @@ static void write_finished(struct text_buf *b, const char *name, const char *lab
                   (unsigned long long)m->n_finished[row[i].from]);
 }
 
+static const char *const draft_source[N_DRAFT_SOURCE] = {[DRAFT_SOURCE_AUTO] = "none",
+                                                         [DRAFT_SOURCE_COPY] = "copy",
+                                                         [DRAFT_SOURCE_MODEL] = "model",
+                                                         [DRAFT_SOURCE_EXIT] = "early_exit",
+                                                         [DRAFT_SOURCE_TRIGRAM] = "trigram"};
+
 static void write_by_source(struct text_buf *b, const char *name, const char *help, const char *labels,
-                            const uint64_t *n)
+                            enum draft_source from, const uint64_t *n)
 {
-    static const char *const source[N_DRAFT_SOURCE] = {[DRAFT_SOURCE_COPY] = "copy",
-                                                       [DRAFT_SOURCE_MODEL] = "model",
-                                                       [DRAFT_SOURCE_EXIT] = "early_exit",
-                                                       [DRAFT_SOURCE_TRIGRAM] = "trigram"};
     head(b, name, "counter", help);
-    for (int32_t i = DRAFT_SOURCE_COPY; i < N_DRAFT_SOURCE; i++)
-        tb_printf(b, "%s{%s,source=\"%s\"} %llu\n", name, labels, source[i], (unsigned long long)n[i]);
+    for (int32_t i = (int32_t)from; i < N_DRAFT_SOURCE; i++)
+        tb_printf(b, "%s{%s,source=\"%s\"} %llu\n", name, labels, draft_source[i], (unsigned long long)n[i]);
+}
+
+/* What drafts are expected to bring, and what they bring. */
+static void write_drafts(struct text_buf *b, const char *labels, const struct engine_metrics *m)
+{
+    const char *expected = "galley_draft_expected_tokens_total";
+    write_by_source(b, "galley_auto_steps_total", "Steps of sequences decoded by auto, by the draft it chose.", labels,
+                    DRAFT_SOURCE_AUTO, m->n_auto_step);
+    write_by_source(b, "galley_draft_tokens_total", "Tokens drafted, by where they came from.", labels,
+                    DRAFT_SOURCE_COPY, m->n_drafted_by);
+    head(b, expected, "counter", "Of them how many were expected to come true.");
+    for (int32_t i = DRAFT_SOURCE_COPY; i < N_DRAFT_SOURCE; i++) {
+        tb_printf(b, "%s{%s,source=\"%s\"} ", expected, labels, draft_source[i]);
+        tb_double(b, m->expected_by[i]);
+        tb_str(b, "\n");
+    }
+    write_by_source(b, "galley_draft_accepted_tokens_total", "Of them those that came true.", labels, DRAFT_SOURCE_COPY,
+                    m->n_accepted_by);
+    one(b, "galley_draft_gain_count", "counter", "Steps with drafts.", labels, (double)m->n_gain);
+    one(b, "galley_draft_gain_expected_sum", "counter",
+        "Tokens a second of such a step, as expected, against the same step without drafts, summed.", labels,
+        m->gain_expected);
+    one(b, "galley_draft_gain_sum", "counter", "The same as it was measured.", labels, m->gain);
 }
 
 static void write_engine(struct text_buf *b, const char *labels, const struct engine_metrics *m)
@@ -97,9 +122,7 @@ static void write_engine(struct text_buf *b, const char *labels, const struct en
         tb_printf(b, "vllm:spec_decode_num_accepted_tokens_per_pos_total{%s,position=\"%d\"} %llu\n", labels, i,
                   (unsigned long long)m->n_accepted_at[i]);
 
-    write_by_source(b, "galley_draft_tokens_total", "Tokens drafted, by where they came from.", labels,
-                    m->n_drafted_by);
-    write_by_source(b, "galley_draft_accepted_tokens_total", "Of them those that came true.", labels, m->n_accepted_by);
+    write_drafts(b, labels, m);
     one(b, "galley_trigram_searches_total", "counter", "Searches of trigram tables.", labels,
         (double)m->n_trigram_search);
     one(b, "galley_trigram_search_seconds_total", "counter", "Time they took.", labels, m->trigram_search_s);

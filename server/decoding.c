@@ -97,9 +97,29 @@ static bool read_tree(const json_t *tree, struct decoding_params *d, struct api_
     return true;
 }
 
+/* Who drafts where nothing can be copied; `auto` weighs that by itself. */
+static bool read_fallback(const json_t *draft, struct decoding_params *d, struct api_error *e)
+{
+    static const char *const name[] = {"none", "model", "early_exit"};
+    static const enum draft_source meaning[] = {DRAFT_SOURCE_AUTO, DRAFT_SOURCE_MODEL, DRAFT_SOURCE_EXIT};
+    const char *field = "decoding.draft.fallback", *word = NULL;
+    if (!field_string_as(draft, "fallback", field, &word, e))
+        return false;
+    int32_t i = word ? find_name(field, word, name, 3, e) : 0;
+    if (i < 0)
+        return false;
+    if (word && d->source != DRAFT_SOURCE_COPY) {
+        api_fail(e, 400, field, "%s says who drafts where nothing can be copied; it needs decoding.strategy \"copy\"",
+                 field);
+        return false;
+    }
+    d->fallback = meaning[i];
+    return true;
+}
+
 static bool read_draft(const json_t *draft, struct decoding_params *d, struct api_error *e)
 {
-    static const char *const key[] = {"source", "max", "min_match", "scope", "tree"};
+    static const char *const key[] = {"source", "fallback", "max", "min_match", "scope", "tree"};
     const char *source = NULL, *scope = scope_name[d->scope];
     int64_t max = d->max_draft, min_match = d->min_match;
     if (!draft)
@@ -108,7 +128,7 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
         api_fail(e, 400, "decoding.draft", "decoding.draft must be an object");
         return false;
     }
-    if (!only_keys(draft, "decoding.draft", key, 5, e) ||
+    if (!only_keys(draft, "decoding.draft", key, sizeof key / sizeof *key, e) ||
         !field_string_as(draft, "source", "decoding.draft.source", &source, e) ||
         !field_string_as(draft, "scope", "decoding.draft.scope", &scope, e) ||
         !field_int_as(draft, "max", "decoding.draft.max", 1, 64, &max, e) ||
@@ -140,6 +160,8 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
     }
     d->max_draft = (int32_t)max;
     d->min_match = (int32_t)min_match;
+    if (!read_fallback(draft, d, e))
+        return false;
     return read_tree(field_get(draft, "tree"), d, e);
 }
 
@@ -150,10 +172,34 @@ static bool read_verify(const char *word, struct decoding_params *d, struct api_
     return i >= 0;
 }
 
-/* What the object leaves open is as the server has it by default. */
-static bool read_decoding(const json_t *v, const struct options *opt, struct decoding_params *d, struct api_error *e)
+/* Whether a seed's text is to stay the same whatever is drafted; if not, the law alone, for more accepted drafts. */
+static bool read_invariant_seed(const json_t *v, struct gen_params *p, struct api_error *e)
 {
-    static const char *const key[] = {"strategy", "draft", "verify", "lossless"};
+    struct decoding_params *d = &p->decoding;
+    const char *field = "decoding.invariant_seed";
+    bool invariant = d->verify <= DECODE_VERIFY_NSS, told = field_get(v, "invariant_seed");
+    if (!field_bool_as(v, "invariant_seed", field, &invariant, e))
+        return false;
+    if (told && invariant && d->verify > DECODE_VERIFY_NSS)
+        api_fail(e, 400, field, "%s: with decoding.verify \"%s\" a text depends on its drafts", field,
+                 verify_name[d->verify]);
+    else if (told && !invariant && (d->strategy != DECODE_SPECULATIVE || !from_a_model(d)))
+        api_fail(e, 400, field,
+                 "%s: only drafts of a model are verified otherwise; it needs decoding.strategy \"model\"", field);
+    else if (told && !invariant && (p->has_seed || d->verify == DECODE_VERIFY_NSS))
+        api_fail(e, 400, field, "%s: false contradicts %s", field, p->has_seed ? "seed" : "decoding.verify \"nss\"");
+    if (e->status)
+        return false;
+    if (!invariant && d->verify == DECODE_VERIFY_AUTO)
+        gen_params_best_verifier(p);
+    return true;
+}
+
+/* What the object leaves open is as the server has it by default. */
+static bool read_decoding(const json_t *v, const struct options *opt, struct gen_params *p, struct api_error *e)
+{
+    static const char *const key[] = {"strategy", "draft", "verify", "lossless", "invariant_seed"};
+    struct decoding_params *d = &p->decoding;
     if (json_is_string(v))
         return read_strategy(json_string_value(v), opt->ngram, d, e);
     if (!json_is_object(v)) {
@@ -167,9 +213,10 @@ static bool read_decoding(const json_t *v, const struct options *opt, struct dec
         return false;
     if (!decodes_exactly(d->strategy))
         return way_read(v, d, e);
-    return only_keys(v, "decoding", key, 4, e) && field_string_as(v, "verify", "decoding.verify", &verify, e) &&
+    return only_keys(v, "decoding", key, sizeof key / sizeof *key, e) &&
+           field_string_as(v, "verify", "decoding.verify", &verify, e) &&
            field_bool_as(v, "lossless", "decoding.lossless", &lossless, e) && read_verify(verify, d, e) &&
-           read_draft(field_get(v, "draft"), d, e);
+           read_draft(field_get(v, "draft"), d, e) && read_invariant_seed(v, p, e);
 }
 
 static bool bad_prediction(struct api_error *e)
@@ -204,7 +251,7 @@ static bool read_prediction(struct job *j, const json_t *v, struct api_error *e)
 static const char *way_of(const struct job *j)
 {
     const struct decoding_params *d = &j->par.p.decoding;
-    return j->how.ops                                                       ? j->how.ops->name
+    return j->how.ops                                          ? j->how.ops->name
            : d->strategy == DECODE_BEAM && d->beam.n_group > 1 ? "diverse_beam"
                                                                : strategy_name[d->strategy];
 }
@@ -228,7 +275,7 @@ bool decoding_read(struct job *j, struct api_error *e)
     bool is_composed = compose_is_named(decoding); /* its children are decoded as the server has it by default */
     if (is_composed && !compose_read(j, decoding, e))
         return false;
-    if (!(decoding && !is_composed ? read_decoding(decoding, opt, d, e)
+    if (!(decoding && !is_composed ? read_decoding(decoding, opt, &j->par.p, e)
                                    : read_strategy(opt->decoding, opt->ngram, d, e)))
         return false;
     if (!is_allowed(j, e))
@@ -267,8 +314,9 @@ void decoding_write(const struct job *j, struct text_buf *b)
     else if (!is_drafted)
         way_write(j, &u.decoding, b);
     else if (d->strategy != DECODE_OFF)
-        tb_printf(b, ",\"draft\":{\"source\":\"%s\"},\"verify\":\"%s\"", source_name[d->source],
-                  verify_name[is_exact ? DECODE_VERIFY_NSS : d->verify]);
+        tb_printf(b, ",\"draft\":{\"source\":\"%s\"%s%s%s},\"verify\":\"%s\"", source_name[d->source],
+                  d->fallback ? ",\"fallback\":\"" : "", d->fallback ? source_name[d->fallback] : "",
+                  d->fallback ? "\"" : "", verify_name[is_exact ? DECODE_VERIFY_NSS : d->verify]);
     tb_printf(b, ",\"guarantee\":\"%s\",\"steps\":%lld,\"drafted\":%lld,\"accepted\":%lld,\"acceptance\":[",
               ops || !is_drafted ? "approximate"
               : is_exact         ? "exact"

@@ -4,11 +4,11 @@
  *   "decoding": a word, short for {"strategy": word}
  *   "decoding": {"strategy": "auto" | "off" | "speculative" | "copy" | "model" | "early_exit" | "trigram",
  *                "draft": {"source": "auto" | "copy" | "model" | "early_exit" | "trigram", "max": 1..64,
- *                          "min_match": 1..16, "scope": "request" | "tenant",
+ *                          "min_match": 1..16, "fallback": "none" | "model" | "early_exit", "scope": "request" | "tenant",
  *                          "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64,
  *                                   "sampling": "auto" | "iid" | "wor" | "greedy" | "sbs" | "dyspec", "threshold": 0..1}},
  *                "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
- *                "lossless": true | false}
+ *                "lossless": true | false, "invariant_seed": true | false}
  *   "decoding": {"strategy": "cautious" | "contrastive" | "beam" | "diverse_beam" | "superposed", ...}     see ways.h
  *   "decoding": {"strategy": "vote" | "navigate", ...}                        composed answers: compose/compose.h
  *   "prediction": {"type": "content", "content": "..." | [{"type": "text", "text": "..."}]}      as OpenAI has it

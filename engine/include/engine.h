@@ -205,6 +205,7 @@ struct superposition_params {
 struct decoding_params {
     enum decode_strategy strategy;
     enum draft_source source;
+    enum draft_source fallback; /* [AUTO] none. Source COPY: MODEL or EXIT drafts where nothing can be copied */
     enum draft_scope scope;
     int32_t max_draft; /* [0] auto's choice, the paper's 10 (copy), 5 (model) or 8 (trigram) when speculative; 1..64
                           drafted tokens a step */
@@ -268,6 +269,9 @@ struct gen_params {
 enum { MAX_RANKED = 256 }; /* next tokens that a request for one token can be told in their order */
 
 void gen_params_init(struct gen_params *p); /* the neutral values; max_tokens 16 */
+/* Where a seed's text need not stay the same: names the verifier that suits temperature and shape of the draft model's
+ * drafts (autoregressive.md, section 17). */
+void gen_params_best_verifier(struct gen_params *p);
 
 enum finish_reason {
     FINISH_NONE,
@@ -368,6 +372,10 @@ struct engine_metrics { /* a snapshot; counters since start */
     uint64_t n_output_tokens, n_steps, n_preempted;
     uint64_t n_drafts, n_draft_tokens, n_accepted_tokens; /* drafts verified, their tokens, those that came true */
     uint64_t n_drafted_by[N_DRAFT_SOURCE], n_accepted_by[N_DRAFT_SOURCE]; /* tokens, by where they came from */
+    double expected_by[N_DRAFT_SOURCE];    /* of them, how many were expected to come true */
+    uint64_t n_auto_step[N_DRAFT_SOURCE];  /* steps of `auto`, by what it chose; AUTO: no draft */
+    uint64_t n_gain;                       /* steps with drafts; sums of their tokens a second against no drafts': */
+    double gain_expected, gain;            /* as was expected beforehand, and as it came */
     uint64_t n_trigram_search;                                            /* searches of trigram tables; their time */
     double trigram_search_s;
     uint64_t n_verified, n_optimum;             /* steps of named verifiers; of them sampled: */

@@ -7,7 +7,8 @@ Prompts come from the demo model's own generator (config/demo/train), with names
 tell, stories to edit (rename someone, mend typos), and the same edits with the unedited story as `prediction`. Every
 answer is compared with plain decoding's: at temperature 0 and with a seed it has to be the same text. The ways take
 turns prompt by prompt, so that a noisy machine disturbs all alike; figures are sums over prompts, medians over --rounds.
-Use widen.py to give the demo target the size and cost of a real model.
+Use widen.py to give the demo target the size and cost of a real model. The way "mixed" is all exact ways in turn, trees
+and a copy that falls back on the model among them, in one batch: with a small --kv-mem they are preempted as well.
 """
 
 import argparse
@@ -27,6 +28,9 @@ import editing  # noqa: E402
 from stories import make_story  # noqa: E402
 
 WAYS = ("off", "copy", "trigram", "early_exit", "model", "auto")
+MIXED = ("auto", "model", "off", "copy", "early_exit", "trigram", {"strategy": "copy", "draft": {"fallback": "model"}},
+         {"strategy": "model", "draft": {"tree": {"nodes": 24, "width": 3}}}, {"strategy": "speculative", "draft": {"max": 64}},
+         {"strategy": "early_exit", "draft": {"tree": {"nodes": 12, "width": 2}}})
 
 
 def tell(rng):
@@ -77,7 +81,7 @@ def post(url, body):
 
 def request(case, way, args, seed):
     body = {"messages": [{"role": "user", "content": case["question"]}], "temperature": args.temperature,
-            "max_tokens": args.max_tokens, "seed": seed, "decoding": way}
+            "max_tokens": args.max_tokens, "seed": seed, "decoding": MIXED[seed % len(MIXED)] if way == "mixed" else way}
     if "prediction" in case and way in ("auto", "copy", "speculative"):
         body["prediction"] = {"type": "content", "content": case["prediction"]}
     return body

@@ -15,6 +15,7 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 WAYS = ("auto", "off", "speculative", "copy", "model", "early_exit",
         {"strategy": "early_exit", "draft": {"tree": {"nodes": 12, "width": 2, "depth": 6}}},
         {"strategy": "speculative", "draft": {"source": "copy", "max": 3, "min_match": 1}},
+        {"strategy": "copy", "draft": {"fallback": "model"}}, {"strategy": "copy", "draft": {"fallback": "early_exit"}},
         {"strategy": "speculative", "draft": {"source": "model", "max": 16}, "verify": "nss", "lossless": True},
         {"strategy": "model", "draft": {"tree": {"nodes": 24, "width": 3, "depth": 5}}},
         "trigram", {"strategy": "speculative", "draft": {"source": "trigram", "max": 64}})
@@ -135,6 +136,30 @@ class Decoding(unittest.TestCase):
         self.refused({"decoding": {**way, "draft": {"tree": {"threshold": 0.1}}}}, "decoding.draft.tree.threshold", "dyspec")
         self.refused({"decoding": {"strategy": "model", "draft": {"tree": {"sampling": "iid"}}}}, "decoding.verify")
 
+    def test_a_copy_falls_back(self):
+        body = tell("Tell me a story about a fox.")
+        copied = self.s.ok(CHAT, {**body, "decoding": "copy"})["decoding"]
+        for source in ("model", "early_exit"):
+            a = self.s.ok(CHAT, {**body, "decoding": {"strategy": "copy", "draft": {"fallback": source}}})["decoding"]
+            self.assertEqual((a["draft"], a["guarantee"]), ({"source": "copy", "fallback": source}, "exact"))
+            self.assertGreater(a["accepted"], copied["accepted"] + 20)
+        self.refused({"decoding": {"strategy": "model", "draft": {"fallback": "model"}}}, "decoding.draft.fallback", "copy")
+        self.refused({"decoding": {"strategy": "copy", "draft": {"fallback": "copy"}}}, "decoding.draft.fallback", '"model"')
+
+    def test_a_text_that_may_depend_on_its_drafts(self):
+        free = {"strategy": "model", "invariant_seed": False}
+        tree = {**free, "draft": {"tree": {"nodes": 8}}}
+        for way, temperature, verify in ((free, 1, "block"), (tree, 0.5, "greedy"), (tree, 1, "traversal"), (free, 0, "nss"),
+                                         ({**tree, "draft": {"tree": {"sampling": "dyspec"}}}, 0.5, "traversal")):
+            a = self.s.ok(CHAT, tell("Tell me a story about a fox.", temperature=temperature, decoding=way))["decoding"]
+            self.assertEqual((a["verify"], a["guarantee"]), (verify, "lossless" if temperature else "exact"))
+        field = "decoding.invariant_seed"
+        self.refused({"decoding": free, "seed": 1}, field, "seed")
+        self.refused({"decoding": {"invariant_seed": False}}, field, '"model"')
+        self.refused({"decoding": {**free, "verify": "nss"}}, field, "nss")
+        self.refused({"decoding": {**free, "verify": "block", "invariant_seed": True}}, field, "block")
+        self.refused({"decoding": {**free, "invariant_seed": 1}}, field)
+
     def test_trigrams(self):
         question = "Tell me a story about a boy named Tom and a kite."
         tenant = {"decoding": {"strategy": "trigram", "draft": {"scope": "tenant"}}, "cache_salt": "ours"}
@@ -164,6 +189,22 @@ class Decoding(unittest.TestCase):
         self.s.ok(CHAT, tell("Tell me a story about an owl.", decoding="model"))
         self.assertGreater(self.s.metric("vllm:spec_decode_num_draft_tokens_total"), before)
         self.assertGreater(self.s.metric("vllm:spec_decode_num_accepted_tokens_total"), 0)
+        self.assertGreater(self.s.metric("galley_draft_gain_count"), 0)
+        self.assertGreater(self.s.metric("galley_draft_gain_sum"), 0)
+        self.assertGreater(self.s.metric("galley_draft_gain_expected_sum"), 0)
+
+    def test_what_auto_chose(self):
+        def value(name, source):
+            lines = self.s.request("GET", "/metrics")[2].decode().splitlines()
+            return sum(float(l.rsplit(" ", 1)[1]) for l in lines if l.startswith(name + "{") and f'source="{source}"' in l)
+        steps, expected = ({s: value(f"galley_{what}_total", s) for s in ("none", "copy", "model", "early_exit", "trigram")}
+                           for what in ("auto_steps", "draft_expected_tokens"))
+        words = "kite bell lamp drum coin boat " * 6
+        a = self.s.ok(CHAT, tell(f"Repeat this text: {words}", decoding="auto", max_tokens=60))
+        chosen = {s: value("galley_auto_steps_total", s) - n for s, n in steps.items()}
+        self.assertGreater(chosen["copy"], 0)
+        self.assertEqual(sum(chosen.values()), a["decoding"]["steps"])
+        self.assertGreater(value("galley_draft_expected_tokens_total", "copy"), expected["copy"])
 
 
 class NoDraftModel(unittest.TestCase):

@@ -290,6 +290,11 @@ START_TEST(no_draft_changes_the_text)
                 p.decoding.source = DRAFT_SOURCE_TRIGRAM;
                 p.decoding.scope = i % 2 ? DRAFT_SCOPE_TENANT : DRAFT_SCOPE_REQUEST;
                 p.cache_salt = i % 3 ? "one" : "two";
+            } else if (i % 4 && i % 5 == 2) {
+                p.decoding.source = DRAFT_SOURCE_COPY;
+                p.decoding.fallback = on[_i].draft_seed ? DRAFT_SOURCE_MODEL
+                                      : on[_i].exits    ? DRAFT_SOURCE_EXIT
+                                                        : DRAFT_SOURCE_AUTO;
             } else if (p.decoding.source != DRAFT_SOURCE_AUTO && i % 3) {
                 p.decoding.tree.nodes = rnd_int(&r, 1, DRAFT_MAX);
                 p.decoding.tree.width = rnd_int(&r, 1, 8);

@@ -173,6 +173,10 @@ struct jnode {
     };
 };
 
+/* Visits what an expression is made of, in the order of evaluation; a statement's children are not alike, and for one
+ * nothing is done (but J_NODE_OUTPUT is a list of expressions). NULL children are left out. */
+void jnode_children(const struct jnode *n, void (*visit)(void *arg, struct jnode *child), void *arg);
+
 struct jtree {
     struct jblock body;
     struct jframe frame;

@@ -39,16 +39,6 @@ static uint16_t slot_of(struct scope *sc, const char *name)
     return jscope_find_here(sc, &s)->slot;
 }
 
-static void resolve_args(struct scope *sc, struct jcall_args *a)
-{
-    for (size_t i = 0; i < a->n_pos; i++)
-        resolve(sc, a->pos[i]);
-    for (size_t i = 0; i < a->n_kw; i++)
-        resolve(sc, a->kw[i]);
-    resolve(sc, a->star);
-    resolve(sc, a->star_star);
-}
-
 static void resolve_builtin(struct scope *sc, struct jnode *n)
 {
     bool is_filter = n->kind == J_NODE_FILTER;
@@ -219,59 +209,29 @@ static void resolve_cond(struct scope *sc, struct jnode *n)
     sc->soft = soft;
 }
 
+static void resolve_child(void *arg, struct jnode *child)
+{
+    resolve(arg, child);
+}
+
 static void resolve(struct scope *sc, struct jnode *n)
 {
     if (!n)
         return;
     switch ((enum jnode_kind)n->kind) {
-    case J_NODE_CONST:
-    case J_NODE_BREAK:
-    case J_NODE_CONTINUE:
-        break;
     case J_NODE_NAME:
         resolve_name(sc, &n->name);
         break;
     case J_NODE_NSREF:
         resolve_name(sc, &n->nsref.obj);
         break;
-    case J_NODE_TUPLE:
-    case J_NODE_LIST:
-    case J_NODE_DICT:
-    case J_NODE_CONCAT:
-    case J_NODE_COMPARE:
-    case J_NODE_OUTPUT:
-        for (size_t i = 0; i < n->seq.n; i++)
-            resolve(sc, n->seq.item[i]);
-        break;
-    case J_NODE_BINARY:
-    case J_NODE_UNARY:
-    case J_NODE_AND:
-    case J_NODE_OR:
-        resolve(sc, n->bin.left);
-        resolve(sc, n->bin.right);
-        break;
     case J_NODE_COND:
         resolve_cond(sc, n);
-        break;
-    case J_NODE_GETATTR:
-        resolve(sc, n->getattr.obj);
-        break;
-    case J_NODE_GETITEM:
-        resolve(sc, n->getitem.obj);
-        resolve(sc, n->getitem.sub);
-        break;
-    case J_NODE_SLICE:
-        resolve(sc, n->slice.start);
-        resolve(sc, n->slice.stop);
-        resolve(sc, n->slice.step);
         break;
     case J_NODE_FILTER:
     case J_NODE_TEST:
         resolve_builtin(sc, n);
-        /* fall through */
-    case J_NODE_CALL:
-        resolve(sc, n->apply.on);
-        resolve_args(sc, &n->apply.args);
+        jnode_children(n, resolve_child, sc);
         break;
     case J_NODE_IF:
         resolve_if(sc, n);
@@ -300,6 +260,8 @@ static void resolve(struct scope *sc, struct jnode *n)
     case J_NODE_SCOPE:
         resolve_inner_block(sc, n);
         break;
+    default:
+        jnode_children(n, resolve_child, sc);
     }
 }
 

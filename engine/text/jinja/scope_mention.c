@@ -45,14 +45,6 @@ static enum found in_targets(struct jnode *const *v, size_t n, const char *name)
             return f_;                                                                                                 \
     } while (0)
 
-static enum found in_args(const struct jcall_args *a, const char *name)
-{
-    TRY(in_nodes(a->pos, a->n_pos, name));
-    TRY(in_nodes(a->kw, a->n_kw, name));
-    TRY(in_node(a->star, name));
-    return in_node(a->star_star, name);
-}
-
 static enum found in_macro(const struct jnode_macro *m, const char *name)
 {
     TRY(in_targets(m->param, m->n_param, name));
@@ -69,49 +61,32 @@ static enum found in_for(const struct jnode_for *f, const char *name)
     return in_node(f->test, name);
 }
 
+struct search {
+    const char *name;
+    enum found found;
+};
+
+static void look_in_child(void *arg, struct jnode *child)
+{
+    struct search *s = arg;
+    if (s->found == NOT_YET)
+        s->found = in_node(child, s->name);
+}
+
+static enum found in_children(const struct jnode *n, const char *name)
+{
+    struct search s = {name, NOT_YET};
+    jnode_children(n, look_in_child, &s);
+    return s.found;
+}
+
 static enum found in_node(const struct jnode *n, const char *name)
 {
     if (!n)
         return NOT_YET;
     switch ((enum jnode_kind)n->kind) {
-    case J_NODE_CONST:
-    case J_NODE_NSREF:
-    case J_NODE_BREAK:
-    case J_NODE_CONTINUE:
-        return NOT_YET;
     case J_NODE_NAME:
         return jstr_is(n->name.id, name) ? READ : NOT_YET;
-    case J_NODE_TUPLE:
-    case J_NODE_LIST:
-    case J_NODE_DICT:
-    case J_NODE_CONCAT:
-    case J_NODE_COMPARE:
-    case J_NODE_OUTPUT:
-        return in_nodes(n->seq.item, n->seq.n, name);
-    case J_NODE_BINARY:
-    case J_NODE_UNARY:
-    case J_NODE_AND:
-    case J_NODE_OR:
-        TRY(in_node(n->bin.left, name));
-        return in_node(n->bin.right, name);
-    case J_NODE_COND:
-        TRY(in_node(n->cond.test, name));
-        TRY(in_node(n->cond.yes, name));
-        return in_node(n->cond.no, name);
-    case J_NODE_GETATTR:
-        return in_node(n->getattr.obj, name);
-    case J_NODE_GETITEM:
-        TRY(in_node(n->getitem.obj, name));
-        return in_node(n->getitem.sub, name);
-    case J_NODE_SLICE:
-        TRY(in_node(n->slice.start, name));
-        TRY(in_node(n->slice.stop, name));
-        return in_node(n->slice.step, name);
-    case J_NODE_CALL:
-    case J_NODE_FILTER:
-    case J_NODE_TEST:
-        TRY(in_node(n->apply.on, name));
-        return in_args(&n->apply.args, name);
     case J_NODE_IF:
         TRY(in_node(n->cond_stmt.test, name));
         TRY(in_block(&n->cond_stmt.body, name));
@@ -139,8 +114,9 @@ static enum found in_node(const struct jnode *n, const char *name)
         TRY(in_targets(n->scope.target, n->scope.n_target, name));
         TRY(in_nodes(n->scope.value, n->scope.n_target, name));
         return in_block(&n->scope.body, name);
+    default:
+        return in_children(n, name);
     }
-    return NOT_YET;
 }
 
 bool jscope_mentions(const struct jblock *b, const char *name)

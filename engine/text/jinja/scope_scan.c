@@ -89,16 +89,6 @@ void jscope_scan_block(struct scope *sc, const struct jblock *b)
         jscope_scan(sc, b->stmt[i]);
 }
 
-static void scan_args(struct scope *sc, const struct jcall_args *a)
-{
-    for (size_t i = 0; i < a->n_pos; i++)
-        jscope_scan(sc, a->pos[i]);
-    for (size_t i = 0; i < a->n_kw; i++)
-        jscope_scan(sc, a->kw[i]);
-    jscope_scan(sc, a->star);
-    jscope_scan(sc, a->star_star);
-}
-
 void jscope_scan_target(struct scope *sc, const struct jnode *n, bool as_param)
 {
     if (n->kind == J_NODE_TUPLE)
@@ -191,60 +181,21 @@ static void scan_if(struct scope *sc, const struct jnode *n)
     branches_end(&br, mentioned);
 }
 
+static void scan_child(void *arg, struct jnode *child)
+{
+    jscope_scan(arg, child);
+}
+
 void jscope_scan(struct scope *sc, const struct jnode *n)
 {
     if (!n)
         return;
     switch ((enum jnode_kind)n->kind) {
-    case J_NODE_CONST:
-    case J_NODE_BREAK:
-    case J_NODE_CONTINUE:
-    case J_NODE_SCOPE:
-        break;
     case J_NODE_NAME:
         jscope_load(sc, n->name.id);
         break;
     case J_NODE_NSREF:
         jscope_load(sc, n->nsref.obj.id);
-        break;
-    case J_NODE_TUPLE:
-    case J_NODE_LIST:
-    case J_NODE_DICT:
-    case J_NODE_CONCAT:
-    case J_NODE_COMPARE:
-    case J_NODE_OUTPUT:
-        for (size_t i = 0; i < n->seq.n; i++)
-            jscope_scan(sc, n->seq.item[i]);
-        break;
-    case J_NODE_BINARY:
-    case J_NODE_UNARY:
-    case J_NODE_AND:
-    case J_NODE_OR:
-        jscope_scan(sc, n->bin.left);
-        jscope_scan(sc, n->bin.right);
-        break;
-    case J_NODE_COND:
-        jscope_scan(sc, n->cond.test);
-        jscope_scan(sc, n->cond.yes);
-        jscope_scan(sc, n->cond.no);
-        break;
-    case J_NODE_GETATTR:
-        jscope_scan(sc, n->getattr.obj);
-        break;
-    case J_NODE_GETITEM:
-        jscope_scan(sc, n->getitem.obj);
-        jscope_scan(sc, n->getitem.sub);
-        break;
-    case J_NODE_SLICE:
-        jscope_scan(sc, n->slice.start);
-        jscope_scan(sc, n->slice.stop);
-        jscope_scan(sc, n->slice.step);
-        break;
-    case J_NODE_CALL:
-    case J_NODE_FILTER:
-    case J_NODE_TEST:
-        jscope_scan(sc, n->apply.on);
-        scan_args(sc, &n->apply.args);
         break;
     case J_NODE_IF:
         scan_if(sc, n);
@@ -272,5 +223,7 @@ void jscope_scan(struct scope *sc, const struct jnode *n)
         for (size_t i = 0; i < n->scope.n_target; i++)
             jscope_scan(sc, n->scope.value[i]);
         break;
+    default:
+        jnode_children(n, scan_child, sc);
     }
 }

@@ -1,4 +1,4 @@
-/* Creating a request: every range is checked and all memory reserved here, on the caller's thread. */
+/* Creating a request: all memory is reserved here, on the caller's thread. */
 #include "request.h"
 
 #include <math.h>
@@ -7,228 +7,12 @@
 #include <sys/random.h>
 
 #include "mem.h"
+#include "params.h"
 #include "rng.h"
 #include "strategy/verified.h"
 #include "ways.h"
 
 enum { MIN_TOKENS_TO_DRAFT = 4, MAX_COPYING = 8 }; /* choices that get an index of their own to copy from */
-enum {
-    MAX_LOGPROBS = 20,
-    MAX_STOPS = 64,
-    MAX_STOP_IDS = 256,
-    MAX_BIAS = 1024,
-    MAX_SALT = 1024,
-    MAX_PREDICTION = 1 << 22
-};
-
-void gen_params_init(struct gen_params *p)
-{
-    *p = (struct gen_params){
-        .temperature = 1,
-        .top_p = 1,
-        .typical_p = 1,
-        .top_h_n = 100,
-        .repetition_penalty = 1,
-        .max_tokens = 16,
-        .n = 1,
-        .n_logprobs = -1,
-        .n_prompt_logprobs = -1,
-        .decoding = {.cautious = {.h_min = 0.01F, .h_max = 1.5F, .max_trials = 10, .max_segment = 64},
-                     .contrastive = {.alpha = 0.6F, .k = 4},
-                     .beam = {.width = 4, .n_group = 1, .diversity = 0.5F, .length_penalty = 1},
-                     .superposed = {.alpha = 0.54F, .tau = 0.06F, .rescore = true}}};
-}
-
-/* ---- Ranges ---- */
-
-static int check_range(const struct param_range *r, struct err *e)
-{
-    if (r->value <= r->hi && (r->open_lo ? r->value > r->lo : r->value >= r->lo)) /* NaN fails both */
-        return 0;
-    return err_set_field(e, ERR_INVALID, r->field, "%s must be %s %g and at most %g, not %g", r->field,
-                         r->open_lo ? "above" : "at least", r->lo, r->hi, r->value);
-}
-
-int check_ranges(const struct param_range *range, size_t n, struct err *e)
-{
-    for (size_t i = 0; i < n; i++)
-        if (check_range(&range[i], e))
-            return -ERR_INVALID;
-    return 0;
-}
-
-static int check_ids(const char *field, const int32_t *id, int32_t n, int32_t n_vocab, struct err *e)
-{
-    for (int32_t i = 0; i < n; i++)
-        if (id[i] < 0 || id[i] >= n_vocab)
-            return err_set_field(e, ERR_INVALID, field, "%s: %d is not a token id of this model (0 to %d)", field,
-                                 id[i], n_vocab - 1);
-    return 0;
-}
-
-static int check_stops(const struct gen_params *p, struct err *e)
-{
-    if (p->n_stop > MAX_STOPS)
-        return err_set_field(e, ERR_INVALID, "stop", "stop has %d strings, at most %d are taken", p->n_stop, MAX_STOPS);
-    for (int32_t i = 0; i < p->n_stop; i++) {
-        size_t len = strlen(p->stop[i]);
-        if (len == 0 || len > MAX_STOP_BYTES)
-            return err_set_field(e, ERR_INVALID, "stop", "stop: string %d has %zu bytes; 1 to %d are taken", i, len,
-                                 MAX_STOP_BYTES);
-    }
-    return 0;
-}
-
-/* ---- Verifiers ---- */
-
-static bool names_verifier(const struct gen_params *p)
-{
-    return p->decoding.verify > DECODE_VERIFY_NSS && p->temperature > 0; /* at 0 all are one */
-}
-
-static enum verify_kind kind_of(const struct gen_params *p)
-{
-    return (enum verify_kind)(p->decoding.verify - DECODE_VERIFY_NSS);
-}
-
-/* How drafts are drawn: as asked, or as suits the verifier. */
-static enum draft_law law_of(const struct gen_params *p)
-{
-    static const enum draft_law named[] = {[DECODE_SAMPLING_IID] = DRAFT_IID,
-                                           [DECODE_SAMPLING_WOR] = DRAFT_WOR,
-                                           [DECODE_SAMPLING_GREEDY] = DRAFT_GREEDY,
-                                           [DECODE_SAMPLING_SBS] = DRAFT_WOR,
-                                           [DECODE_SAMPLING_DYSPEC] = DRAFT_WOR};
-    if (p->decoding.tree.nodes == 0)
-        return DRAFT_CHAIN;
-    if (p->decoding.tree.sampling != DECODE_SAMPLING_AUTO)
-        return named[p->decoding.tree.sampling];
-    enum verify_kind kind = kind_of(p);
-    return kind == VERIFY_KSEQ ? DRAFT_IID : kind == VERIFY_GREEDY ? DRAFT_GREEDY : DRAFT_WOR;
-}
-
-void gen_params_best_verifier(struct gen_params *p)
-{
-    const struct decoding_params *d = &p->decoding;
-    int32_t branch = d->tree.nodes == 0 || d->tree.width == 1 ? 1 : 2;
-    enum verify_kind kind = d->tree.sampling == DECODE_SAMPLING_AUTO
-                                ? verify_auto(p->temperature, p->top_k, true, branch).kind
-                                : verify_for(law_of(p));
-    p->decoding.verify = (enum decode_verify)(DECODE_VERIFY_NSS + (int)kind);
-}
-
-static int check_verify(const struct gen_params *p, struct err *e)
-{
-    _Static_assert(DECODE_VERIFY_TRAVERSAL - DECODE_VERIFY_NSS == (int)VERIFY_TRAVERSAL, "one order of verifiers");
-    const char *field = "decoding.verify";
-    const struct decoding_params *d = &p->decoding;
-    if (d->verify <= DECODE_VERIFY_NSS) {
-        if (d->tree.sampling != DECODE_SAMPLING_AUTO)
-            return err_set_field(e, ERR_INVALID, field, "decoding.draft.tree.sampling needs a %s other than nss",
-                                 field);
-        return 0;
-    }
-    if (d->strategy != DECODE_SPECULATIVE || (d->source != DRAFT_SOURCE_MODEL && d->source != DRAFT_SOURCE_EXIT))
-        return err_set_field(e, ERR_INVALID, field,
-                             "%s: \"%s\" weighs a draft model's probabilities; it needs decoding.strategy \"model\"",
-                             field, verify_name(kind_of(p)));
-    if (!verify_valid(kind_of(p), law_of(p)))
-        return err_set_field(e, ERR_INVALID, field, "%s: \"%s\" does not keep the law of drafts drawn as \"%s\"", field,
-                             verify_name(kind_of(p)), draft_law_name(law_of(p)));
-    return 0;
-}
-
-static int check_drafter(const char *field, enum draft_source source, const struct request_limits *lim, struct err *e)
-{
-    if (source == DRAFT_SOURCE_MODEL && !lim->has_draft)
-        return err_set_field(e, ERR_INVALID, field, "%s: the server was started without a draft model (--draft-model)",
-                             field);
-    if (source == DRAFT_SOURCE_EXIT && !lim->has_exit)
-        return err_set_field(e, ERR_INVALID, field,
-                             "%s: the model names no layer to leave after (galley.early_exit_layer)", field);
-    return 0;
-}
-
-static int check_params(struct gen_params *p, const struct request_limits *lim, int32_t n_vocab, struct err *e)
-{
-    _Static_assert((int)MAX_RANKED <= (int)PLAN_MAX_TOPK, "one readout ranks them");
-    const struct param_range range[] = {
-        {"temperature", p->temperature, 0, 100, false},
-        {"top_p", p->top_p, 0, 1, true},
-        {"min_p", p->min_p, 0, 1, false},
-        {"typical_p", p->typical_p, 0, 1, true},
-        {"top_h", p->top_h, 0, 1, false},
-        {"top_h_mode", p->top_h_mode, TOP_H_PARTIAL, TOP_H_ENTROPY, false},
-        {"top_h_n", p->top_h_n, 1, INT32_MAX, false},
-        {"top_k", p->top_k, 0, INT32_MAX, false},
-        {"decoding.draft.tree.threshold", p->decoding.tree.threshold, 0, 1, false},
-        {"repetition_penalty", p->repetition_penalty, 0, 100, true},
-        {"frequency_penalty", p->frequency_penalty, -2, 2, false},
-        {"presence_penalty", p->presence_penalty, -2, 2, false},
-        {"max_tokens", p->max_tokens, -1, INT32_MAX, false},
-        {"min_tokens", p->min_tokens, 0, p->max_tokens < 0 ? lim->n_ctx : p->max_tokens, false},
-        {"n", p->n, 1, lim->max_choices, false},
-        {"n", p->choice0, 0, INT32_MAX - MAX_CHOICES, false},
-        {"logprobs", p->n_logprobs, -1, p->max_tokens == 1 ? MAX_RANKED : MAX_LOGPROBS, false},
-        {"prompt_logprobs", p->n_prompt_logprobs, -1, MAX_LOGPROBS, false},
-        {"stop_token_ids", p->n_stop_ids, 0, MAX_STOP_IDS, false},
-        {"logit_bias", p->n_bias, 0, MAX_BIAS, false},
-        {"prediction", p->n_prediction, 0, MAX_PREDICTION, false},
-        {"decoding.draft.max", p->decoding.max_draft, 0, DRAFT_MAX, false},
-        {"decoding.draft.tree.nodes", p->decoding.tree.nodes, 0, DRAFT_MAX, false},
-        {"decoding.draft.tree.width", p->decoding.tree.width, 0, 8, false},
-        {"decoding.draft.tree.depth", p->decoding.tree.depth, 0, DRAFT_MAX, false},
-        {"decoding.draft.min_match", p->decoding.min_match, 0, HISTORY_MAX_GRAM, false},
-        {"timeout", (double)p->timeout_ns, 0, 1e18, false},
-    };
-    if (check_ranges(range, sizeof range / sizeof *range, e))
-        return -ERR_INVALID;
-    for (int32_t i = 0; i < p->n_bias; i++)
-        if (check_ids("logit_bias", &p->bias[i].tok, 1, n_vocab, e) ||
-            check_range(&(struct param_range){"logit_bias", p->bias[i].bias, -100, 100, false}, e))
-            return -ERR_INVALID;
-    if (p->cache_salt && (!*p->cache_salt || strlen(p->cache_salt) > MAX_SALT))
-        return err_set_field(e, ERR_INVALID, "cache_salt", "cache_salt must have 1 to %d bytes", MAX_SALT);
-    if (check_verify(p, e) || way_check(p, lim, e))
-        return -ERR_INVALID;
-    if (check_drafter("decoding.draft.source", p->decoding.source, lim, e) ||
-        check_drafter("decoding.draft.fallback", p->decoding.fallback, lim, e))
-        return -ERR_INVALID;
-    if (p->decoding.scope == DRAFT_SCOPE_TENANT && !p->cache_salt)
-        return err_set_field(e, ERR_INVALID, "decoding.draft.scope",
-                             "decoding.draft.scope: \"tenant\" needs a cache_salt, which says who shares");
-    int rc = check_stops(p, e);
-    return rc ? rc : check_ids("stop_token_ids", p->stop_ids, p->n_stop_ids, n_vocab, e);
-}
-
-/* Decides max_tokens, or says why the request can never run. */
-static int check_length(struct gen_params *p, int32_t n_prompt, const struct request_limits *lim, struct err *e)
-{
-    if (n_prompt < 1)
-        return err_set_field(e, ERR_INVALID, "prompt", "prompt must have at least one token");
-    int32_t room = lim->n_ctx - n_prompt;
-    if (room < (p->max_tokens == 0 ? 0 : 1))
-        return err_set_field(e, ERR_TOOLONG, "prompt",
-                             "This model's maximum context length is %d tokens, but the prompt has %d.", lim->n_ctx,
-                             n_prompt);
-    if (p->max_tokens < 0)
-        p->max_tokens = room;
-    if (p->max_tokens > room)
-        return err_set_field(e, ERR_TOOLONG, "max_tokens",
-                             "This model's maximum context length is %d tokens, but %d were asked for: %d in the "
-                             "prompt and %d to generate (max_tokens).",
-                             lim->n_ctx, n_prompt + p->max_tokens, n_prompt, p->max_tokens);
-    int rc = way_check_length(p, e);
-    if (rc)
-        return rc;
-    int32_t need = way_n_block(p, n_prompt, lim->block_len);
-    if (need > lim->n_block)
-        return err_set_field(
-            e, ERR_TOOLONG, "max_tokens",
-            "%d tokens need %d KV blocks, the server has %d: lower max_tokens, or start it with a larger --kv-mem",
-            n_prompt + p->max_tokens, need, lim->n_block);
-    return 0;
-}
 
 /* ---- Memory ---- */
 
@@ -384,12 +168,12 @@ static void init_trigrams(struct request *r, const struct request_limits *lim, b
 
 static void init_verified(struct request *r, struct seq *s, bool *failed)
 {
-    if (!names_verifier(&r->p) || s->choice >= r->p.n)
+    if (!params_names_verifier(&r->p) || s->choice >= r->p.n)
         return;
     s->verified = copy(r, NULL, sizeof *s->verified, failed);
     if (s->verified)
-        *s->verified = (struct verified){.kind = kind_of(&r->p),
-                                         .law = law_of(&r->p),
+        *s->verified = (struct verified){.kind = params_verifier(&r->p),
+                                         .law = params_draft_law(&r->p),
                                          .sampling = r->p.decoding.tree.sampling,
                                          .threshold = r->p.decoding.tree.threshold};
 }
@@ -437,7 +221,7 @@ static void init_ring(struct request *r, const struct tokenizer *tok, bool *fail
                                                                    : DRAFT_MAX),
              largest = ring_record_bytes((uint32_t)r->max_event_bytes), cap = 4096,
              want = (8 * largest + n_ordinary * ring_record_bytes(ordinary)) * (uint32_t)r->p.n;
-    if (names_verifier(&r->p) && want < 2 * largest * (uint32_t)(verified_room(r) + 2))
+    if (params_names_verifier(&r->p) && want < 2 * largest * (uint32_t)(verified_room(r) + 2))
         want = 2 * largest * (uint32_t)(verified_room(r) + 2);
     while (cap < want)
         cap *= 2;
@@ -458,13 +242,7 @@ int request_build(const struct request_limits *lim, const struct tokenizer *tok,
 {
     *out = NULL;
     struct gen_params checked = *p;
-    int rc = check_params(&checked, lim, tok_n_vocab(tok), e);
-    if (!rc)
-        rc = check_ids("prompt", prompt, n_prompt, tok_n_vocab(tok), e);
-    if (!rc)
-        rc = check_ids("prediction", p->prediction, p->n_prediction, tok_n_vocab(tok), e);
-    if (!rc)
-        rc = check_length(&checked, n_prompt, lim, e);
+    int rc = params_check(&checked, prompt, n_prompt, lim, tok_n_vocab(tok), e);
     if (rc)
         return rc;
 

@@ -156,14 +156,6 @@ int request_build(const struct request_limits *lim, const struct tokenizer *tok,
                   int32_t n_prompt, const struct gen_params *p, struct sink *sink, void *user, struct request **out,
                   struct err *e);
 
-struct param_range {
-    const char *field;
-    double value, lo, hi;
-    bool open_lo; /* lo itself is excluded */
-};
-/* -ERR_INVALID names the first field that is out of its range; NaN always is. */
-int check_ranges(const struct param_range *range, size_t n, struct err *e);
-
 /* Appends to the law's counts; engine thread. Only sequences with penalties keep counts. */
 void seq_count_token(struct seq *s, int32_t tok);
 

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "params.h"
 #include "strategy/beam_search.h"
 #include "strategy/cautious.h"
 #include "strategy/contrastive.h"
@@ -69,7 +70,7 @@ static int check_cautious(struct cautious_params *c, const struct request_limits
     };
     if (c->max_trials > lim->max_choices - 1)
         c->max_trials = lim->max_choices > 1 ? lim->max_choices - 1 : 1;
-    return check_ranges(range, sizeof range / sizeof *range, e);
+    return params_check_ranges(range, sizeof range / sizeof *range, e);
 }
 
 static int check_contrastive(const struct contrastive_params *c, const struct request_limits *lim, struct err *e)
@@ -84,7 +85,7 @@ static int check_contrastive(const struct contrastive_params *c, const struct re
     if (!lim->has_contrast)
         return err_set_field(e, ERR_INVALID, "decoding.strategy",
                              "decoding.strategy: the server was started with --no-contrastive");
-    return check_ranges(range, sizeof range / sizeof *range, e);
+    return params_check_ranges(range, sizeof range / sizeof *range, e);
 }
 
 static int check_beam(const struct gen_params *p, struct beam_params *b, const struct request_limits *lim,
@@ -96,7 +97,7 @@ static int check_beam(const struct gen_params *p, struct beam_params *b, const s
         {"decoding.diversity_penalty", b->diversity, 0, 100, false},
         {"decoding.length_penalty", b->length_penalty, -10, 10, false},
     };
-    int rc = check_ranges(range, sizeof range / sizeof *range, e);
+    int rc = params_check_ranges(range, sizeof range / sizeof *range, e);
     if (rc)
         return rc;
     if (b->width % b->n_group)
@@ -137,7 +138,7 @@ static int check_superposed(struct gen_params *p, struct superposition_params *u
         {"top_logprobs", p->n_logprobs, -1, u->rescore ? 0 : -1, false},
         {"n", p->n, 1, u->n_draft, false},
     };
-    int rc = check_ranges(range, sizeof range / sizeof *range, e);
+    int rc = params_check_ranges(range, sizeof range / sizeof *range, e);
     if (rc)
         return rc;
     if (p->frequency_penalty != 0 || p->presence_penalty != 0 || p->repetition_penalty != 1)

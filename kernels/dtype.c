@@ -101,20 +101,32 @@ static void q8_0_to_f32(const uint8_t *src, float *dst, int64_t n_block)
     }
 }
 
+/* roundf of |x| < 2^31, halves away from zero: no call, and compilers make vectors of it. */
+static inline int32_t round_away(float x)
+{
+    int32_t whole = (int32_t)x;
+    float rest = x - (float)whole;
+    return whole + (rest >= 0.5f) - (rest <= -0.5f);
+}
+
+static inline float clamp_127(float x)
+{
+    x = x < 127.0f ? x : 127.0f; /* NaN as well: an integer has none */
+    return x > -127.0f ? x : -127.0f;
+}
+
 /* The same bits as ggml's reference: at 8 bits the largest element sets the scale and no search pays. */
 static void q8_0_from_f32(const float *src, uint8_t *dst, int64_t n_block)
 {
     for (int64_t b = 0; b < n_block; b++, dst += Q8_0_BYTES, src += Q_LEN) {
         float amax = 0;
         for (int i = 0; i < Q_LEN; i++)
-            amax = fmaxf(amax, fabsf(src[i]));
+            amax = fabsf(src[i]) > amax ? fabsf(src[i]) : amax; /* fmaxf, which would be a call */
         uint16_t d16 = scale_to_f16(amax / 127.0f);
         float d = d16 == 0x7bff ? 65504.0f : amax / 127.0f, inv = d16 ? 1.0f / d : 0.0f;
         store_u16(dst, d16);
-        for (int i = 0; i < Q_LEN; i++) {
-            float v = roundf(src[i] * inv);
-            dst[2 + i] = (uint8_t)(int8_t)(v > 127.0f ? 127.0f : v < -127.0f ? -127.0f : v);
-        }
+        for (int i = 0; i < Q_LEN; i++)
+            dst[2 + i] = (uint8_t)(int8_t)round_away(clamp_127(src[i] * inv));
     }
 }
 

@@ -127,8 +127,12 @@ START_TEST(inspection_tells_what_there_is)
     FILE *out = open_memstream(&text, &n);
     ck_assert_msg(!model_inspect(dir, &all, out, &e), "%s", e.msg);
     fclose(out);
-    static const char *const said[] = {"qwen3, 0.1M parameters, mostly F32", "4 heads of 32, 2 of keys and values",
-                                       "257 tokens", "top_k 20", "model.norm.weight", "for m in messages"};
+    static const char *const said[] = {"qwen3, 0.1M parameters, mostly F32",
+                                       "4 heads of 32, 2 of keys and values",
+                                       "257 tokens",
+                                       "top_k 20",
+                                       "model.norm.weight",
+                                       "for m in messages"};
     for (size_t i = 0; i < sizeof said / sizeof *said; i++)
         ck_assert_msg(strstr(text, said[i]) != NULL, "no '%s' in: %s", said[i], text);
     free(text);
@@ -151,7 +155,10 @@ START_TEST(configurations_are_checked)
     expect_config("head_dim", "31", "do not fit together");
     expect_config("intermediate_size", "97", "expected 97");
     expect_config("rms_norm_eps", "-1", "rms_norm_eps");
-    expect_config("rope_parameters", "{\"rope_type\": \"yarn\", \"factor\": 4}", "'yarn'");
+    expect_config("rope_parameters", "{\"rope_type\": \"dynamic\", \"factor\": 4}", "'dynamic'");
+    expect_config("rope_parameters", "{\"rope_type\": \"yarn\", \"factor\": -4}", "factor");
+    expect_config("rope_parameters", "{\"rope_type\": \"yarn\", \"original_max_position_embeddings\": 0}", "original");
+    expect_config("hidden_act", "\"relu\"", "hidden_act: 'relu'");
     expect_config("rope_parameters", "{\"rope_theta\": -1}", "rope_theta");
     expect_config("rope_parameters", "{\"rope_type\": \"llama3\", \"factor\": 0}", "factor");
     write_file("config.json", "{", 1);

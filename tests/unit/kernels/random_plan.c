@@ -68,7 +68,10 @@ void tiny_model_make(struct tiny_model *t, struct rnd *r, int32_t n_layer, int32
                                .flags = flags,
                                .rms_eps = 1e-5f,
                                .attn_scale = 1 / sqrtf((float)head_dim),
-                               .rope_mscale = 1};
+                               .rope_mscale = 1,
+                               .embd_scale = 1,
+                               .residual_scale = 1,
+                               .logit_scale = 1};
     for (int32_t i = 0; i < head_dim / 2; i++)
         t->d.rope_inv_freq[i] = powf(10000, -2.0f * (float)i / (float)head_dim);
     size_t elems =

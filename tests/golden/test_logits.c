@@ -13,14 +13,36 @@
 
 static const struct {
     const char *model, *logits; /* in GOLDEN_DIR */
-} models[] = {{"logits/llama.gguf", "logits/llama.bin"},
-              {"logits/llama3.gguf", "logits/llama3.bin"},
-              {"logits/mistral.gguf", "logits/mistral.bin"},
-              {"logits/qwen2.gguf", "logits/qwen2.bin"},
-              {"logits/qwen3.gguf", "logits/qwen3.bin"},
-              {"hf/models/llama3", "hf/models/llama3/logits.bin"},
-              {"hf/models/mistral", "hf/models/mistral/logits.bin"}, /* of several files */
-              {"hf/models/qwen3/", "hf/models/qwen3/logits.bin"}};
+} models[] = {
+    {"logits/llama.gguf", "logits/llama.bin"},
+    {"logits/llama3.gguf", "logits/llama3.bin"},
+    {"logits/mistral.gguf", "logits/mistral.bin"},
+    {"logits/qwen2.gguf", "logits/qwen2.bin"},
+    {"logits/qwen3.gguf", "logits/qwen3.bin"},
+    {"logits/yarn.gguf", "logits/yarn.bin"},
+    {"logits/smollm3.gguf", "logits/smollm3.bin"},
+    {"logits/gemma2.gguf", "logits/gemma2.bin"},
+    {"logits/gemma3.gguf", "logits/gemma3.bin"},
+    {"logits/phi3.gguf", "logits/phi3.bin"},
+    {"logits/phi3-short.gguf", "logits/phi3-short.bin"},
+    {"logits/olmo2.gguf", "logits/olmo2.bin"},
+    {"logits/granite.gguf", "logits/granite.bin"},
+    {"logits/mixtral.gguf", "logits/mixtral.bin"},
+    {"logits/qwen3moe.gguf", "logits/qwen3moe.bin"},
+    {"hf/models/llama3", "hf/models/llama3/logits.bin"},
+    {"hf/models/mistral", "hf/models/mistral/logits.bin"}, /* of several files */
+    {"hf/models/qwen3/", "hf/models/qwen3/logits.bin"},
+    {"hf/models/yarn", "hf/models/yarn/logits.bin"},
+    {"hf/models/smollm3", "hf/models/smollm3/logits.bin"},
+    {"hf/models/gemma2", "hf/models/gemma2/logits.bin"},
+    {"hf/models/gemma3", "hf/models/gemma3/logits.bin"},
+    {"hf/models/phi3", "hf/models/phi3/logits.bin"},
+    {"hf/models/phi3-short", "hf/models/phi3-short/logits.bin"},
+    {"hf/models/olmo2", "hf/models/olmo2/logits.bin"},
+    {"hf/models/granite", "hf/models/granite/logits.bin"},
+    {"hf/models/mixtral", "hf/models/mixtral/logits.bin"},
+    {"hf/models/qwen3moe", "hf/models/qwen3moe/logits.bin"},
+};
 enum { N_MODEL = sizeof models / sizeof *models, BLOCK_LEN = 16, N_BLOCK = 8 };
 
 struct golden {
@@ -115,6 +137,7 @@ static void compare(const char *backend)
         read_golden(models[k].logits, &g);
         snprintf(path, sizeof path, "%s/%s", GOLDEN_DIR, models[k].model);
         ck_assert_msg(!model_open(path, &m, &e), "%s", e.msg);
+        model_fit_context(&m, g.n_tok);
         trim(&g, m.desc.n_vocab);
         size_t n = (size_t)g.n_tok * (size_t)g.n_vocab;
         float *got = malloc(n * sizeof *got), largest = 0, worst = 0;

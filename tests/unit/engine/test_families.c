@@ -10,6 +10,7 @@
 #include "inspect.h"
 #include "model/gguf.h"
 #include "model/model.h"
+#include "quantize.h"
 #include "../suite.h"
 
 enum { MAX_FILE = 1 << 20 };
@@ -207,6 +208,46 @@ START_TEST(descriptions_follow_the_files)
 }
 END_TEST
 
+static void expect_near(const struct tensor *a, const struct tensor *b)
+{
+    float x[64], y[64];
+    ck_assert(a->n_row == b->n_row && a->n_col == b->n_col && a->n_col <= 64);
+    for (int64_t r = 0; r < a->n_row; r++) {
+        size_t row = (size_t)r;
+        dtype_to_f32(a->type, (const char *)a->data + dtype_row_bytes(a->type, a->n_col) * row, x, a->n_col);
+        dtype_to_f32(b->type, (const char *)b->data + dtype_row_bytes(b->type, b->n_col) * row, y, b->n_col);
+        for (int64_t i = 0; i < a->n_col; i++)
+            ck_assert_msg(fabsf(x[i] - y[i]) < 0.01f, "row %d: %g, not %g", (int)r, (double)y[i], (double)x[i]);
+    }
+}
+
+/* `galley quantize` takes the tensors of experts row by row, each expert's at its place. */
+START_TEST(experts_are_quantised)
+{
+    char to[sizeof path + 8], *from = path;
+    struct model a, b;
+    struct err e;
+    snprintf(to, sizeof to, "%s-q8_0", path);
+    read_model("qwen3moe");
+    write_model();
+    ck_assert_msg(!model_quantize(from, to, "Q8_0", &e), "%s", e.msg);
+    ck_assert_msg(!model_open(from, &a, &e) && !model_open(to, &b, &e), "%s", e.msg);
+    ck_assert_uint_eq(a.info.n_param, b.info.n_param);
+    ck_assert_int_eq(b.w.layer[0].router.type, DT_F32);
+    for (int32_t x = 0; x < a.desc.n_expert; x++) {
+        const struct expert_weights *p = &a.w.layer[2].expert[x], *q = &b.w.layer[2].expert[x];
+        ck_assert(q->gate.type == DT_Q8_0 && q->up.type == DT_Q8_0);
+        ck_assert_int_eq(q->down.type, DT_F16); /* rows of 16 are no whole blocks */
+        expect_near(&p->gate, &q->gate);
+        expect_near(&p->up, &q->up);
+        expect_near(&p->down, &q->down);
+    }
+    model_close(&a);
+    model_close(&b);
+    unlink(to);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("families");
@@ -217,5 +258,6 @@ int main(void)
     tcase_add_test(tc, rotations_are_checked);
     tcase_add_test(tc, fused_tensors_are_checked);
     tcase_add_test(tc, descriptions_follow_the_files);
+    tcase_add_test(tc, experts_are_quantised);
     return suite_run(tc);
 }

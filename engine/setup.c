@@ -181,6 +181,9 @@ static int load_lanes(struct engine *eng, struct err *e)
     if (!lane->ops)
         return -ERR_NOTFOUND;
     int32_t ctx = o->n_ctx ? o->n_ctx : eng->model.desc.n_ctx_train;
+    model_fit_context(&eng->model, ctx);
+    if (o->draft_path)
+        model_fit_context(&eng->draft_model, ctx);
     struct backend_options bo = {.n_thread = o->n_thread,
                                  .pin = (enum backend_pin)pin_by_name(o->pin),
                                  .limits = plan_limits(o, eng->model.desc.n_vocab, ctx),

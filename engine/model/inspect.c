@@ -162,30 +162,11 @@ static void print_st_tensors(FILE *out, const struct safetensors *st, bool all)
 
 /* ---- The model ---- */
 
-static double weight_bytes(const struct model *m)
-{
-    const struct model_weights *w = &m->w;
-    double bytes = 0;
-    const struct tensor *all[] = {&w->tok_embd, &w->out_norm, &w->out};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (all[i]->data)
-            bytes += (double)dtype_row_bytes(all[i]->type, all[i]->n_col) * (double)all[i]->n_row;
-    for (int32_t l = 0; l < m->desc.n_layer; l++) {
-        const struct layer_weights *y = &w->layer[l];
-        const struct tensor *of_layer[] = {&y->attn_norm, &y->ffn_norm, &y->wq,     &y->wk, &y->wv,   &y->bq, &y->bk,
-                                           &y->bv,        &y->q_norm,   &y->k_norm, &y->wo, &y->gate, &y->up, &y->down};
-        for (size_t i = 0; i < sizeof of_layer / sizeof *of_layer; i++)
-            if (of_layer[i]->data)
-                bytes += (double)dtype_row_bytes(of_layer[i]->type, of_layer[i]->n_col) * (double)of_layer[i]->n_row;
-    }
-    return bytes;
-}
-
 static void print_memory(FILE *out, const struct model *m)
 {
     static const int kinds[] = {DT_F16, DT_Q8_0};
     const struct model_desc *d = &m->desc;
-    fprintf(out, "\nmemory\n  weights  %10.1f MiB\n", weight_bytes(m) / MIB);
+    fprintf(out, "\nmemory\n  weights  %10.1f MiB\n", m->weight_bytes / MIB);
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         double row = d->head_dim % dtype_info(kinds[i])->block_len ? 2.0 * d->head_dim
                                                                    : (double)dtype_row_bytes(kinds[i], d->head_dim);
@@ -203,10 +184,19 @@ static void print_model(FILE *out, const struct model *m)
     const int32_t *eog = tok_eog(m->tok, &n_eog);
     fprintf(out, "name         %s\narchitecture %s, %.1fM parameters, mostly %s\n", m->info.name, m->info.architecture,
             (double)m->info.n_param / 1e6, m->info.quant);
-    fprintf(out, "layers       %d of width %d, feed-forward %d\n", d->n_layer, d->n_embd, d->n_ff);
-    fprintf(out, "attention    %d heads of %d, %d of keys and values", d->n_head, d->head_dim, d->n_head_kv);
-    if (d->sliding_window)
-        fprintf(out, ", a window of %d", d->sliding_window);
+    fprintf(out, "layers       %d of width %d, feed-forward %d", d->n_layer, d->n_embd, d->n_ff);
+    if (d->n_expert)
+        fprintf(out, ", %d of %d experts of %d", d->n_expert_used, d->n_expert, d->n_ff_expert);
+    fprintf(out, "\nattention    %d heads of %d, %d of keys and values", d->n_head, d->head_dim, d->n_head_kv);
+    int32_t n_other = 0, window = d->sliding_window ? d->sliding_window : d->sliding_window_1;
+    for (int32_t l = 0; l < d->n_layer; l++)
+        n_other += d->layer_kind[l];
+    if (window && d->sliding_window == d->sliding_window_1)
+        n_other = 0;
+    if (window)
+        fprintf(out, ", a window of %d", window);
+    if (window && n_other)
+        fprintf(out, " in %d layers", n_other);
     fprintf(out, "\ncontext      %d tokens\nvocabulary   %d tokens; an answer ends with", d->n_ctx_train, d->n_vocab);
     for (int32_t i = 0; i < n_eog && i < MAX_SHOWN; i++) {
         struct slice name = tok_piece(m->tok, eog[i]);

@@ -10,6 +10,14 @@
 #include "model_impl.h"
 #include "safetensors.h"
 
+void model_begin(struct model *m, const struct family *f)
+{
+    m->family = f;
+    m->desc.flags = f->flags;
+    m->desc.embd_scale = m->desc.residual_scale = m->desc.logit_scale = 1;
+    m->desc.rope_mscale = m->desc.rope_mscale_1 = 1;
+}
+
 int model_check_heads(struct model *m, struct err *e)
 {
     struct model_desc *d = &m->desc;
@@ -19,6 +27,51 @@ int model_check_heads(struct model *m, struct err *e)
                        d->n_head, d->n_head_kv, d->head_dim, d->rope_dim);
     d->attn_scale = 1 / sqrtf((float)d->head_dim);
     return 0;
+}
+
+static bool is_mixed(const uint8_t *kind, int32_t n)
+{
+    for (int32_t l = 1; l < n; l++)
+        if (kind[l] != kind[0])
+            return true;
+    return false;
+}
+
+int model_set_layers(struct model *m, const uint8_t *slides, int32_t window, const struct rope_spec *global,
+                     const struct rope_spec *local, const uint8_t *unrotated, struct err *e)
+{
+    struct model_desc *d = &m->desc;
+    int rc = rope_frequencies(global, d->rope_dim, d->rope_inv_freq, &d->rope_mscale, e);
+    if (!rc)
+        rc = rope_frequencies(local ? local : global, d->rope_dim, d->rope_inv_freq_1, &d->rope_mscale_1, e);
+    if (rc)
+        return rc;
+    if (!is_mixed(slides, d->n_layer)) {
+        d->sliding_window = slides[0] ? window : 0;
+        if (slides[0]) { /* all rotate as those with a window do */
+            memcpy(d->rope_inv_freq, d->rope_inv_freq_1, sizeof d->rope_inv_freq);
+            d->rope_mscale = d->rope_mscale_1;
+        }
+    } else {
+        d->sliding_window_1 = window;
+        memcpy(d->layer_kind, slides, (size_t)d->n_layer);
+    }
+    if (!unrotated || !memchr(unrotated, 1, (size_t)d->n_layer))
+        return 0;
+    if (is_mixed(slides, d->n_layer))
+        return err_set(e, ERR_FORMAT, "%s: layers without RoPE beside windows in some layers are not supported",
+                       m->architecture);
+    d->sliding_window_1 = d->sliding_window;
+    memset(d->rope_inv_freq_1, 0, sizeof d->rope_inv_freq_1);
+    d->rope_mscale_1 = 1;
+    memcpy(d->layer_kind, unrotated, (size_t)d->n_layer);
+    return 0;
+}
+
+void model_fit_context(struct model *m, int32_t n_ctx)
+{
+    if (m->short_freq && n_ctx <= m->n_ctx_short)
+        memcpy(m->desc.rope_inv_freq, m->short_freq, sizeof *m->short_freq * (size_t)(m->desc.rope_dim / 2));
 }
 
 /* Files pad the vocabulary to a round number: rows without a token are left out, so that they are never sampled. */
@@ -54,7 +107,9 @@ static void describe(struct model *m, const char *path)
     info->n_ctx_train = m->desc.n_ctx_train;
     info->chat_template = m->chat_template;
     info->architecture = m->architecture;
-    snprintf(info->quant, sizeof info->quant, "%s", dtype_info(m->w.layer[0].up.type)->name);
+    const struct layer_weights *first = &m->w.layer[0];
+    snprintf(info->quant, sizeof info->quant, "%s",
+             dtype_info(first->expert ? first->expert[0].up.type : first->up.type)->name);
 }
 
 static int source_of_model(struct model *m, const char *path, struct err *e)
@@ -116,7 +171,11 @@ int model_open(const char *path, struct model *m, struct err *e)
 void model_close(struct model *m)
 {
     tok_free(m->tok);
+    for (int32_t l = 0; m->w.layer && l < m->desc.n_layer; l++)
+        mem_free(m->w.layer[l].expert);
     mem_free(m->w.layer);
+    mem_free(m->norms);
+    mem_free(m->short_freq);
     mem_free(m->chat_template);
     mem_free(m->architecture);
     source_close(&m->source);

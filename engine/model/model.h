@@ -8,14 +8,20 @@
 #include "model/source.h"
 #include "tokenizer.h"
 
-struct model { /* owner: the engine */
-    struct gguf *gguf;      /* of these two the one it comes from */
+struct model {         /* owner: the engine */
+    struct gguf *gguf; /* of these two the one it comes from */
     struct safetensors *st;
     struct model_info info;
     struct model_desc desc;
     struct model_weights w; /* points into the files' maps */
     struct source source;   /* the same as files */
-    bool is_tied; /* the head is the embedding table, whatever else the files hold */
+    bool is_tied;           /* the head is the embedding table, whatever else the files hold */
+    bool needs_head;        /* it is not; where neither is known, it is if there is no other */
+    const struct family *family;
+    double weight_bytes; /* of all tensors, as the files have them */
+    float *norms;        /* norms whose files hold them less 1, as they are used */
+    float *short_freq;   /* LongRoPE: frequencies where no sequence is longer than n_ctx_short; NULL: none */
+    int32_t n_ctx_short;
     struct tokenizer *tok;
     int32_t exit_layer; /* galley.early_exit_layer: the output norm and head also fit after so many layers; 0: do not */
     char *chat_template, *architecture; /* NUL-terminated copies behind info */
@@ -23,6 +29,8 @@ struct model { /* owner: the engine */
 
 /* A GGUF file or a Hugging Face directory. Errors name the file and the key or tensor. */
 int model_open(const char *path, struct model *m, struct err *e);
+/* Before loading: no sequence will be longer than n_ctx. */
+void model_fit_context(struct model *m, int32_t n_ctx);
 void model_close(struct model *m);
 
 #endif

@@ -7,28 +7,6 @@
 #include "mem.h"
 #include "model_impl.h"
 
-struct family {
-    const char *architecture;
-    uint32_t flags; /* enum model_flag; QK_NORM is taken from the tensors */
-};
-
-static const struct family families[] = {
-    {"llama", 0}, /* Llama 1 to 3, and Mistral as its GGUF files call themselves */
-    {"mistral", 0},
-    {"qwen2", MODEL_NEOX_ROPE},
-    {"qwen3", MODEL_NEOX_ROPE},
-};
-
-static const struct family *family_find(struct slice arch, struct err *e)
-{
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        if (slice_eq(arch, families[i].architecture))
-            return &families[i];
-    err_set(e, ERR_FORMAT, "general.architecture: '%.*s' is not one Galley knows (llama, mistral, qwen2, qwen3)",
-            (int)arch.len, arch.p);
-    return NULL;
-}
-
 /* ---- Keys ---- */
 
 /* "{arch}.suffix" */
@@ -77,7 +55,7 @@ static int read_sizes(struct model *m, struct err *e)
 {
     struct model_desc *d = &m->desc;
     int32_t value_len;
-    int rc = get_size(m, "block_count", 1, 1024, &d->n_layer, e);
+    int rc = get_size(m, "block_count", 1, MODEL_MAX_LAYER, &d->n_layer, e);
     if (!rc)
         rc = get_size(m, "embedding_length", 1, 1 << 17, &d->n_embd, e);
     if (!rc)
@@ -95,14 +73,55 @@ static int read_sizes(struct model *m, struct err *e)
     if (!rc)
         rc = get_size_or(m, "rope.dimension_count", 2, MODEL_MAX_HEAD_DIM, d->head_dim, &d->rope_dim, e);
     if (!rc)
-        rc = get_size_or(m, "attention.sliding_window", 0, INT32_MAX, 0, &d->sliding_window, e);
-    if (!rc)
         rc = get_float_or(m, "attention.layer_norm_rms_epsilon", 1e-5f, &d->rms_eps, e);
     if (rc)
         return rc;
     if (value_len != d->head_dim)
         return err_set(e, ERR_FORMAT, "%s: values of %d beside keys of %d", m->architecture, value_len, d->head_dim);
     return model_check_heads(m, e);
+}
+
+/* What scores, embeddings, residuals and logits are multiplied by, and their caps. */
+static int read_scales(struct model *m, struct err *e)
+{
+    struct model_desc *d = &m->desc;
+    float attn_scale = d->attn_scale, logit_scale = 1;
+    if (m->family->wide_layers == d->n_layer)
+        attn_scale = 1 / sqrtf((float)d->n_embd / (float)d->n_head);
+    if (m->family->traits & FAMILY_EMBD_SQRT)
+        d->embd_scale = sqrtf((float)d->n_embd);
+    int rc = get_float_or(m, "attention.scale", attn_scale, &d->attn_scale, e);
+    if (!rc)
+        rc = get_float_or(m, "attn_logit_softcapping", 0, &d->attn_softcap, e);
+    if (!rc)
+        rc = get_float_or(m, "final_logit_softcapping", 0, &d->logit_softcap, e);
+    if (!rc)
+        rc = get_float_or(m, "embedding_scale", d->embd_scale, &d->embd_scale, e);
+    if (!rc)
+        rc = get_float_or(m, "residual_scale", 1, &d->residual_scale, e);
+    if (!rc)
+        rc = get_float_or(m, "logit_scale", 1, &logit_scale, e);
+    d->logit_scale = 1 / logit_scale; /* which is what the key means */
+    return rc;
+}
+
+static int read_experts(struct model *m, struct err *e)
+{
+    struct model_desc *d = &m->desc;
+    char key[128];
+    bool sums_to_1;
+    int rc = get_size_or(m, "expert_count", 0, MODEL_MAX_EXPERT, 0, &d->n_expert, e);
+    if (rc || !d->n_expert)
+        return rc;
+    int32_t most = d->n_expert < MODEL_MAX_EXPERT_USED ? d->n_expert : MODEL_MAX_EXPERT_USED;
+    rc = get_size(m, "expert_used_count", 1, most, &d->n_expert_used, e);
+    if (!rc)
+        rc = get_size_or(m, "expert_feed_forward_length", 1, 1 << 20, d->n_ff, &d->n_ff_expert, e);
+    if (!rc && gguf_find(m->gguf, arch_key(m, "expert_weights_norm", key))) {
+        rc = gguf_get_bool(m->gguf, key, &sums_to_1, e);
+        d->flags = sums_to_1 ? d->flags | MODEL_EXPERT_SUM_1 : d->flags & ~(uint32_t)MODEL_EXPERT_SUM_1;
+    }
+    return rc;
 }
 
 static int read_exit(struct model *m, struct err *e)
@@ -118,41 +137,141 @@ static int read_exit(struct model *m, struct err *e)
     return rc;
 }
 
-/* Rotation frequencies: the base, a linear factor, and Llama 3's factors from rope_freqs.weight. */
-static int read_rope(struct model *m, struct err *e)
-{
-    struct model_desc *d = &m->desc;
-    char key[128];
-    float base, factor = 1;
-    struct slice type;
-    int rc = get_float_or(m, "rope.freq_base", 10000, &base, e);
-    if (!rc && gguf_find(m->gguf, arch_key(m, "rope.scaling.type", key))) {
-        rc = gguf_get_str(m->gguf, key, &type, e);
-        if (!rc && slice_eq(type, "linear"))
-            rc = get_float_or(m, "rope.scaling.factor", 1, &factor, e);
-        else if (!rc && !slice_eq(type, "none") && !slice_eq(type, "llama3"))
-            rc = err_set(e, ERR_FORMAT, "%s: RoPE scaling '%.*s' is not supported", key, (int)type.len, type.p);
-    }
-    if (rc)
-        return rc;
-    int32_t half = d->rope_dim / 2;
-    d->rope_mscale = 1;
-    for (int32_t i = 0; i < half; i++)
-        d->rope_inv_freq[i] = (float)(pow(base, -2.0 * i / d->rope_dim) / factor);
+/* ---- Layers: windows and rotations ---- */
 
-    const struct gguf_tensor *t = gguf_tensor_find(m->gguf, "rope_freqs.weight");
+/* Each pair's own factor, if there is a tensor of that name. */
+static int read_factors(const struct model *m, const char *name, float out[MODEL_MAX_HEAD_DIM / 2], bool *found,
+                        struct err *e)
+{
+    int32_t half = m->desc.rope_dim / 2;
+    const struct gguf_tensor *t = gguf_tensor_find(m->gguf, name);
+    *found = t != NULL;
     if (!t)
         return 0;
     if (t->type != DT_F32 || t->dim[0] != half || t->n_row != 1)
-        return err_set(e, ERR_FORMAT, "rope_freqs.weight: expected %d f32 factors", half);
-    for (int32_t i = 0; i < half; i++) {
-        float f;
-        memcpy(&f, t->data + 4 * (size_t)i, 4);
-        if (!(isfinite(f) && f > 0))
-            return err_set(e, ERR_FORMAT, "rope_freqs.weight: element %d is not a positive number", i);
-        d->rope_inv_freq[i] /= f;
-    }
+        return err_set(e, ERR_FORMAT, "%s: expected %d f32 factors", name, half);
+    memcpy(out, t->data, sizeof *out * (size_t)half);
+    for (int32_t i = 0; i < half; i++)
+        if (!(isfinite(out[i]) && out[i] > 0))
+            return err_set(e, ERR_FORMAT, "%s: element %d is not a positive number", name, i);
     return 0;
+}
+
+static int read_scaling(const struct model *m, struct rope_spec *s, struct err *e)
+{
+    char key[128];
+    struct slice type;
+    float base, factor, low, high, magnitude;
+    int32_t original;
+    int rc = get_float_or(m, "rope.freq_base", 10000, &base, e);
+    if (!rc && gguf_find(m->gguf, arch_key(m, "rope.scaling.type", key))) {
+        rc = gguf_get_str(m->gguf, key, &type, e);
+        if (!rc)
+            rc = rope_scaling_by_name(type, &s->scaling, e);
+    }
+    if (!rc)
+        rc = get_float_or(m, "rope.scaling.factor", 1, &factor, e);
+    if (!rc)
+        rc = get_size_or(m, "rope.scaling.original_context_length", 1, 1 << 24, m->desc.n_ctx_train, &original, e);
+    if (!rc)
+        rc = get_float_or(m, "rope.scaling.attn_factor", 1, &magnitude, e);
+    if (!rc)
+        rc = get_float_or(m, "rope.scaling.yarn_beta_slow", 1, &low, e);
+    if (!rc)
+        rc = get_float_or(m, "rope.scaling.yarn_beta_fast", 32, &high, e);
+    if (rc)
+        return rc;
+    if (s->scaling == ROPE_LLAMA3) /* whose factors are in rope_freqs.weight */
+        s->scaling = ROPE_PLAIN;
+    s->base = base;
+    s->factor = factor;
+    s->n_ctx_original = original;
+    s->beta_slow = low;
+    s->beta_fast = high;
+    if (s->scaling == ROPE_YARN)
+        s->mscale = magnitude * (0.1 * log(fmax(factor, 1)) + 1);
+    else
+        s->mscale = magnitude;
+    return 0;
+}
+
+/* LongRoPE: one list of factors for contexts up to the original one, another for longer ones. */
+static int read_long_factors(struct model *m, struct rope_spec *s, float factors[MODEL_MAX_HEAD_DIM / 2], struct err *e)
+{
+    float near_factors[MODEL_MAX_HEAD_DIM / 2], mscale;
+    bool has_short, has_long;
+    int rc = read_factors(m, "rope_factors_short.weight", near_factors, &has_short, e);
+    if (!rc)
+        rc = read_factors(m, "rope_factors_long.weight", factors, &has_long, e);
+    if (rc || (!has_short && !has_long))
+        return rc;
+    if (!has_short || !has_long)
+        return err_set(e, ERR_FORMAT, "tensor rope_factors_%s.weight is missing", has_short ? "long" : "short");
+    s->scaling = ROPE_LONGROPE;
+    s->factor = 1;
+    s->divide = near_factors;
+    m->n_ctx_short = (int32_t)s->n_ctx_original;
+    m->short_freq = mem_calloc((size_t)m->desc.rope_dim / 2, sizeof *m->short_freq);
+    if (!m->short_freq)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    rc = rope_frequencies(s, m->desc.rope_dim, m->short_freq, &mscale, e);
+    s->divide = factors;
+    return rc;
+}
+
+/* Which layers have a window: as a list, as a period, or as the family has it. */
+static int read_windows(struct model *m, uint8_t slides[MODEL_MAX_LAYER], int32_t *window, struct err *e)
+{
+    struct model_desc *d = &m->desc;
+    const char *suffix = "attention.sliding_window_pattern";
+    char key[128];
+    int32_t period = m->family->full_period, list[MODEL_MAX_LAYER];
+    const struct gguf_kv *kv = gguf_find(m->gguf, arch_key(m, suffix, key));
+    int rc = 0;
+    if (kv && kv->type == GGUF_ARR) {
+        if (kv->n != (uint64_t)d->n_layer)
+            return err_set(e, ERR_FORMAT, "%s: %llu elements, expected one for each of %d layers", key,
+                           (unsigned long long)kv->n, d->n_layer);
+        rc = gguf_get_i32s(m->gguf, key, list, kv->n, e);
+    } else {
+        rc = get_size_or(m, suffix, 1, MODEL_MAX_LAYER, period, &period, e);
+        for (int32_t l = 0; l < d->n_layer; l++)
+            list[l] = !period || (l + 1) % period != 0;
+    }
+    for (int32_t l = 0; !rc && l < d->n_layer; l++)
+        slides[l] = list[l] != 0;
+    if (!rc)
+        rc = period ? get_size(m, "attention.sliding_window", 1, INT32_MAX, window, e)
+                    : get_size_or(m, "attention.sliding_window", 0, INT32_MAX, 0, window, e);
+    if (!rc && !*window)
+        memset(slides, 0, MODEL_MAX_LAYER);
+    return rc;
+}
+
+static int read_layers(struct model *m, struct err *e)
+{
+    struct rope_spec global = {0}, local;
+    uint8_t slides[MODEL_MAX_LAYER] = {0}, unrotated[MODEL_MAX_LAYER] = {0};
+    float factors[MODEL_MAX_HEAD_DIM / 2], base;
+    int32_t window, period = m->family->unrotated_period;
+    bool has_factors;
+    int rc = read_scaling(m, &global, e);
+    if (!rc)
+        rc = read_factors(m, "rope_freqs.weight", factors, &has_factors, e);
+    if (!rc && has_factors)
+        global.divide = factors;
+    if (!rc && !has_factors)
+        rc = read_long_factors(m, &global, factors, e);
+    if (!rc)
+        rc = read_windows(m, slides, &window, e);
+    if (!rc)
+        rc = get_float_or(m, "rope.freq_base_swa", (float)m->family->local_base, &base, e);
+    if (rc)
+        return rc;
+    local = (struct rope_spec){.base = base, .factor = 1};
+    for (int32_t l = 0; period && l < m->desc.n_layer; l++)
+        unrotated[l] = (l + 1) % period == 0;
+    return model_set_layers(m, slides, window, &global, base > 0 ? &local : NULL, unrotated, e);
 }
 
 int model_from_gguf(struct model *m, const char *path, struct err *e)
@@ -163,10 +282,12 @@ int model_from_gguf(struct model *m, const char *path, struct err *e)
         rc = gguf_get_str(m->gguf, "general.architecture", &arch, e);
     if (rc)
         return rc;
-    const struct family *family = family_find(arch, e);
+    const struct family *family = family_find(arch, false, e);
     if (!family)
         return -ERR_FORMAT;
-    m->desc.flags = family->flags;
+    model_begin(m, family);
+    if (!(family->traits & FAMILY_PAIRS))
+        m->desc.flags |= MODEL_NEOX_ROPE;
     m->architecture = mem_strndup(arch.p, arch.len);
     if (!gguf_get_str(m->gguf, "tokenizer.chat_template", &chat, NULL))
         m->chat_template = mem_strndup(chat.p, chat.len);
@@ -176,8 +297,12 @@ int model_from_gguf(struct model *m, const char *path, struct err *e)
         return err_set(e, ERR_NOMEM, "out of memory");
     rc = read_sizes(m, e);
     if (!rc)
+        rc = read_scales(m, e);
+    if (!rc)
+        rc = read_experts(m, e);
+    if (!rc)
         rc = read_exit(m, e);
     if (!rc)
-        rc = read_rope(m, e);
+        rc = read_layers(m, e);
     return rc ? rc : tok_from_gguf(&m->tok, m->gguf, e);
 }

@@ -9,14 +9,26 @@
 
 enum { N_SAMPLE = 64, SAMPLE_BYTES = 4096, MAX_NAME = 96 };
 
+/* A model's tensors may also be memory of its own. */
+static bool is_of_file(const struct source *s, const void *data)
+{
+    const uint8_t *p = data;
+    for (const struct source_file *f = s->file; f < s->file + s->n_file; f++)
+        if ((uintptr_t)p - (uintptr_t)f->map->p < f->map->size_bytes)
+            return true;
+    return false;
+}
+
 static void want(void *arg, const void *data, size_t bytes)
 {
-    map_want(data, bytes);
+    if (is_of_file(arg, data))
+        map_want(data, bytes);
 }
 
 static void done(void *arg, const void *data, size_t bytes)
 {
-    map_done(data, bytes);
+    if (is_of_file(arg, data))
+        map_done(data, bytes);
 }
 
 /* Weights that were trained on, merged or quantised anew differ everywhere, so a few pages tell. */

@@ -23,6 +23,15 @@ static const char digits_regex[] =
 static const char llama3_regex[] = NEWER_REGEX("\\p{N}{1,3}");
 static const char qwen2_regex[] = NEWER_REGEX("\\p{N}");
 
+/* A word does not go from small letters to capital ones; marks belong to letters. */
+#define CAPITALS "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define SMALL "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define CONTRACTION "(?i:'(?:[stmd]|re|ve|ll))?"
+
+static const char gpt4o_regex[] =
+    "[^\\r\\n\\p{L}\\p{N}]?" CAPITALS "*" SMALL "+" CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?" CAPITALS "+" SMALL
+    "*" CONTRACTION "|\\p{N}{1,3}|" PUNCTUATION "[\\r\\n/]*|[" WS "]*[\\r\\n]+|" TAIL_SPACE;
+
 /* The families. ignore_merges: a word that is a token becomes that token, whatever the merges say. */
 struct family {
     const char *regex;
@@ -30,7 +39,8 @@ struct family {
 };
 
 static const struct family gpt2 = {gpt2_regex, false, false, false}, digits = {digits_regex, false, false, false},
-                           llama3 = {llama3_regex, false, true, true}, qwen2 = {qwen2_regex, true, false, false};
+                           llama3 = {llama3_regex, false, true, true}, qwen2 = {qwen2_regex, true, false, false},
+                           gpt4 = {llama3_regex, false, false, false}, gpt4o = {gpt4o_regex, false, false, false};
 
 /* tokenizer.ggml.pre as converters write it; only names whose models were checked to cut like this. */
 static const struct {
@@ -44,6 +54,8 @@ static const struct {
     {"llama3", &llama3}, {"llama-v3", &llama3},
     {"qwen2", &qwen2},   {"qwen2.5", &qwen2},
     {"qwen3", &qwen2},   {"deepseek-r1-qwen", &qwen2},
+    {"dbrx", &gpt4},     {"smaug-bpe", &gpt4},
+    {"gpt-4o", &gpt4o},
 };
 
 static const struct family *family_find(const char *name)

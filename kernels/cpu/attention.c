@@ -16,12 +16,12 @@ int32_t cpu_n_partial(const struct bmodel *m)
 /* ---- The work list ---- */
 
 /* The segments that hold the positions which some row of the chunk sees. */
-static void find_segments(const struct bmodel *m, struct chunk *c)
+static void find_segments(const struct bmodel *m, int kind, struct chunk *c)
 {
     int32_t first = INT32_MAX, end = 0;
     for (int32_t r = c->row0; r < c->row0 + c->n_row; r++) {
         struct visible v;
-        visible_of(m->plan, &m->plan->span[c->span], r, m->d.sliding_window, &v);
+        visible_of(m->plan, &m->plan->span[c->span], r, model_window(&m->d, kind), &v);
         first = v.first_pos < first ? v.first_pos : first;
         end = v.first_pos + v.n_prefix + v.n_tail > end ? v.first_pos + v.n_prefix + v.n_tail : end;
     }
@@ -29,42 +29,41 @@ static void find_segments(const struct bmodel *m, struct chunk *c)
     c->segment_end = (end + SEGMENT - 1) / SEGMENT;
 }
 
-static void cut_spans(struct bmodel *m)
+static void cut_spans(const struct bmodel *m, int kind, struct attend_plan *a)
 {
     const struct step_plan *p = m->plan;
     int32_t most = attend_rows(m->d.n_head / m->d.n_head_kv);
-    m->n_chunk = m->partial = 0;
+    a->n_chunk = 0;
     for (int32_t i = 0; i < p->n.n_span; i++) {
         const struct span *s = &p->span[i];
-        m->partial |= s->layer0 > 0 || s->layer1 < m->d.n_layer;
         for (int32_t r = 0; r < s->n_row; r += most) {
-            struct chunk *c = &m->chunk[m->n_chunk++];
+            struct chunk *c = &a->chunk[a->n_chunk++];
             *c = (struct chunk){.span = i,
                                 .row0 = s->row0 + r,
                                 .n_row = s->n_row - r < most ? s->n_row - r : most,
                                 .whole = s->n_row <= most,
                                 .n_run = 1};
-            find_segments(m, c);
+            find_segments(m, kind, c);
         }
     }
 }
 
 /* Runs of 2^bits segments, as long as they may be where every worker is to have some. */
-static int32_t run_bits(const struct bmodel *m)
+static int32_t run_bits(const struct bmodel *m, const struct attend_plan *a)
 {
     int64_t n = 0, bits = 0;
-    for (int32_t i = 0; i < m->n_chunk; i++)
-        n += (int64_t)(m->chunk[i].segment_end - m->chunk[i].segment) * m->d.n_head_kv;
+    for (int32_t i = 0; i < a->n_chunk; i++)
+        n += (int64_t)(a->chunk[i].segment_end - a->chunk[i].segment) * m->d.n_head_kv;
     while (n > (int64_t)ITEMS * pool_size(m->b->pool) << bits)
         bits++;
     return (int32_t)bits;
 }
 
-static void cut_chunks(struct bmodel *m)
+static void cut_chunks(const struct bmodel *m, struct attend_plan *a)
 {
-    int32_t bits = run_bits(m), n_head = m->d.n_head_kv, used = 0;
-    for (int32_t i = m->n_chunk - 1; i >= 0; i--) {
-        struct chunk *c = &m->chunk[i];
+    int32_t bits = run_bits(m, a), n_head = m->d.n_head_kv, used = 0;
+    for (int32_t i = a->n_chunk - 1; i >= 0; i--) {
+        struct chunk *c = &a->chunk[i];
         int32_t n = ((c->segment_end - 1) >> bits) - (c->segment >> bits) + 1;
         if (n == 1 || used + n * n_head > cpu_n_partial(m))
             continue;
@@ -75,16 +74,27 @@ static void cut_chunks(struct bmodel *m)
         used += n * n_head;
     }
     for (int32_t i = 0; i < used; i++)
-        atomic_store_explicit(&m->n_done[i], 0, memory_order_relaxed);
+        atomic_store_explicit(&a->n_done[i], 0, memory_order_relaxed);
+    a->prepare = 0;
+    for (int32_t i = 0; i < a->n_chunk; i++)
+        a->prepare |= !a->chunk[i].whole;
 }
 
 void cpu_plan_attention(struct bmodel *m)
 {
-    cut_spans(m);
-    cut_chunks(m);
-    m->prepare = 0;
-    for (int32_t i = 0; i < m->n_chunk; i++)
-        m->prepare |= !m->chunk[i].whole;
+    const struct step_plan *p = m->plan;
+    m->partial = 0;
+    for (int32_t i = 0; i < p->n.n_span; i++)
+        m->partial |= p->span[i].layer0 > 0 || p->span[i].layer1 < m->d.n_layer;
+    for (int kind = 0; kind < m->n_kind; kind++) {
+        cut_spans(m, kind, &m->attend[kind]);
+        cut_chunks(m, &m->attend[kind]);
+    }
+}
+
+static const struct attend_plan *plan_of(const struct bmodel *m, int32_t layer)
+{
+    return &m->attend[m->d.layer_kind[layer]];
 }
 
 /* ---- Heads ---- */
@@ -103,11 +113,11 @@ static void rotate(const struct bmodel *m, float *head, const float *angle)
 }
 
 /* Query or key heads of one row: optional norm, then rotation. */
-static void finish_heads(const struct bmodel *m, int32_t row, float *head, int32_t n_head, const float *norm)
+static void finish_heads(const struct bmodel *m, int32_t l, int32_t row, float *head, int32_t n_head, const float *norm)
 {
-    const float *angle = m->rope + (size_t)row * (size_t)(m->d.rope_dim / 2 * 2);
+    const float *angle = cpu_angles(m, row, m->d.layer_kind[l]);
     for (int32_t h = 0; h < n_head; h++, head += m->d.head_dim) {
-        if (norm)
+        if (m->d.flags & MODEL_QK_NORM)
             m->b->isa->rms_norm(head, norm, head, m->d.head_dim, m->d.rms_eps);
         rotate(m, head, angle);
     }
@@ -124,7 +134,7 @@ static void store_key_value(const struct bmodel *m, int32_t l, const struct span
 {
     int32_t slot = span_slot(m->plan, s, m->kv.block_len, row_slot(s, row)), dim = m->d.head_dim;
     float *k = m->k_new + (size_t)row * m->n_kv + head * dim, *v = m->v_new + (size_t)row * m->n_kv + head * dim;
-    finish_heads(m, row, k, 1, m->layer[l].k_norm);
+    finish_heads(m, l, row, k, 1, m->layer[l].k_norm);
     store(m, &m->k, kv_at(m, &m->k, l, head, slot), k);
     store(m, &m->v, kv_at(m, &m->v, l, head, slot), v);
 }
@@ -144,7 +154,7 @@ static void prepare(const struct bmodel *m, int32_t l, const struct chunk *c, in
 {
     for (int32_t r = c->row0; r < c->row0 + c->n_row; r++) {
         store_key_value(m, l, &m->plan->span[c->span], r, head);
-        finish_heads(m, r, group_q(m, head) + (size_t)r * m->n_q, group_size(m), m->layer[l].q_norm);
+        finish_heads(m, l, r, group_q(m, head) + (size_t)r * m->n_q, group_size(m), m->layer[l].q_norm);
     }
 }
 
@@ -152,10 +162,11 @@ static void prepare(const struct bmodel *m, int32_t l, const struct chunk *c, in
 static void prepare_shared(const struct worker *w, int32_t l)
 {
     const struct bmodel *m = w->m;
+    const struct attend_plan *a = plan_of(m, l);
     int32_t first, end, n_head = m->d.n_head_kv;
-    cpu_share(w, m->n_chunk * n_head, &first, &end);
+    cpu_share(w, a->n_chunk * n_head, &first, &end);
     for (int32_t i = first; i < end; i++) {
-        const struct chunk *c = &m->chunk[i / n_head];
+        const struct chunk *c = &a->chunk[i / n_head];
         if (!c->whole && span_active(&m->plan->span[c->span], l))
             prepare(m, l, c, i % n_head);
     }
@@ -180,8 +191,8 @@ static void attend_whole(const struct worker *w, const struct chunk *c, const st
     isa->attend_finish(job, w->partial, 0, 0, 1);
 }
 
-static void attend_run(const struct worker *w, const struct chunk *c, const struct attend_job *job, int32_t head,
-                       int32_t run)
+static void attend_run(const struct worker *w, int32_t l, const struct chunk *c, const struct attend_job *job,
+                       int32_t head, int32_t run)
 {
     const struct bmodel *m = w->m;
     const struct cpu_isa *isa = m->b->isa;
@@ -190,7 +201,7 @@ static void attend_run(const struct worker *w, const struct chunk *c, const stru
     int32_t first = number << c->run_bits, end = (number + 1) << c->run_bits;
     isa->attend(job, first > c->segment ? first : c->segment, end < c->segment_end ? end : c->segment_end,
                 m->run + (size_t)(at + run) * stride);
-    if (atomic_fetch_add_explicit(&m->n_done[at], 1, memory_order_acq_rel) % c->n_run == c->n_run - 1)
+    if (atomic_fetch_add_explicit(&plan_of(m, l)->n_done[at], 1, memory_order_acq_rel) % c->n_run == c->n_run - 1)
         isa->attend_finish(job, m->run + (size_t)at * stride, stride, number0, c->n_run);
 }
 
@@ -204,8 +215,9 @@ static void attend_item(const struct worker *w, int32_t l, const struct chunk *c
         .n_row = c->n_row,
         .n_q = group_size(m),
         .dim = m->d.head_dim,
-        .window = m->d.sliding_window,
+        .window = model_window(&m->d, m->d.layer_kind[l]),
         .scale = m->d.attn_scale,
+        .softcap = m->d.attn_softcap,
         .q = group_q(m, head),
         .q_stride = m->n_q,
         .k = pages(m, &m->k, l, head),
@@ -218,28 +230,29 @@ static void attend_item(const struct worker *w, int32_t l, const struct chunk *c
     if (c->n_run == 1)
         attend_whole(w, c, &job);
     else
-        attend_run(w, c, &job, head, run);
+        attend_run(w, l, c, &job, head, run);
 }
 
 /* Items differ in cost by their context, so workers take them one by one, a prompt's last and longest first. */
 static void attend_all(const struct worker *w, int32_t l)
 {
     const struct bmodel *m = w->m;
-    int32_t n_head = m->d.n_head_kv, before = 0, i = m->n_chunk - 1;
+    const struct attend_plan *a = plan_of(m, l);
+    int32_t n_head = m->d.n_head_kv, before = 0, i = a->n_chunk - 1;
     for (;;) {
         int32_t t = atomic_fetch_add_explicit(cpu_ticket(w, l, TICKET_ATTEND), 1, memory_order_relaxed);
-        for (; i >= 0 && t - before >= m->chunk[i].n_run * n_head; i--)
-            before += m->chunk[i].n_run * n_head;
+        for (; i >= 0 && t - before >= a->chunk[i].n_run * n_head; i--)
+            before += a->chunk[i].n_run * n_head;
         if (i < 0)
             return;
-        if (span_active(&m->plan->span[m->chunk[i].span], l))
-            attend_item(w, l, &m->chunk[i], (t - before) % n_head, (t - before) / n_head);
+        if (span_active(&m->plan->span[a->chunk[i].span], l))
+            attend_item(w, l, &a->chunk[i], (t - before) % n_head, (t - before) / n_head);
     }
 }
 
 void cpu_attend(struct worker *w, int32_t l)
 {
-    if (w->m->prepare) {
+    if (plan_of(w->m, l)->prepare) {
         prepare_shared(w, l);
         pool_barrier(w->m->b->pool);
     }

@@ -1,4 +1,5 @@
-/* The forward pass, as every worker runs it (Llama, arXiv:2302.13971; Qwen3, arXiv:2505.09388). */
+/* The forward pass, as every worker runs it (Llama, arXiv:2302.13971; Gemma 2, arXiv:2408.00118; OLMo 2,
+ * arXiv:2501.00656; Qwen3, arXiv:2505.09388). */
 #include <math.h>
 #include <string.h>
 
@@ -83,6 +84,14 @@ static void move_slots(const struct worker *w)
         move_hidden(w);
 }
 
+static void embed_token(const struct bmodel *m, int32_t token, float *x)
+{
+    weight_row(&m->tok_embd, token, x);
+    if (m->d.embd_scale != 1)
+        for (int32_t i = 0; i < m->d.n_embd; i++)
+            x[i] *= m->d.embd_scale;
+}
+
 static void embed_row(const struct worker *w, int32_t r)
 {
     const struct bmodel *m = w->m;
@@ -90,7 +99,7 @@ static void embed_row(const struct worker *w, int32_t r)
     size_t n = (size_t)m->d.n_embd;
     float *x = m->x + (size_t)r * n;
     if (p->tok[r] >= 0) {
-        weight_row(&m->tok_embd, p->tok[r], x);
+        embed_token(m, p->tok[r], x);
         return;
     }
     const struct mix *mix = &p->mix[ROW_MIX(p->tok[r])];
@@ -98,7 +107,7 @@ static void embed_row(const struct worker *w, int32_t r)
     for (int32_t j = mix->part0; j < mix->part0 + mix->n_part; j++) {
         const float *from = m->bank + (size_t)p->part[j].src * n;
         if (!mix->from_bank) {
-            weight_row(&m->tok_embd, p->part[j].src, w->tmp);
+            embed_token(m, p->part[j].src, w->tmp);
             from = w->tmp;
         }
         for (size_t i = 0; i < n; i++)
@@ -106,14 +115,15 @@ static void embed_row(const struct worker *w, int32_t r)
     }
 }
 
-static void rope_angles(const struct bmodel *m, int32_t r)
+static void rope_angles(const struct bmodel *m, int32_t r, int kind)
 {
     const struct model_desc *d = &m->d;
-    float *out = m->rope + (size_t)r * (size_t)(d->rope_dim / 2 * 2);
+    const float *inv_freq = model_inv_freq(d, kind);
+    float *out = cpu_angles(m, r, kind), mscale = model_mscale(d, kind);
     for (int32_t i = 0; i < d->rope_dim / 2; i++) {
-        float angle = (float)m->plan->pos[r] * d->rope_inv_freq[i];
-        out[2 * i] = cosf(angle) * d->rope_mscale;
-        out[2 * i + 1] = sinf(angle) * d->rope_mscale;
+        float angle = (float)m->plan->pos[r] * inv_freq[i];
+        out[2 * i] = cosf(angle) * mscale;
+        out[2 * i + 1] = sinf(angle) * mscale;
     }
 }
 
@@ -123,14 +133,15 @@ static void begin_rows(const struct worker *w)
     cpu_share(w, w->m->plan->n.n_row, &first, &end);
     for (int32_t r = first; r < end; r++) {
         embed_row(w, r);
-        rope_angles(w->m, r);
+        for (int kind = 0; kind < w->m->n_kind; kind++)
+            rope_angles(w->m, r, kind);
     }
 }
 
 /* ---- Activations and products ---- */
 
-static void prepare_row(const struct worker *w, int32_t i, const float *x, int32_t n, const float *norm, int uses,
-                        const struct acts *a)
+void cpu_prepare_row(const struct worker *w, int32_t i, const float *x, int32_t n, const float *norm, int uses,
+                     const struct acts *a)
 {
     const struct bmodel *m = w->m;
     const struct cpu_isa *isa = m->b->isa;
@@ -160,7 +171,7 @@ const struct acts *cpu_prepare(struct worker *w, const float *x, size_t stride, 
     if (!own)
         cpu_share(w, w->n_row, &first, &end);
     for (int32_t i = first; i < end; i++)
-        prepare_row(w, i, x + (size_t)w->row[i] * stride, n, norm, uses, &a);
+        cpu_prepare_row(w, i, x + (size_t)w->row[i] * stride, n, norm, uses, &a);
     if (!own)
         pool_barrier(m->b->pool);
     w->acts = a;
@@ -180,20 +191,48 @@ static void product(struct worker *w, const struct product *p, int32_t p0, int32
     product_run(w->m->b->isa, &mine, p0, p1, w->product_buf);
 }
 
-static void whole_product(struct worker *w, atomic_int *t, const struct product *p)
+void cpu_product(struct worker *w, atomic_int *t, const struct product *p)
 {
     int32_t p0, p1;
     while (cpu_take(w, t, p->w->n_panel, &p0, &p1))
         product(w, p, p0, p1);
 }
 
-/* x += the product: back into the residual stream. */
-static void add_product(struct worker *w, atomic_int *t, const struct weight *y)
+void cpu_add_row(const struct worker *w, int32_t r, float *y, const float *post_norm)
+{
+    const struct bmodel *m = w->m;
+    float *x = m->x + (size_t)r * (size_t)m->d.n_embd;
+    if (post_norm)
+        m->b->isa->rms_norm(y, post_norm, y, m->d.n_embd, m->d.rms_eps);
+    for (int32_t i = 0; i < m->d.n_embd; i++)
+        x[i] += y[i] * m->d.residual_scale;
+}
+
+static void add_rows(struct worker *w, const float *post_norm)
+{
+    int32_t first, end;
+    cpu_share(w, w->n_row, &first, &end);
+    for (int32_t i = first; i < end; i++)
+        cpu_add_row(w, w->row[i], w->m->y + (size_t)w->row[i] * w->m->n_embd, post_norm);
+}
+
+/* x += the product: back into the residual stream; a norm in between wants the whole row. */
+static void add_product(struct worker *w, atomic_int *t, const struct weight *y, const float *post_norm)
 {
     struct bmodel *m = w->m;
-    whole_product(w, t,
-                  &(struct product){
-                      .w = y, .out = m->x, .stride = (size_t)m->d.n_embd, .n_out = m->d.n_embd, .how = PRODUCT_ADD});
+    struct product p = {.w = y,
+                        .out = m->x,
+                        .stride = (size_t)m->d.n_embd,
+                        .n_out = m->d.n_embd,
+                        .scale = m->d.residual_scale,
+                        .how = PRODUCT_ADD};
+    if (post_norm)
+        p = (struct product){.w = y, .out = m->y, .stride = m->n_embd};
+    cpu_product(w, t, &p);
+    if (post_norm) {
+        pool_barrier(m->b->pool);
+        add_rows(w, post_norm);
+    }
 }
 
 /* The three products read the same activations, so their panels are handed out as one sequence. */
@@ -216,6 +255,19 @@ static void query_key_value(struct worker *w, atomic_int *t, const struct layer 
         }
 }
 
+/* Norms of whole rows of q and k. */
+static void norm_queries_keys(const struct worker *w, const struct layer *y)
+{
+    const struct bmodel *m = w->m;
+    int32_t first, end, dim = m->d.head_dim;
+    cpu_share(w, w->n_row, &first, &end);
+    for (int32_t i = first; i < end; i++) {
+        float *q = m->q + (size_t)w->row[i] * m->n_q, *k = m->k_new + (size_t)w->row[i] * m->n_kv;
+        m->b->isa->rms_norm(q, y->q_norm, q, m->d.n_head * dim, m->d.rms_eps);
+        m->b->isa->rms_norm(k, y->k_norm, k, m->d.n_head_kv * dim, m->d.rms_eps);
+    }
+}
+
 /* ---- Layers ---- */
 
 static void layer_attention(struct worker *w, int32_t l)
@@ -226,10 +278,14 @@ static void layer_attention(struct worker *w, int32_t l)
                 pack_use(&y->wq) | pack_use(&y->wk) | pack_use(&y->wv));
     query_key_value(w, cpu_ticket(w, l, TICKET_QKV), y);
     pool_barrier(m->b->pool);
+    if (m->d.flags & MODEL_QK_NORM_ALL) {
+        norm_queries_keys(w, y);
+        pool_barrier(m->b->pool);
+    }
     cpu_attend(w, l);
     pool_barrier(m->b->pool);
     cpu_prepare(w, m->q, m->n_q, y->wo.n_in, NULL, pack_use(&y->wo));
-    add_product(w, cpu_ticket(w, l, TICKET_WO), &y->wo);
+    add_product(w, cpu_ticket(w, l, TICKET_WO), &y->wo, y->post_attn_norm);
     pool_barrier(m->b->pool);
 }
 
@@ -238,11 +294,11 @@ static void layer_ffn(struct worker *w, int32_t l)
     struct bmodel *m = w->m;
     const struct layer *y = &m->layer[l];
     cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->ffn_norm, pack_use(&y->gate) | pack_use(&y->up));
-    whole_product(w, cpu_ticket(w, l, TICKET_GLU),
-                  &(struct product){.w = &y->gate, .up = &y->up, .out = m->h, .stride = m->n_ff, .how = PRODUCT_GLU});
+    cpu_product(w, cpu_ticket(w, l, TICKET_GLU),
+                &(struct product){.w = &y->gate, .up = &y->up, .out = m->h, .stride = m->n_ff, .how = cpu_glu(m)});
     pool_barrier(m->b->pool);
     cpu_prepare(w, m->h, m->n_ff, m->d.n_ff, NULL, pack_use(&y->down));
-    add_product(w, cpu_ticket(w, l, TICKET_DOWN), &y->down);
+    add_product(w, cpu_ticket(w, l, TICKET_DOWN), &y->down, y->post_ffn_norm);
     pool_barrier(m->b->pool);
 }
 
@@ -269,6 +325,9 @@ void cpu_forward(struct worker *w)
         if (!w->n_row)
             continue;
         layer_attention(w, l);
-        layer_ffn(w, l);
+        if (m->layer[l].expert)
+            cpu_experts(w, l);
+        else
+            layer_ffn(w, l);
     }
 }

@@ -83,6 +83,16 @@ static void read_hidden(struct worker *w)
     }
 }
 
+static void finish_logits(const struct bmodel *m, float *logits)
+{
+    const struct model_desc *d = &m->d;
+    if (d->logit_softcap > 0)
+        m->b->isa->soft_cap(logits, d->n_vocab, d->logit_scale, d->logit_softcap);
+    else if (d->logit_scale != 1)
+        for (int32_t i = 0; i < d->n_vocab; i++)
+            logits[i] *= d->logit_scale;
+}
+
 /* Logits of head rows from..from+n-1, then their readouts. */
 static void read_rows(struct worker *w, int32_t from, int32_t n)
 {
@@ -101,6 +111,7 @@ static void read_rows(struct worker *w, int32_t from, int32_t n)
     pool_barrier(m->b->pool);
     for (int32_t i = w->id; i < n; i += pool_size(m->b->pool)) {
         const struct span *s = plan_span_of(m->plan, w->row[i]);
+        finish_logits(m, m->logits + (size_t)i * m->n_vocab);
         for (int32_t r = m->first_read[w->row[i]]; r >= 0; r = m->next_read[r])
             readout_logits(m->plan, s, &m->plan->readout[r], m->logits + (size_t)i * m->n_vocab, &w->readout,
                            m->result);

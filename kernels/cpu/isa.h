@@ -69,7 +69,9 @@ struct cpu_isa {
     void (*lines_int)(const float *x, int32_t n, union act_line *line, size_t stride);
     /* out = norm(x) * weight; may be in place. */
     void (*rms_norm)(const float *x, const float *weight, float *out, int32_t n, float eps);
-    void (*silu_mul)(float *gate, const float *up, int32_t n); /* gate = silu(gate) * up */
+    void (*silu_mul)(float *gate, const float *up, int32_t n);     /* gate = silu(gate) * up */
+    void (*gelu_mul)(float *gate, const float *up, int32_t n);     /* the same with GELU's tanh form */
+    void (*soft_cap)(float *x, int32_t n, float scale, float cap); /* x = cap * tanh(x * scale / cap) */
     float (*dot)(const float *a, const float *b, int32_t n);
     float (*dot_f16)(const uint16_t *a, const uint16_t *b, int32_t n);
     /* One head of K or V to and from the type it is stored in. */
@@ -95,8 +97,8 @@ struct attend_job {
     int32_t row0, n_row; /* plan rows, at most attend_rows */
     int32_t n_q, dim;    /* query heads that share the KV head; head size */
     int32_t window;
-    float scale;
-    float *q; /* [plan row][q_stride]: this KV head's n_q query heads */
+    float scale, softcap; /* 0: no cap */
+    float *q;             /* [plan row][q_stride]: this KV head's n_q query heads */
     size_t q_stride;
     struct kv_pages k, v;
     int32_t block_len;

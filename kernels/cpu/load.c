@@ -137,6 +137,25 @@ static int fill(struct loader *ld)
     return rc;
 }
 
+/* What the layers need beside weights. */
+static int look_at_layers(struct bmodel *m, const struct model_weights *w, struct err *e)
+{
+    m->n_kind = 1;
+    for (int32_t l = 0; l < m->d.n_layer; l++) {
+        const struct layer_weights *y = &w->layer[l];
+        if (m->d.layer_kind[l])
+            m->n_kind = 2;
+        if (y->post_attn_norm.data || y->post_ffn_norm.data || y->router.data)
+            m->keeps_y = 1;
+        if (!y->router.data)
+            continue;
+        m->layer[l].expert = mem_calloc((size_t)m->d.n_expert, sizeof *m->layer[l].expert);
+        if (!m->layer[l].expert)
+            return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    return 0;
+}
+
 int cpu_load(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
              void *arg, struct bmodel **out, struct err *e)
 {
@@ -152,8 +171,10 @@ int cpu_load(struct backend *b, const struct model_desc *d, const struct model_w
     m->d = *d;
     m->limits = b->opt.limits;
     m->limits.n_vocab = d->n_vocab;
+    int rc = look_at_layers(m, w, e);
     struct loader ld = {.m = m, .source = w->source, .progress = progress, .arg = arg, .e = e};
-    int rc = slots_plan(&ld.slots, m, w, e);
+    if (!rc)
+        rc = slots_plan(&ld.slots, m, w, e);
     if (!rc)
         rc = fill(&ld);
     slots_free(&ld.slots);
@@ -173,6 +194,8 @@ void cpu_unload(struct bmodel *m)
         return;
     cpu_kv_free(m);
     region_free(&m->weights);
+    for (int32_t l = 0; l < m->d.n_layer; l++)
+        mem_free(m->layer[l].expert);
     mem_free(m->layer);
     mem_free(m);
 }

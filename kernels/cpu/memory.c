@@ -47,26 +47,72 @@ static void carve_cache(struct bmodel *m, struct carver *c)
     m->bank = carve(c, sizeof *m->bank * (size_t)m->kv.n_bank * n_embd);
 }
 
-/* The most lines that a row of activations has in either kind, over all weights. */
-static void widest_lines(const struct bmodel *m, int32_t *f, int32_t *q)
+/* The most lines that a row of activations has in either kind. */
+struct widest {
+    int32_t f, q;
+};
+
+static void widen(struct widest *most, const struct weight *w)
 {
-    *f = *q = 0;
-    for (int32_t l = -1; l < m->d.n_layer; l++) {
-        const struct layer *y = &m->layer[l < 0 ? 0 : l];
-        const struct weight *all[] = {l < 0 ? &m->out : &y->wq, &y->wk, &y->wv, &y->wo, &y->gate, &y->up, &y->down};
-        for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-            int32_t *most = pack_is_int(all[i]->pack) ? q : f;
-            *most = all[i]->n_line > *most ? all[i]->n_line : *most;
-        }
-    }
+    int32_t *n = pack_is_int(w->pack) ? &most->q : &most->f;
+    *n = w->n_line > *n ? w->n_line : *n;
 }
 
-static void carve_acts(struct bmodel *m, struct carver *c, struct acts *a, int32_t n_row)
+static struct widest widest_rows(const struct bmodel *m)
 {
-    int32_t f, q;
-    widest_lines(m, &f, &q);
-    a->f.line = carve(c, sizeof(union act_line) * (size_t)f * (size_t)n_row);
-    a->q.line = carve(c, sizeof(union act_line) * (size_t)q * (size_t)n_row);
+    struct widest most = {0};
+    widen(&most, &m->out);
+    for (int32_t l = 0; l < m->d.n_layer; l++) {
+        const struct layer *y = &m->layer[l];
+        const struct weight *all[] = {&y->wq, &y->wk, &y->wv, &y->wo, &y->gate, &y->up, &y->down, &y->router};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+            widen(&most, all[i]);
+    }
+    return most;
+}
+
+static struct widest widest_experts(const struct bmodel *m)
+{
+    struct widest most = {0};
+    for (int32_t l = 0; l < m->d.n_layer; l++)
+        for (int32_t i = 0; m->layer[l].expert && i < m->d.n_expert; i++) {
+            widen(&most, &m->layer[l].expert[i].gate);
+            widen(&most, &m->layer[l].expert[i].up);
+            widen(&most, &m->layer[l].expert[i].down);
+        }
+    return most;
+}
+
+static void carve_acts(struct carver *c, struct acts *a, struct widest most, size_t n_row)
+{
+    a->f.line = carve(c, sizeof(union act_line) * (size_t)most.f * n_row);
+    a->q.line = carve(c, sizeof(union act_line) * (size_t)most.q * n_row);
+}
+
+static size_t n_place(const struct bmodel *m)
+{
+    return (size_t)m->limits.n_row * (size_t)m->d.n_expert_used;
+}
+
+static void carve_routes(struct bmodel *m, struct carver *c, struct routes *r)
+{
+    size_t n = n_place(m), n_expert = (size_t)m->d.n_expert;
+    r->place = carve(c, sizeof *r->place * n);
+    r->share = carve(c, sizeof *r->share * n);
+    r->row = carve(c, sizeof *r->row * n);
+    r->first = carve(c, sizeof *r->first * (n_expert + 1));
+    r->used = carve(c, sizeof *r->used * n_expert);
+}
+
+static void carve_experts(struct bmodel *m, struct carver *c)
+{
+    size_t n = n_place(m), f = sizeof(float);
+    m->n_expert = panels(m->d.n_expert);
+    m->n_ff_expert = panels(m->d.n_ff_expert);
+    m->route = carve(c, n ? f * (size_t)m->limits.n_row * m->n_expert : 0);
+    m->h_expert = carve(c, f * n * m->n_ff_expert);
+    m->count = carve(c, sizeof *m->count * n);
+    carve_acts(c, &m->expert_acts, widest_experts(m), n);
 }
 
 static size_t staging_bytes(const struct bmodel *m)
@@ -88,7 +134,8 @@ static void carve_worker(struct bmodel *m, struct carver *c, struct worker *w)
     size_t f = sizeof(float);
     int32_t n_q = m->d.n_head / m->d.n_head_kv;
     w->row = carve(c, sizeof *w->row * (size_t)(m->limits.n_row > HEAD_ROWS ? m->limits.n_row : HEAD_ROWS));
-    carve_acts(m, c, &w->own, OWN_ROWS);
+    carve_acts(c, &w->own, widest_rows(m), OWN_ROWS);
+    carve_routes(m, c, &w->routes);
     w->product_buf = carve(c, f * PRODUCT_BUF);
     w->attend = carve(c, f * attend_scratch(n_q, m->d.head_dim, last_segment(m)));
     w->partial = carve(c, f * attend_partial(n_q, m->d.head_dim));
@@ -104,22 +151,28 @@ static void carve_scratch(struct bmodel *m, struct carver *c)
     m->n_q = panels(d->n_head * d->head_dim);
     m->n_kv = panels(d->n_head_kv * d->head_dim);
     m->n_ff = panels(d->n_ff);
+    m->n_embd = panels(d->n_embd);
     m->n_vocab = panels(d->n_vocab);
     m->x = carve(c, f * n_row * (size_t)d->n_embd);
     m->q = carve(c, f * n_row * m->n_q);
     m->k_new = carve(c, f * n_row * m->n_kv);
     m->v_new = carve(c, f * n_row * m->n_kv);
     m->h = carve(c, f * n_row * m->n_ff);
-    m->rope = carve(c, f * n_row * (size_t)(d->rope_dim / 2 * 2));
+    m->rope = carve(c, f * n_row * (size_t)(m->n_kind * (d->rope_dim / 2 * 2)));
+    m->y = carve(c, m->keeps_y ? f * (n_place(m) > n_row ? n_place(m) : n_row) * m->n_embd : 0);
+    carve_experts(m, c);
     m->logits = carve(c, f * n_head_row * m->n_vocab);
-    m->chunk = carve(c, sizeof *m->chunk * n_row);
+    for (int kind = 0; kind < m->n_kind; kind++) {
+        struct attend_plan *a = &m->attend[kind];
+        a->chunk = carve(c, sizeof *a->chunk * n_row);
+        a->n_done = carve(c, sizeof *a->n_done * (size_t)cpu_n_partial(m));
+    }
     m->run = carve(c, f * (size_t)cpu_n_partial(m) * attend_partial(d->n_head / d->n_head_kv, d->head_dim));
-    m->n_done = carve(c, sizeof *m->n_done * (size_t)cpu_n_partial(m));
     m->head_row = carve(c, sizeof *m->head_row * n_row);
     m->first_read = carve(c, sizeof *m->first_read * n_row);
     m->next_read = carve(c, sizeof *m->next_read * (size_t)m->limits.n_readout);
     m->ticket = carve(c, sizeof *m->ticket * cpu_n_ticket(m));
-    carve_acts(m, c, &m->shared, m->limits.n_row);
+    carve_acts(c, &m->shared, widest_rows(m), n_row);
     int n_worker = pool_size(m->b->pool);
     struct worker none, *all = carve(c, sizeof *all * (size_t)n_worker);
     m->worker = all;
@@ -178,6 +231,8 @@ int cpu_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e)
     struct carver c = {.base = m->cache.base}, s = {.base = m->scratch.base};
     carve_cache(m, &c);
     carve_scratch(m, &s);
+    for (size_t i = 0; i < n_place(m); i++)
+        m->count[i] = (int32_t)i;
     for (int i = 0; !rc && i < pool_size(m->b->pool); i++)
         rc = readout_ws_create(&m->worker[i].readout, m->d.n_vocab, m->limits.n_row + PLAN_MAX_TREE, e);
     return rc;

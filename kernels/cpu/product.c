@@ -30,11 +30,13 @@ static void finish(const struct cpu_isa *isa, const struct product *p, int32_t p
         n = p->n_out - col;
     for (int32_t i = 0; i < n_row; i++) {
         float *from = buf + (size_t)i * width, *out = p->out + (size_t)p->row[row0 + i] * p->stride + col;
-        if (p->how == PRODUCT_GLU)
+        if (p->how == PRODUCT_SILU)
             isa->silu_mul(from, from + MAX_TILE * width, n);
+        if (p->how == PRODUCT_GELU)
+            isa->gelu_mul(from, from + MAX_TILE * width, n);
         if (p->how == PRODUCT_ADD)
             for (int32_t c = 0; c < n; c++)
-                out[c] += from[c];
+                out[c] += from[c] * p->scale;
         else if (p->bias)
             for (int32_t c = 0; c < n; c++)
                 out[c] = from[c] + p->bias[col + c];
@@ -73,7 +75,7 @@ void product_run(const struct cpu_isa *isa, const struct product *p, int32_t p0,
             int32_t n = p1 - panel < step ? p1 - panel : step;
             for (int32_t t = t0; t < t1; t++) {
                 one_tile(isa, p->w, p->acts, panel, n, t, buf);
-                if (p->how == PRODUCT_GLU)
+                if (p->up)
                     one_tile(isa, p->up, p->acts, panel, n, t, buf + MAX_TILE * PRODUCT_PANELS * PANEL);
                 finish(isa, p, panel, n, act_row0(a, t), act_row0(a, t + 1) - act_row0(a, t), buf);
             }

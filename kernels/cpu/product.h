@@ -32,8 +32,9 @@ union act_line *act_line_at(const struct act *a, int32_t i, size_t *stride);
 
 enum product_how {
     PRODUCT_STORE, /* out = product + bias */
-    PRODUCT_ADD,   /* out += product */
-    PRODUCT_GLU,   /* out = silu(product) * (product with `up`) */
+    PRODUCT_ADD,   /* out += product * scale */
+    PRODUCT_SILU,  /* out = silu(product) * (product with `up`) */
+    PRODUCT_GELU,  /* out = gelu(product) * (product with `up`) */
 };
 
 struct product {
@@ -43,6 +44,7 @@ struct product {
     float *out;         /* [..][stride], stride a multiple of 16 that covers all panels, except: */
     size_t stride;
     int32_t n_out;     /* columns of out that exist, for ADD */
+    float scale;       /* for ADD */
     const float *bias; /* padded to whole panels; may be NULL */
     enum product_how how;
 };

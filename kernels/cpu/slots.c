@@ -5,13 +5,15 @@
 
 #include "mem.h"
 
-enum { N_LAYER_SLOT = 14, N_MODEL_SLOT = 3 };
+enum { N_LAYER_SLOT = 17, N_EXPERT_SLOT = 3, N_MODEL_SLOT = 3 };
 
 static void layer_slots(const struct layer_weights *w, struct layer *l, struct slot out[N_LAYER_SLOT])
 {
     const struct slot all[N_LAYER_SLOT] = {
         {.from = &w->attn_norm, .vector = &l->attn_norm},
+        {.from = &w->post_attn_norm, .vector = &l->post_attn_norm},
         {.from = &w->ffn_norm, .vector = &l->ffn_norm},
+        {.from = &w->post_ffn_norm, .vector = &l->post_ffn_norm},
         {.from = &w->bq, .vector = &l->bq},
         {.from = &w->bk, .vector = &l->bk},
         {.from = &w->bv, .vector = &l->bv},
@@ -24,8 +26,16 @@ static void layer_slots(const struct layer_weights *w, struct layer *l, struct s
         {.from = &w->gate, .matrix = &l->gate},
         {.from = &w->up, .matrix = &l->up},
         {.from = &w->down, .matrix = &l->down},
+        {.from = &w->router, .matrix = &l->router},
     };
     memcpy(out, all, sizeof all);
+}
+
+static void expert_slots(const struct expert_weights *w, struct expert *e, struct slot out[N_EXPERT_SLOT])
+{
+    out[0] = (struct slot){.from = &w->gate, .matrix = &e->gate};
+    out[1] = (struct slot){.from = &w->up, .matrix = &e->up};
+    out[2] = (struct slot){.from = &w->down, .matrix = &e->down};
 }
 
 static void model_slots(const struct model_weights *w, struct bmodel *m, struct slot out[N_MODEL_SLOT])
@@ -84,7 +94,7 @@ static int by_address(const void *a, const void *b)
 int slots_plan(struct slots *s, struct bmodel *m, const struct model_weights *w, struct err *e)
 {
     struct slot slot[N_LAYER_SLOT];
-    size_t most = N_MODEL_SLOT + (size_t)m->d.n_layer * N_LAYER_SLOT;
+    size_t most = N_MODEL_SLOT + (size_t)m->d.n_layer * (N_LAYER_SLOT + N_EXPERT_SLOT * (size_t)m->d.n_expert);
     *s = (struct slots){.slot = mem_calloc(most, sizeof *s->slot), .by_address = mem_calloc(most, sizeof(void *))};
     int rc = s->slot && s->by_address ? 0 : err_set(e, ERR_NOMEM, "out of memory");
     model_slots(w, m, slot);
@@ -96,6 +106,11 @@ int slots_plan(struct slots *s, struct bmodel *m, const struct model_weights *w,
         for (int i = 0; !rc && i < N_LAYER_SLOT; i++)
             rc = plan_slot(s, slot[i], e);
         join_products(s, from, &m->layer[l]);
+        for (int32_t x = 0; !rc && m->layer[l].expert && x < m->d.n_expert; x++) {
+            expert_slots(&w->layer[l].expert[x], &m->layer[l].expert[x], slot);
+            for (int i = 0; !rc && i < N_EXPERT_SLOT; i++)
+                rc = plan_slot(s, slot[i], e);
+        }
     }
     if (rc) {
         slots_free(s);

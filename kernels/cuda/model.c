@@ -228,6 +228,37 @@ static int check_shape(const struct model_desc *d, struct err *e)
     return 0;
 }
 
+/* What models may have and this back end does not compute yet. */
+static int refuse_features(const struct model_desc *d, const struct model_weights *w, struct err *e)
+{
+    bool no_pre_norm = false, post_norm = false, kinds = false;
+    for (int32_t l = 0; l < d->n_layer; l++) {
+        const struct layer_weights *y = &w->layer[l];
+        no_pre_norm |= !y->attn_norm.data || !y->ffn_norm.data;
+        post_norm |= y->post_attn_norm.data || y->post_ffn_norm.data;
+        kinds |= d->layer_kind[l] != 0;
+    }
+    const struct {
+        bool has;
+        const char *what;
+    } features[] = {
+        {d->n_expert > 0, "mixtures of experts"},
+        {kinds, "layers of two kinds (sliding windows or rotations in some of them)"},
+        {no_pre_norm, "layers without a norm before attention"},
+        {post_norm, "norms after attention and feed-forward"},
+        {d->flags & MODEL_QK_NORM_ALL, "norms over all query heads together"},
+        {d->flags & MODEL_GELU, "GELU"},
+        {d->attn_softcap > 0 || d->logit_softcap > 0, "soft caps"},
+        {d->embd_scale != 1 || d->residual_scale != 1 || d->logit_scale != 1,
+         "multipliers of embeddings, residuals or logits"},
+    };
+    for (size_t i = 0; i < sizeof features / sizeof *features; i++)
+        if (features[i].has)
+            return err_set(e, ERR_INVALID, "cuda does not compute %s, which this model has; --backend cpu does",
+                           features[i].what);
+    return 0;
+}
+
 /* Room on the device for what the first walk counted. */
 static int weights_alloc(struct bmodel *m, size_t bytes, struct err *e)
 {
@@ -265,7 +296,9 @@ int cuda_load(struct backend *b, const struct model_desc *d, const struct model_
               void *arg, struct bmodel **out, struct err *e)
 {
     *out = NULL;
-    int rc = check_shape(d, e);
+    int rc = refuse_features(d, w, e);
+    if (!rc)
+        rc = check_shape(d, e);
     if (!rc)
         rc = cuda_enter(b, e);
     if (rc)

@@ -52,7 +52,10 @@ struct model_desc fake_model_desc(int32_t n_vocab, int32_t n_ctx_train)
                                .rope_dim = 8,
                                .rms_eps = 1e-5f,
                                .attn_scale = 1,
-                               .rope_mscale = 1};
+                               .rope_mscale = 1,
+                               .embd_scale = 1,
+                               .residual_scale = 1,
+                               .logit_scale = 1};
 }
 
 static int fake_open(const struct backend_options *opt, struct backend **out, struct err *e)

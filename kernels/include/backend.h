@@ -12,22 +12,53 @@
 #include "err.h"
 #include "plan.h"
 
-enum { MODEL_MAX_HEAD_DIM = 512 };
+enum { MODEL_MAX_HEAD_DIM = 512, MODEL_MAX_LAYER = 1024, MODEL_MAX_EXPERT = 1024, MODEL_MAX_EXPERT_USED = 64 };
 
 enum model_flag {
-    MODEL_NEOX_ROPE = 1 << 0, /* rotate (x[i], x[i + d/2]); else adjacent pairs (x[2i], x[2i + 1]) */
-    MODEL_QK_NORM = 1 << 1,   /* RMS norm of each q and k head before RoPE (Qwen3) */
+    MODEL_NEOX_ROPE = 1 << 0,    /* rotate (x[i], x[i + d/2]); else adjacent pairs (x[2i], x[2i + 1]) */
+    MODEL_QK_NORM = 1 << 1,      /* RMS norm of each q and k head before RoPE (Qwen3, Gemma 3) */
+    MODEL_QK_NORM_ALL = 1 << 2,  /* RMS norm of all q heads together, and of all k heads, before RoPE (OLMo 2) */
+    MODEL_GELU = 1 << 3,         /* GELU in its tanh form gates the feed-forward (Gemma); else SiLU */
+    MODEL_EXPERT_SUM_1 = 1 << 4, /* the weights of a token's experts are scaled to the sum 1 (Mixtral) */
 };
 
 struct model_desc {
     int32_t n_vocab, n_embd, n_layer, n_head, n_head_kv, head_dim, n_ff, n_ctx_train;
-    int32_t rope_dim;                            /* leading elements of a head that rotate */
+    int32_t n_expert, n_expert_used, n_ff_expert; /* of layers with a router; 0: none has one */
+    int32_t rope_dim;                             /* leading elements of a head that rotate */
+    uint32_t flags;                               /* enum model_flag */
+    float rms_eps, attn_scale;                    /* attn_scale: 1 / sqrt(head_dim) unless the file says otherwise */
+    float attn_softcap, logit_softcap;            /* x becomes cap * tanh(x / cap); 0: none */
+    float embd_scale;                             /* multiplies token embeddings; 1 */
+    float residual_scale;                         /* multiplies what a layer's two halves add to the stream; 1 */
+    float logit_scale;                            /* multiplies logits, before their cap; 1 */
+
     int32_t sliding_window;                      /* keys further back than this - 1 positions are unseen; 0: none */
-    uint32_t flags;                              /* enum model_flag */
-    float rms_eps, attn_scale;                   /* attn_scale: 1 / sqrt(head_dim) unless the file says otherwise */
     float rope_inv_freq[MODEL_MAX_HEAD_DIM / 2]; /* angle = position * rope_inv_freq[i]; scaling already applied */
     float rope_mscale;                           /* multiplies cos and sin; 1 without YaRN */
+
+    /* Layers may be of two kinds (Gemma, SmolLM3): where layer_kind is 1, these stand for the three above. Frequencies
+     * of 0 rotate nothing. */
+    uint8_t layer_kind[MODEL_MAX_LAYER];
+    int32_t sliding_window_1;
+    float rope_inv_freq_1[MODEL_MAX_HEAD_DIM / 2];
+    float rope_mscale_1;
 };
+
+static inline int32_t model_window(const struct model_desc *d, int kind)
+{
+    return kind ? d->sliding_window_1 : d->sliding_window;
+}
+
+static inline const float *model_inv_freq(const struct model_desc *d, int kind)
+{
+    return kind ? d->rope_inv_freq_1 : d->rope_inv_freq;
+}
+
+static inline float model_mscale(const struct model_desc *d, int kind)
+{
+    return kind ? d->rope_mscale_1 : d->rope_mscale;
+}
 
 struct tensor {       /* a matrix in file layout: n_row rows of n_col elements, row-major; vectors have n_row 1 */
     const void *data; /* NULL: the model has no such tensor. Borrowed: valid until load returns */
@@ -35,15 +66,23 @@ struct tensor {       /* a matrix in file layout: n_row rows of n_col elements, 
     int64_t n_row, n_col;
 };
 
+struct expert_weights {
+    struct tensor gate, up; /* [n_ff_expert, n_embd] */
+    struct tensor down;     /* [n_embd, n_ff_expert] */
+};
+
 struct layer_weights {
-    struct tensor attn_norm, ffn_norm; /* [n_embd] */
-    struct tensor wq;                  /* [n_head * head_dim, n_embd] */
-    struct tensor wk, wv;              /* [n_head_kv * head_dim, n_embd] */
-    struct tensor bq, bk, bv;          /* biases, optional */
-    struct tensor q_norm, k_norm;      /* [head_dim], with MODEL_QK_NORM */
-    struct tensor wo;                  /* [n_embd, n_head * head_dim] */
-    struct tensor gate, up;            /* [n_ff, n_embd] */
-    struct tensor down;                /* [n_embd, n_ff] */
+    struct tensor attn_norm, ffn_norm;           /* [n_embd], optional: of what goes into attention and feed-forward */
+    struct tensor post_attn_norm, post_ffn_norm; /* [n_embd], optional: of what comes out, before it is added */
+    struct tensor wq;                            /* [n_head * head_dim, n_embd] */
+    struct tensor wk, wv;                        /* [n_head_kv * head_dim, n_embd] */
+    struct tensor bq, bk, bv;                    /* biases, optional */
+    struct tensor q_norm, k_norm;                /* [head_dim] with MODEL_QK_NORM, as long as all heads with .._ALL */
+    struct tensor wo;                            /* [n_embd, n_head * head_dim] */
+    struct tensor gate, up;                      /* [n_ff, n_embd] */
+    struct tensor down;                          /* [n_embd, n_ff] */
+    struct tensor router;          /* [n_expert, n_embd], optional: then experts stand for gate, up and down */
+    struct expert_weights *expert; /* [n_expert] with a router */
 };
 
 struct weight_identity { /* of a model file: where all agree, so do the weights, as far as a look can tell */

@@ -1,4 +1,5 @@
-/* The forward pass of ref: reads like the model's definition (Llama, arXiv:2302.13971; Qwen3, arXiv:2505.09388). */
+/* The forward pass of ref: reads like the model's definition (Llama, arXiv:2302.13971; Gemma 2, arXiv:2408.00118; OLMo
+ * 2, arXiv:2501.00656; Qwen3, arXiv:2505.09388). */
 #include <math.h>
 #include <string.h>
 
@@ -26,12 +27,35 @@ void ref_matvec(const float *w, const float *bias, const float *x, float *out, i
     }
 }
 
-static void rope(const struct model_desc *d, float *head, int32_t pos)
+float ref_soft_cap(float x, float cap)
+{
+    return cap > 0 ? cap * tanhf(x / cap) : x;
+}
+
+/* What goes into a half of a layer. */
+static void norm_in(const struct model_desc *d, const float *x, const float *weight, float *out)
+{
+    if (weight)
+        ref_rms_norm(x, weight, out, d->n_embd, d->rms_eps);
+    else
+        memcpy(out, x, sizeof *x * (size_t)d->n_embd);
+}
+
+/* What comes out of it, into the residual stream; `y` is overwritten. */
+static void add_out(const struct model_desc *d, float *y, const float *post_norm, float *x)
+{
+    if (post_norm)
+        ref_rms_norm(y, post_norm, y, d->n_embd, d->rms_eps);
+    for (int32_t i = 0; i < d->n_embd; i++)
+        x[i] += y[i] * d->residual_scale;
+}
+
+static void rope(const struct model_desc *d, int kind, float *head, int32_t pos)
 {
     int32_t half = d->rope_dim / 2;
     for (int32_t i = 0; i < half; i++) {
-        float angle = (float)pos * d->rope_inv_freq[i];
-        float c = cosf(angle) * d->rope_mscale, s = sinf(angle) * d->rope_mscale;
+        float angle = (float)pos * model_inv_freq(d, kind)[i];
+        float c = cosf(angle) * model_mscale(d, kind), s = sinf(angle) * model_mscale(d, kind);
         float *a = d->flags & MODEL_NEOX_ROPE ? &head[i] : &head[2 * i];
         float *b = d->flags & MODEL_NEOX_ROPE ? &head[i + half] : &head[2 * i + 1];
         float x = *a, y = *b;
@@ -41,12 +65,15 @@ static void rope(const struct model_desc *d, float *head, int32_t pos)
 }
 
 /* Query and key heads: optional norm, then rotation. */
-static void finish_heads(const struct model_desc *d, float *head, int32_t n_head, const float *norm, int32_t pos)
+static void finish_heads(const struct model_desc *d, int kind, float *head, int32_t n_head, const float *norm,
+                         int32_t pos)
 {
+    if (norm && d->flags & MODEL_QK_NORM_ALL)
+        ref_rms_norm(head, norm, head, n_head * d->head_dim, d->rms_eps);
     for (int32_t h = 0; h < n_head; h++, head += d->head_dim) {
-        if (norm)
+        if (norm && d->flags & MODEL_QK_NORM)
             ref_rms_norm(head, norm, head, d->head_dim, d->rms_eps);
-        rope(d, head, pos);
+        rope(d, kind, head, pos);
     }
 }
 
@@ -63,7 +90,7 @@ static void attend(struct bmodel *m, const struct step_plan *p, const struct spa
     const struct model_desc *d = &m->d;
     int32_t dim = d->head_dim, group = d->n_head / d->n_head_kv;
     struct visible vis;
-    visible_of(p, s, r, d->sliding_window, &vis);
+    visible_of(p, s, r, model_window(d, d->layer_kind[layer]), &vis);
     int32_t n_key = vis.n_prefix + vis.n_tail;
     for (int32_t h = 0; h < d->n_head; h++) {
         const float *qh = q + (size_t)h * (size_t)dim;
@@ -75,7 +102,7 @@ static void attend(struct bmodel *m, const struct step_plan *p, const struct spa
             double dot = 0;
             for (int32_t i = 0; i < dim; i++)
                 dot += (double)qh[i] * kv_row[kv_head + (size_t)i];
-            m->score[j] = (float)(dot * d->attn_scale);
+            m->score[j] = ref_soft_cap((float)(dot * d->attn_scale), d->attn_softcap);
             top = fmaxf(top, m->score[j]);
         }
         double sum = 0, acc[MODEL_MAX_HEAD_DIM] = {0};
@@ -96,46 +123,60 @@ static void layer_attention(struct bmodel *m, const struct step_plan *p, const s
 {
     const struct model_desc *d = &m->d;
     const struct ref_layer *w = &m->layer[layer];
-    int32_t n_q = d->n_head * d->head_dim, n_kv = d->n_head_kv * d->head_dim;
+    int32_t n_q = d->n_head * d->head_dim, n_kv = d->n_head_kv * d->head_dim, kind = d->layer_kind[layer];
     float *h = m->tmp, *q = h + d->n_embd, *k = q + n_q, *v = k + n_kv, *o = v + n_kv, *kv_row = o + n_q;
 
     /* All rows of the span write before any reads: a row sees itself and the rows before it as stored. */
     for (int32_t r = s->row0; r < s->row0 + s->n_row; r++) {
         int32_t slot = span_slot(p, s, m->kv.block_len, row_slot(s, r));
-        ref_rms_norm(m->x + (size_t)r * (size_t)d->n_embd, w->attn_norm, h, d->n_embd, d->rms_eps);
+        norm_in(d, m->x + (size_t)r * (size_t)d->n_embd, w->attn_norm, h);
         ref_matvec(w->wk, w->bk, h, k, n_kv, d->n_embd);
         ref_matvec(w->wv, w->bv, h, v, n_kv, d->n_embd);
-        finish_heads(d, k, d->n_head_kv, w->k_norm, p->pos[r]);
+        finish_heads(d, kind, k, d->n_head_kv, w->k_norm, p->pos[r]);
         dtype_from_f32(m->kv.k_type, k, kv_at(m, m->k, m->k_row, layer, slot), n_kv);
         dtype_from_f32(m->kv.v_type, v, kv_at(m, m->v, m->v_row, layer, slot), n_kv);
     }
     for (int32_t r = s->row0; r < s->row0 + s->n_row; r++) {
         float *x = m->x + (size_t)r * (size_t)d->n_embd;
-        ref_rms_norm(x, w->attn_norm, h, d->n_embd, d->rms_eps);
+        norm_in(d, x, w->attn_norm, h);
         ref_matvec(w->wq, w->bq, h, q, n_q, d->n_embd);
-        finish_heads(d, q, d->n_head, w->q_norm, p->pos[r]);
+        finish_heads(d, kind, q, d->n_head, w->q_norm, p->pos[r]);
         attend(m, p, s, r, layer, q, o, kv_row);
         ref_matvec(w->wo, NULL, o, h, d->n_embd, n_q);
-        for (int32_t i = 0; i < d->n_embd; i++)
-            x[i] += h[i];
+        add_out(d, h, w->post_attn_norm, x);
     }
+}
+
+void ref_gated(const struct model_desc *d, const struct ref_ffn *w, const float *x, int32_t n_ff, float *tmp,
+               float *out)
+{
+    float *gate = tmp, *up = gate + n_ff;
+    ref_matvec(w->gate, NULL, x, gate, n_ff, d->n_embd);
+    ref_matvec(w->up, NULL, x, up, n_ff, d->n_embd);
+    for (int32_t i = 0; i < n_ff; i++) {
+        float g = gate[i];
+        if (d->flags & MODEL_GELU)
+            g = 0.5f * g * (1 + tanhf(0.7978845608f * (g + 0.044715f * g * g * g))); /* sqrt(2 / pi) */
+        else
+            g = g / (1 + expf(-g));
+        gate[i] = g * up[i];
+    }
+    ref_matvec(w->down, NULL, gate, out, d->n_embd, n_ff);
 }
 
 static void layer_ffn(struct bmodel *m, const struct span *s, int32_t layer)
 {
     const struct model_desc *d = &m->d;
     const struct ref_layer *w = &m->layer[layer];
-    float *h = m->tmp, *gate = h + d->n_embd, *up = gate + d->n_ff;
+    float *h = m->tmp, *out = h + d->n_embd, *rest = out + d->n_embd;
     for (int32_t r = s->row0; r < s->row0 + s->n_row; r++) {
         float *x = m->x + (size_t)r * (size_t)d->n_embd;
-        ref_rms_norm(x, w->ffn_norm, h, d->n_embd, d->rms_eps);
-        ref_matvec(w->gate, NULL, h, gate, d->n_ff, d->n_embd);
-        ref_matvec(w->up, NULL, h, up, d->n_ff, d->n_embd);
-        for (int32_t i = 0; i < d->n_ff; i++)
-            gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
-        ref_matvec(w->down, NULL, gate, h, d->n_embd, d->n_ff);
-        for (int32_t i = 0; i < d->n_embd; i++)
-            x[i] += h[i];
+        norm_in(d, x, w->ffn_norm, h);
+        if (w->router)
+            ref_experts(d, w, h, rest, out);
+        else
+            ref_gated(d, &w->ffn, h, d->n_ff, rest, out);
+        add_out(d, out, w->post_ffn_norm, x);
     }
 }
 
@@ -144,7 +185,8 @@ static void embed_row(struct bmodel *m, const struct step_plan *p, int32_t r)
     size_t n = (size_t)m->d.n_embd;
     float *x = m->x + (size_t)r * n;
     if (p->tok[r] >= 0) {
-        memcpy(x, m->tok_embd + (size_t)p->tok[r] * n, n * sizeof *x);
+        for (size_t i = 0; i < n; i++)
+            x[i] = m->tok_embd[(size_t)p->tok[r] * n + i] * m->d.embd_scale;
         return;
     }
     const struct mix *mix = &p->mix[ROW_MIX(p->tok[r])];
@@ -153,6 +195,8 @@ static void embed_row(struct bmodel *m, const struct step_plan *p, int32_t r)
     for (int32_t j = mix->part0; j < mix->part0 + mix->n_part; j++)
         for (size_t i = 0; i < n; i++)
             x[i] += p->part[j].weight * table[(size_t)p->part[j].src * n + i];
+    for (size_t i = 0; !mix->from_bank && i < n; i++)
+        x[i] *= m->d.embd_scale;
 }
 
 static void move_plane(char *plane, size_t row_bytes, const struct step_plan *p, char *staging)

@@ -55,19 +55,30 @@ static int load_tensor(struct loader *ld, const struct tensor *t, float **out)
     return 0;
 }
 
-/* Pairs each tensor of a layer with where ref keeps it. */
-struct slot {
-    const struct tensor *from;
-    float **to;
-};
-
-enum { N_LAYER_TENSOR = 14 };
-
-static void layer_slots(const struct layer_weights *w, struct ref_layer *l, struct slot out[N_LAYER_TENSOR])
+static size_t tensor_bytes(const struct tensor *t)
 {
-    const struct slot all[N_LAYER_TENSOR] = {
+    return t->data ? dtype_row_bytes(t->type, t->n_col) * (size_t)t->n_row : 0;
+}
+
+static int count_tensor(struct loader *ld, const struct tensor *t, float **out)
+{
+    ld->total += tensor_bytes(t);
+    return 0;
+}
+
+/* One tensor and where ref keeps it. */
+typedef int (*visit)(struct loader *ld, const struct tensor *t, float **out);
+
+static int visit_layer(struct loader *ld, const struct layer_weights *w, struct ref_layer *l, visit fn)
+{
+    const struct {
+        const struct tensor *from;
+        float **to;
+    } all[] = {
         {&w->attn_norm, &l->attn_norm},
+        {&w->post_attn_norm, &l->post_attn_norm},
         {&w->ffn_norm, &l->ffn_norm},
+        {&w->post_ffn_norm, &l->post_ffn_norm},
         {&w->wq, &l->wq},
         {&w->wk, &l->wk},
         {&w->wv, &l->wv},
@@ -77,40 +88,53 @@ static void layer_slots(const struct layer_weights *w, struct ref_layer *l, stru
         {&w->q_norm, &l->q_norm},
         {&w->k_norm, &l->k_norm},
         {&w->wo, &l->wo},
-        {&w->gate, &l->gate},
-        {&w->up, &l->up},
-        {&w->down, &l->down},
+        {&w->gate, &l->ffn.gate},
+        {&w->up, &l->ffn.up},
+        {&w->down, &l->ffn.down},
+        {&w->router, &l->router},
     };
-    memcpy(out, all, sizeof all);
+    int rc = 0;
+    for (size_t i = 0; !rc && i < sizeof all / sizeof *all; i++)
+        rc = fn(ld, all[i].from, all[i].to);
+    for (int32_t i = 0; !rc && l->expert && i < ld->m->d.n_expert; i++) {
+        static const struct expert_weights none;
+        const struct expert_weights *e = w->expert ? &w->expert[i] : &none;
+        rc = fn(ld, &e->gate, &l->expert[i].gate);
+        if (!rc)
+            rc = fn(ld, &e->up, &l->expert[i].up);
+        if (!rc)
+            rc = fn(ld, &e->down, &l->expert[i].down);
+    }
+    return rc;
 }
 
-static size_t tensor_bytes(const struct tensor *t)
+static int visit_all(struct loader *ld, const struct model_weights *w, visit fn)
 {
-    return t->data ? dtype_row_bytes(t->type, t->n_col) * (size_t)t->n_row : 0;
+    struct bmodel *m = ld->m;
+    int rc = fn(ld, &w->tok_embd, &m->tok_embd);
+    if (!rc)
+        rc = fn(ld, &w->out_norm, &m->out_norm);
+    if (!rc)
+        rc = fn(ld, &w->out, &m->out);
+    for (int32_t l = 0; !rc && l < m->d.n_layer; l++)
+        rc = visit_layer(ld, &w->layer[l], &m->layer[l], fn);
+    return rc;
 }
 
 static int load_all(struct loader *ld, const struct model_weights *w)
 {
     struct bmodel *m = ld->m;
-    struct slot slot[N_LAYER_TENSOR];
-    ld->total = tensor_bytes(&w->tok_embd) + tensor_bytes(&w->out_norm) + tensor_bytes(&w->out);
     for (int32_t l = 0; l < m->d.n_layer; l++) {
-        layer_slots(&w->layer[l], &m->layer[l], slot);
-        for (int i = 0; i < N_LAYER_TENSOR; i++)
-            ld->total += tensor_bytes(slot[i].from);
+        if (!w->layer[l].router.data)
+            continue;
+        m->layer[l].expert = mem_calloc((size_t)m->d.n_expert, sizeof *m->layer[l].expert);
+        if (!m->layer[l].expert)
+            return err_set(ld->e, ERR_NOMEM, "out of memory");
     }
-    int rc = load_tensor(ld, &w->tok_embd, &m->tok_embd);
-    if (!rc)
-        rc = load_tensor(ld, &w->out_norm, &m->out_norm);
-    if (!rc)
-        rc = load_tensor(ld, &w->out, &m->out);
+    visit_all(ld, w, count_tensor);
+    int rc = visit_all(ld, w, load_tensor);
     if (!m->out)
         m->out = m->tok_embd;
-    for (int32_t l = 0; !rc && l < m->d.n_layer; l++) {
-        layer_slots(&w->layer[l], &m->layer[l], slot);
-        for (int i = 0; !rc && i < N_LAYER_TENSOR; i++)
-            rc = load_tensor(ld, slot[i].from, slot[i].to);
-    }
     return rc;
 }
 
@@ -139,22 +163,28 @@ static int ref_load(struct backend *b, const struct model_desc *d, const struct 
     return rc;
 }
 
+static int free_tensor(struct loader *ld, const struct tensor *t, float **out)
+{
+    mem_free(*out);
+    return 0;
+}
+
 static void ref_unload(struct bmodel *m)
 {
     if (!m)
         return;
+    struct loader ld = {.m = m};
+    if (m->out == m->tok_embd)
+        m->out = NULL;
     static const struct layer_weights none;
-    struct slot slot[N_LAYER_TENSOR];
-    for (int32_t l = 0; l < m->d.n_layer; l++) {
-        layer_slots(&none, &m->layer[l], slot);
-        for (int i = 0; i < N_LAYER_TENSOR; i++)
-            mem_free(*slot[i].to);
-    }
-    mem_free(m->layer);
-    if (m->out != m->tok_embd)
-        mem_free(m->out);
     mem_free(m->tok_embd);
     mem_free(m->out_norm);
+    mem_free(m->out);
+    for (int32_t l = 0; l < m->d.n_layer; l++) {
+        visit_layer(&ld, &none, &m->layer[l], free_tensor);
+        mem_free(m->layer[l].expert);
+    }
+    mem_free(m->layer);
     mem_free(m->k);
     mem_free(m->v);
     mem_free(m->plane);
@@ -189,7 +219,8 @@ static struct pool_size pool_size(const struct bmodel *m, const struct kv_config
     s.bank = (size_t)kv->n_bank * (size_t)d->n_embd * f;
     s.staging = (size_t)m->limits.n_kvop * (size_t)kv->block_len * (widest > plane_row ? widest : plane_row);
     s.x = (size_t)m->limits.n_row * (size_t)d->n_embd * f;
-    s.tmp = f * (2 * (size_t)d->n_embd + 2 * n_q + 3 * n_kv + 2 * (size_t)d->n_ff);
+    s.tmp =
+        f * (3 * (size_t)d->n_embd + 2 * n_q + 3 * n_kv + 2 * (size_t)(d->n_ff + d->n_ff_expert) + (size_t)d->n_expert);
     s.score = s.n_slot * f;
     s.logits = (size_t)d->n_vocab * f;
     return s;
@@ -295,6 +326,8 @@ static int ref_wait(struct bmodel *m, struct step_result *out, struct err *e)
             if (logits_row != r->row) {
                 ref_rms_norm(x, m->out_norm, m->tmp, m->d.n_embd, m->d.rms_eps);
                 ref_matvec(m->out, NULL, m->tmp, m->logits, m->d.n_vocab, m->d.n_embd);
+                for (int32_t t = 0; t < m->d.n_vocab; t++)
+                    m->logits[t] = ref_soft_cap(m->logits[t] * m->d.logit_scale, m->d.logit_softcap);
                 logits_row = r->row;
             }
             readout_logits(p, s, r, m->logits, &m->readout, out);

@@ -5,8 +5,15 @@
 #include "backend.h"
 #include "readout.h"
 
+struct ref_ffn { /* a feed-forward, or one expert's */
+    float *gate, *up, *down;
+};
+
 struct ref_layer { /* all f32, file layout; NULL: absent */
-    float *attn_norm, *ffn_norm, *wq, *wk, *wv, *bq, *bk, *bv, *q_norm, *k_norm, *wo, *gate, *up, *down;
+    float *attn_norm, *post_attn_norm, *ffn_norm, *post_ffn_norm, *wq, *wk, *wv, *bq, *bk, *bv, *q_norm, *k_norm, *wo;
+    struct ref_ffn ffn;
+    float *router;
+    struct ref_ffn *expert; /* [n_expert] with a router */
 };
 
 struct bmodel { /* owner: its backend's caller */
@@ -35,5 +42,13 @@ void ref_forward(struct bmodel *m, const struct step_plan *p);
 void ref_rms_norm(const float *x, const float *weight, float *out, int32_t n, float eps);
 /* out[r] = sum over c of w[r][c] * x[c] (+ bias[r]). */
 void ref_matvec(const float *w, const float *bias, const float *x, float *out, int32_t n_row, int32_t n_col);
+/* cap * tanh(x / cap), x without a cap. */
+float ref_soft_cap(float x, float cap);
+/* out[n_embd] = down(activation(gate(x)) * up(x)); tmp has 2 n_ff floats. */
+void ref_gated(const struct model_desc *d, const struct ref_ffn *w, const float *x, int32_t n_ff, float *tmp,
+               float *out);
+
+/* moe.c: the same of the experts that x is routed to; tmp has n_expert + n_embd + 2 n_ff_expert floats. */
+void ref_experts(const struct model_desc *d, const struct ref_layer *w, const float *x, float *tmp, float *out);
 
 #endif

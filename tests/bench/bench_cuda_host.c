@@ -23,7 +23,10 @@ static const struct model_desc shape = {.n_vocab = N_VOCAB,
                                         .rope_dim = 128,
                                         .rms_eps = 1e-5f,
                                         .attn_scale = 0.088f,
-                                        .rope_mscale = 1};
+                                        .rope_mscale = 1,
+.embd_scale = 1,
+.residual_scale = 1,
+.logit_scale = 1};
 
 static char no_weights[16]; /* what weights point to: nothing reads them */
 static struct cuda_layer layers[MAX_LAYER];

@@ -13,14 +13,36 @@
 
 static const struct {
     const char *model, *logits; /* in GOLDEN_DIR */
-} models[] = {{"logits/llama.gguf", "logits/llama.bin"},
-              {"logits/llama3.gguf", "logits/llama3.bin"},
-              {"logits/mistral.gguf", "logits/mistral.bin"},
-              {"logits/qwen2.gguf", "logits/qwen2.bin"},
-              {"logits/qwen3.gguf", "logits/qwen3.bin"},
-              {"hf/models/llama3", "hf/models/llama3/logits.bin"},
-              {"hf/models/mistral", "hf/models/mistral/logits.bin"}, /* of several files */
-              {"hf/models/qwen3/", "hf/models/qwen3/logits.bin"}};
+} models[] = {
+    {"logits/llama.gguf", "logits/llama.bin"},
+    {"logits/llama3.gguf", "logits/llama3.bin"},
+    {"logits/mistral.gguf", "logits/mistral.bin"},
+    {"logits/qwen2.gguf", "logits/qwen2.bin"},
+    {"logits/qwen3.gguf", "logits/qwen3.bin"},
+    {"logits/yarn.gguf", "logits/yarn.bin"},
+    {"logits/smollm3.gguf", "logits/smollm3.bin"},
+    {"logits/gemma2.gguf", "logits/gemma2.bin"},
+    {"logits/gemma3.gguf", "logits/gemma3.bin"},
+    {"logits/phi3.gguf", "logits/phi3.bin"},
+    {"logits/phi3-short.gguf", "logits/phi3-short.bin"},
+    {"logits/olmo2.gguf", "logits/olmo2.bin"},
+    {"logits/granite.gguf", "logits/granite.bin"},
+    {"logits/mixtral.gguf", "logits/mixtral.bin"},
+    {"logits/qwen3moe.gguf", "logits/qwen3moe.bin"},
+    {"hf/models/llama3", "hf/models/llama3/logits.bin"},
+    {"hf/models/mistral", "hf/models/mistral/logits.bin"}, /* of several files */
+    {"hf/models/qwen3/", "hf/models/qwen3/logits.bin"},
+    {"hf/models/yarn", "hf/models/yarn/logits.bin"},
+    {"hf/models/smollm3", "hf/models/smollm3/logits.bin"},
+    {"hf/models/gemma2", "hf/models/gemma2/logits.bin"},
+    {"hf/models/gemma3", "hf/models/gemma3/logits.bin"},
+    {"hf/models/phi3", "hf/models/phi3/logits.bin"},
+    {"hf/models/phi3-short", "hf/models/phi3-short/logits.bin"},
+    {"hf/models/olmo2", "hf/models/olmo2/logits.bin"},
+    {"hf/models/granite", "hf/models/granite/logits.bin"},
+    {"hf/models/mixtral", "hf/models/mixtral/logits.bin"},
+    {"hf/models/qwen3moe", "hf/models/qwen3moe/logits.bin"},
+};
 enum { N_MODEL = sizeof models / sizeof *models, BLOCK_LEN = 16, N_BLOCK = 8 };
 
 struct golden {
@@ -103,37 +125,54 @@ static int32_t top_of(const float *x, int32_t n, float *lead)
     return best;
 }
 
+/* The same top token wherever its lead is beyond doubt. */
+static void compare_tops(const struct golden *g, const float *got, float doubt)
+{
+    for (int32_t r = 0; r < g->n_tok; r++) {
+        float lead, ignored;
+        int32_t top = top_of(g->logits + (size_t)r * (size_t)g->n_vocab, g->n_vocab, &lead);
+        if (lead > doubt)
+            ck_assert_int_eq(top_of(got + (size_t)r * (size_t)g->n_vocab, g->n_vocab, &ignored), top);
+    }
+}
+
+/* The largest difference as a share of the largest logit; `spoil` may change the description before. */
+static double off_by(const char *backend, const char *model, const char *logits, void (*spoil)(struct model_desc *d))
+{
+    struct golden g;
+    struct model m;
+    struct err e = {0};
+    char path[4096];
+    const struct backend_ops *ops = backend_find(backend, &e);
+    ck_assert_msg(ops != NULL, "%s", e.msg);
+    read_golden(logits, &g);
+    snprintf(path, sizeof path, "%s/%s", GOLDEN_DIR, model);
+    ck_assert_msg(!model_open(path, &m, &e), "%s", e.msg);
+    model_fit_context(&m, g.n_tok);
+    if (spoil)
+        spoil(&m.desc);
+    trim(&g, m.desc.n_vocab);
+    size_t n = (size_t)g.n_tok * (size_t)g.n_vocab;
+    float *got = malloc(n * sizeof *got), largest = 0, worst = 0;
+    run_model(ops, &m, &g, got);
+    for (size_t i = 0; i < n; i++) {
+        largest = fmaxf(largest, fabsf(g.logits[i]));
+        worst = fmaxf(worst, fabsf(got[i] - g.logits[i]));
+    }
+    if (!spoil)
+        compare_tops(&g, got, 2e-4f * largest);
+    free(got);
+    free(g.logits);
+    model_close(&m);
+    return worst / largest;
+}
+
 static void compare(const char *backend)
 {
     for (int k = 0; k < N_MODEL; k++) {
-        struct golden g;
-        struct model m;
-        struct err e = {0};
-        char path[4096];
-        const struct backend_ops *ops = backend_find(backend, &e);
-        ck_assert_msg(ops != NULL, "%s", e.msg);
-        read_golden(models[k].logits, &g);
-        snprintf(path, sizeof path, "%s/%s", GOLDEN_DIR, models[k].model);
-        ck_assert_msg(!model_open(path, &m, &e), "%s", e.msg);
-        trim(&g, m.desc.n_vocab);
-        size_t n = (size_t)g.n_tok * (size_t)g.n_vocab;
-        float *got = malloc(n * sizeof *got), largest = 0, worst = 0;
-        run_model(ops, &m, &g, got);
-        for (size_t i = 0; i < n; i++) {
-            largest = fmaxf(largest, fabsf(g.logits[i]));
-            worst = fmaxf(worst, fabsf(got[i] - g.logits[i]));
-        }
-        printf("%s on %s: max |difference| %.2e of max |logit|\n", models[k].model, backend, (double)(worst / largest));
-        ck_assert_msg(worst <= 1e-4f * largest, "%s: off by %g", models[k].model, (double)(worst / largest));
-        for (int32_t r = 0; r < g.n_tok; r++) {
-            float lead, ignored;
-            int32_t top = top_of(g.logits + (size_t)r * (size_t)g.n_vocab, g.n_vocab, &lead);
-            if (lead > 2e-4f * largest)
-                ck_assert_int_eq(top_of(got + (size_t)r * (size_t)g.n_vocab, g.n_vocab, &ignored), top);
-        }
-        free(got);
-        free(g.logits);
-        model_close(&m);
+        double share = off_by(backend, models[k].model, models[k].logits, NULL);
+        printf("%s on %s: max |difference| %.2e of max |logit|\n", models[k].model, backend, share);
+        ck_assert_msg(share <= 1e-4, "%s: off by %g", models[k].model, share);
     }
 }
 
@@ -150,10 +189,106 @@ START_TEST(cpu_equals_transformers)
 }
 END_TEST
 
+/* ---- Negative controls: what a family has beside others counts in its golden logits ---- */
+
+static void no_attn_cap(struct model_desc *d)
+{
+    d->attn_softcap = 0;
+}
+
+static void no_logit_cap(struct model_desc *d)
+{
+    d->logit_softcap = 0;
+}
+
+static void silu(struct model_desc *d)
+{
+    d->flags &= ~(uint32_t)MODEL_GELU;
+}
+
+static void no_embd_scale(struct model_desc *d)
+{
+    d->embd_scale = 1;
+}
+
+static void no_residual_scale(struct model_desc *d)
+{
+    d->residual_scale = 1;
+}
+
+static void no_logit_scale(struct model_desc *d)
+{
+    d->logit_scale = 1;
+}
+
+static void plain_attn_scale(struct model_desc *d)
+{
+    d->attn_scale = 1 / sqrtf((float)d->head_dim);
+}
+
+static void one_kind(struct model_desc *d)
+{
+    memset(d->layer_kind, 0, sizeof d->layer_kind);
+}
+
+static void wide_window(struct model_desc *d)
+{
+    d->sliding_window = d->sliding_window_1 = 0;
+}
+
+static void one_base(struct model_desc *d)
+{
+    memcpy(d->rope_inv_freq_1, d->rope_inv_freq, sizeof d->rope_inv_freq);
+}
+
+static void no_magnitude(struct model_desc *d)
+{
+    d->rope_mscale = 1;
+}
+
+static void no_qk_norm(struct model_desc *d)
+{
+    d->flags &= ~(uint32_t)MODEL_QK_NORM_ALL;
+}
+
+static void fewer_experts(struct model_desc *d)
+{
+    d->n_expert_used--;
+}
+
+static void other_shares(struct model_desc *d)
+{
+    d->flags ^= MODEL_EXPERT_SUM_1;
+}
+
+START_TEST(every_feature_counts)
+{
+    static const struct {
+        const char *model;
+        void (*spoil)(struct model_desc *d);
+    } cases[] = {
+        {"gemma2", no_attn_cap},       {"gemma2", no_logit_cap},       {"gemma2", silu},
+        {"gemma2", no_embd_scale},     {"gemma2", wide_window},        {"gemma3", wide_window},
+        {"gemma3", one_base},          {"smollm3", one_kind},          {"phi3", no_magnitude},
+        {"yarn", no_magnitude},        {"phi3-short", wide_window},    {"olmo2", no_qk_norm},
+        {"granite", no_embd_scale},    {"granite", no_residual_scale}, {"granite", no_logit_scale},
+        {"granite", plain_attn_scale}, {"mixtral", fewer_experts},     {"mixtral", other_shares},
+        {"qwen3moe", other_shares},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char model[64], logits[64];
+        snprintf(model, sizeof model, "logits/%s.gguf", cases[i].model);
+        snprintf(logits, sizeof logits, "logits/%s.bin", cases[i].model);
+        ck_assert_msg(off_by("ref", model, logits, cases[i].spoil) > 1e-2, "case %zu: %s is as before", i, model);
+    }
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("logits");
     tcase_add_test(tc, ref_equals_transformers);
     tcase_add_test(tc, cpu_equals_transformers);
+    tcase_add_test(tc, every_feature_counts);
     return suite_run(tc);
 }

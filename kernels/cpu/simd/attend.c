@@ -321,9 +321,12 @@ static void segment(struct pass *t, int32_t number, float *out)
         int32_t row = t->row[i];
         t->out.top[i] = -INFINITY;
         t->out.sum[i] = 0;
-        if (t->lo[row] < t->hi[row])
-            weigh(t->score + i * SCORE_STRIDE, t->lo[row], t->hi[row], t->j->scale * log2_e, &t->out.top[i],
-                  &t->out.sum[i]);
+        if (t->lo[row] >= t->hi[row])
+            continue;
+        if (t->j->softcap > 0)
+            cap_scores(t->score + i * SCORE_STRIDE, t->lo[row], t->hi[row], t->j->scale, t->j->softcap);
+        weigh(t->score + i * SCORE_STRIDE, t->lo[row], t->hi[row], t->j->softcap > 0 ? log2_e : t->j->scale * log2_e,
+              &t->out.top[i], &t->out.sum[i]);
     }
     memset(t->out.acc, 0, sizeof *out * (size_t)(n_query * t->width));
     for (int32_t at = t->first; at < end; at += KEY_TILE)

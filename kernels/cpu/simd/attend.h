@@ -221,6 +221,14 @@ VEC void scores(const int type, const int N, const struct tile *k, int32_t dim, 
     *ahead = a;
 }
 
+/* Scores lo..hi-1 of a segment, and lanes beside them, to `cap` * tanh(score * scale / cap). */
+VEC void cap_scores(float *score, int32_t lo, int32_t hi, float scale, float cap)
+{
+    vf in = vf_set1(scale / cap), out = vf_set1(cap);
+    for (int32_t i = lo / 16 * 16; i < hi; i += 16)
+        vf_store(score + i, vf_mul(vf_tanh(vf_mul(vf_load(score + i), in)), out));
+}
+
 /* Scores lo..hi-1 of a segment to weights under their maximum, powers of 2 with `scale` to that end. Lanes beside them
  * in the same registers get the smallest weight, which is nothing beside the maximum's 1. */
 VEC void weigh(float *score, int32_t lo, int32_t hi, float scale, float *top, float *sum)

@@ -18,6 +18,8 @@ void CPU_FN(lines_f32)(const float *x, int32_t n, union act_line *line, size_t s
 void CPU_FN(lines_int)(const float *x, int32_t n, union act_line *line, size_t stride);
 void CPU_FN(rms_norm)(const float *x, const float *weight, float *out, int32_t n, float eps);
 void CPU_FN(silu_mul)(float *gate, const float *up, int32_t n);
+void CPU_FN(gelu_mul)(float *gate, const float *up, int32_t n);
+void CPU_FN(soft_cap)(float *x, int32_t n, float scale, float cap);
 float CPU_FN(dot)(const float *a, const float *b, int32_t n);
 float CPU_FN(dot_f16)(const uint16_t *a, const uint16_t *b, int32_t n);
 void CPU_FN(kv_store)(int32_t type, const float *x, void *dst, int32_t n);

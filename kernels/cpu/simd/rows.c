@@ -88,6 +88,28 @@ void CPU_FN(silu_mul)(float *gate, const float *up, int32_t n)
     }
 }
 
+/* n is a multiple of 16. */
+void CPU_FN(gelu_mul)(float *gate, const float *up, int32_t n)
+{
+    const float c = 0.7978845608f; /* sqrt(2 / pi) */
+    for (int32_t i = 0; i < n; i += 16) {
+        vf g = vf_load(gate + i), g3 = vf_mul(vf_mul(g, g), g);
+        vf t = vf_tanh(vf_mul(vf_fma(g3, vf_set1(0.044715f), g), vf_set1(c)));
+        vf half = vf_mul(g, vf_set1(0.5f));
+        vf_store(gate + i, vf_mul(vf_fma(half, t, half), vf_load(up + i)));
+    }
+}
+
+void CPU_FN(soft_cap)(float *x, int32_t n, float scale, float cap)
+{
+    vf in = vf_set1(scale / cap), out = vf_set1(cap);
+    int32_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        vf_store(x + i, vf_mul(vf_tanh(vf_mul(vf_load(x + i), in)), out));
+    if (i < n)
+        vf_store_n(x + i, vf_mul(vf_tanh(vf_mul(vf_load_n(x + i, n - i), in)), out), n - i);
+}
+
 void CPU_FN(kv_store)(int32_t type, const float *x, void *dst, int32_t n)
 {
     int32_t i = 0;

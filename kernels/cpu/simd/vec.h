@@ -73,6 +73,28 @@ VEC vf vf_exp(vf x)
     return vf_scale2(p, n);
 }
 
+/* tanh x to a few units in the last place, also near 0: (e^2x - 1) / (e^2x + 1), where e^2x - 1 = 2^n (e^r - 1) + (2^n
+ * - 1) does not cancel. Beyond 9 it is 1 in f32. */
+VEC vf vf_tanh(vf x)
+{
+    x = vf_min(vf_max(x, vf_set1(-9)), vf_set1(9));
+    x = vf_add(x, x);
+    vi n = vf_to_int(vf_mul(x, vf_set1(1.44269504f)));
+    vf fn = vi_to_f(n);
+    vf r = vf_fma(fn, vf_set1(-0.693145752f), x);
+    r = vf_fma(fn, vf_set1(-1.42860677e-6f), r);
+    vf p = vf_set1(1.0f / 5040); /* (e^r - 1) / r */
+    p = vf_fma(p, r, vf_set1(1.0f / 720));
+    p = vf_fma(p, r, vf_set1(1.0f / 120));
+    p = vf_fma(p, r, vf_set1(1.0f / 24));
+    p = vf_fma(p, r, vf_set1(1.0f / 6));
+    p = vf_fma(p, r, vf_set1(0.5f));
+    p = vf_fma(p, r, vf_set1(1));
+    vf two_n = vf_scale2(vf_set1(1), n);
+    vf e = vf_fma(vf_mul(p, r), two_n, vf_sub(two_n, vf_set1(1)));
+    return vf_div(e, vf_add(e, vf_set1(2)));
+}
+
 /* 2^x to 2 units in the last place for x in [-126, 127], smaller ones as -126: a minimax polynomial on [-1/2, 1/2] that
  * is 1 at 0. */
 VEC vf vf_exp2(vf x)

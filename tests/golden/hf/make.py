@@ -2,7 +2,7 @@
 with the ids that the tokenizers library makes of awkward texts. Needs torch, transformers and tokenizers; run once, results
 are committed.
 
-    python3 tests/golden/hf/make.py
+    python3 tests/golden/hf/make.py [FAMILY...]
 """
 import json
 import pathlib
@@ -104,15 +104,14 @@ def write_tokenizers():
         print(name, t.get_vocab_size())
 
 
+MODELS = ("llama3", "mistral", "qwen3", "yarn", "smollm3", "gemma2", "gemma3", "phi3", "phi3-short", "olmo2", "granite", "mixtral",
+          "qwen3moe")
+
+
 def write_models():
-    for seed, name in ((1, "llama3"), (2, "mistral"), (4, "qwen3")):
-        cls, config = logits.FAMILIES[name]
-        torch.manual_seed(seed)
-        model = cls(config).float().eval()
-        logits.enliven(model)
-        tokens = logits.some_tokens(seed)
-        with torch.no_grad():
-            out = model(tokens).logits[0].numpy().astype("<f4")
+    for name in sys.argv[1:] or MODELS:
+        model, tokens, out = logits.make(name)
+        config = model.config
         folder = HERE / "models" / name
         shutil.rmtree(folder, ignore_errors=True)
         model.save_pretrained(folder, max_shard_size="200KB" if name == "mistral" else "5GB")
@@ -133,5 +132,6 @@ def write_models():
 
 
 if __name__ == "__main__":
-    write_tokenizers()
+    if not sys.argv[1:]:
+        write_tokenizers()
     write_models()

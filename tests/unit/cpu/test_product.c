@@ -320,6 +320,36 @@ START_TEST(silu_is_near_its_definition)
 }
 END_TEST
 
+static void expect_float(double x, double got, double exact, double relative, double absolute)
+{
+    ck_assert_msg(fabs(got - exact) <= relative * fabs(exact) + absolute, "%g: %g, not %g", x, got, exact);
+}
+
+START_TEST(gelu_and_soft_caps_are_near_their_definitions)
+{
+    const struct cpu_isa *isa[N_ISA];
+    int n_isa = with_each_isa(isa);
+    for (int i = 0; i < n_isa; i++)
+        for (float x = -40; x < 40; x = fabsf(x) < 0.5f ? x + 0.0017f : x + 0.37f) {
+            float in[16], gate[16], up[16], capped[19], tiny = x * 1e-6f;
+            for (int k = 0; k < 16; k++)
+                in[k] = gate[k] = capped[k] = x + 0.001f * (float)k, up[k] = 1.5f;
+            capped[16] = capped[17] = capped[18] = tiny; /* a tail, where 1 + tanh would lose everything */
+            isa[i]->gelu_mul(gate, up, 16);
+            isa[i]->soft_cap(capped, 19, 0.5f, 3);
+            for (int k = 0; k < 16; k++) {
+                double v = in[k], t = tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v));
+                expect_float(v, gate[k], 0.5 * v * (1 + t) * 1.5, 4e-7, 2e-7 * fabs(v));
+                expect_float(v, capped[k], 3 * tanh(v * 0.5 / 3), 5e-7, 0);
+            }
+            expect_float(tiny, capped[18], 3 * tanh((double)tiny * 0.5 / 3), 5e-7, 0);
+        }
+    float broken[] = {NAN, 1, -INFINITY, INFINITY};
+    isa[0]->soft_cap(broken, 4, 1, 2);
+    ck_assert(fabsf(broken[2] + 2) < 1e-5f && fabsf(broken[3] - 2) < 1e-5f);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("product");
@@ -328,5 +358,6 @@ int main(void)
     tcase_add_test(tc, activations_have_one_scale_for_each_32);
     tcase_add_test(tc, an_unknown_instruction_set_is_refused);
     tcase_add_test(tc, silu_is_near_its_definition);
+    tcase_add_test(tc, gelu_and_soft_caps_are_near_their_definitions);
     return suite_run(tc);
 }

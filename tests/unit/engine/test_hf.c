@@ -13,6 +13,7 @@
 #include "../suite.h"
 
 static char dir[64];
+static const char *family = "qwen3"; /* whose directory is copied */
 static const char *const names[] = {"config.json",
                                     "generation_config.json",
                                     "tokenizer.json",
@@ -40,7 +41,7 @@ static void write_file(const char *name, const void *data, size_t n)
 static size_t read_good(const char *name, char *data)
 {
     char path[512];
-    snprintf(path, sizeof path, "%s/qwen3/%s", MODELS, name);
+    snprintf(path, sizeof path, "%s/%s/%s", MODELS, family, name);
     FILE *f = fopen(path, "rb");
     if (!f)
         return 0;
@@ -51,16 +52,22 @@ static size_t read_good(const char *name, char *data)
 
 static char *buffer;
 
-static void setup(void)
+static void use(const char *name)
 {
-    buffer = malloc(MAX_FILE);
-    strcpy(dir, "/tmp/galley-hf-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(dir));
+    family = name;
     for (int i = 0; i < N_NAME; i++) {
         size_t n = read_good(names[i], buffer);
         if (n)
             write_file(names[i], buffer, n);
     }
+}
+
+static void setup(void)
+{
+    buffer = malloc(MAX_FILE);
+    strcpy(dir, "/tmp/galley-hf-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    use("qwen3");
 }
 
 static void teardown(void)
@@ -127,8 +134,12 @@ START_TEST(inspection_tells_what_there_is)
     FILE *out = open_memstream(&text, &n);
     ck_assert_msg(!model_inspect(dir, &all, out, &e), "%s", e.msg);
     fclose(out);
-    static const char *const said[] = {"qwen3, 0.1M parameters, mostly F32", "4 heads of 32, 2 of keys and values",
-                                       "257 tokens", "top_k 20", "model.norm.weight", "for m in messages"};
+    static const char *const said[] = {"qwen3, 0.1M parameters, mostly F32",
+                                       "4 heads of 32, 2 of keys and values",
+                                       "257 tokens",
+                                       "top_k 20",
+                                       "model.norm.weight",
+                                       "for m in messages"};
     for (size_t i = 0; i < sizeof said / sizeof *said; i++)
         ck_assert_msg(strstr(text, said[i]) != NULL, "no '%s' in: %s", said[i], text);
     free(text);
@@ -151,7 +162,10 @@ START_TEST(configurations_are_checked)
     expect_config("head_dim", "31", "do not fit together");
     expect_config("intermediate_size", "97", "expected 97");
     expect_config("rms_norm_eps", "-1", "rms_norm_eps");
-    expect_config("rope_parameters", "{\"rope_type\": \"yarn\", \"factor\": 4}", "'yarn'");
+    expect_config("rope_parameters", "{\"rope_type\": \"dynamic\", \"factor\": 4}", "'dynamic'");
+    expect_config("rope_parameters", "{\"rope_type\": \"yarn\", \"factor\": -4}", "factor");
+    expect_config("rope_parameters", "{\"rope_type\": \"yarn\", \"original_max_position_embeddings\": 0}", "original");
+    expect_config("hidden_act", "\"relu\"", "hidden_act: 'relu'");
     expect_config("rope_parameters", "{\"rope_theta\": -1}", "rope_theta");
     expect_config("rope_parameters", "{\"rope_type\": \"llama3\", \"factor\": 0}", "factor");
     write_file("config.json", "{", 1);
@@ -160,6 +174,36 @@ START_TEST(configurations_are_checked)
     expect(ERR_FORMAT, "not a JSON object");
     unlink(path_of("config.json"));
     expect(ERR_NOTFOUND, "no config.json");
+}
+END_TEST
+
+START_TEST(families_are_checked)
+{
+    use("qwen3moe");
+    expect_config("num_experts_per_tok", "21", "num_experts_per_tok: 21 is outside of 1..20");
+    expect_config("num_experts_per_tok", "0", "num_experts_per_tok: 0 is outside");
+    expect_config("num_local_experts", "21", "tensor model.layers.0.mlp.gate.weight: 20 x 32, expected 21 x 32");
+    expect_config("moe_intermediate_size", "17", "tensor model.layers.0.mlp.experts.0.gate_proj.weight");
+    use("mixtral");
+    expect_header("experts.3.w2.weight", "experts.9.w2.weight", "block_sparse_moe.experts.3.w2.weight is missing");
+    use("gemma2");
+    expect_config("sliding_window", "0", "sliding_window: 0 is outside of 1..");
+    expect_config("sliding_window", "null", "sliding_window is missing");
+    expect_config("layer_types", "[\"full_attention\"]", "layer_types: 1 elements, expected one for each of 4 layers");
+    expect_config("layer_types", "[\"a\", \"b\", \"c\", \"d\"]", "layer_types: 'a'");
+    expect_config("query_pre_attn_scalar", "0", "query_pre_attn_scalar is not a positive number");
+    expect_config("attn_logit_softcapping", "-2", "attn_logit_softcapping is not a positive number");
+    expect_config("hidden_activation", "\"gelu\"", "hidden_activation: 'gelu'");
+    expect_header("layers.1.pre_feedforward_layernorm", "layers.1.pro_feedforward_layernorm",
+                  "model.layers.1.pre_feedforward_layernorm.weight is missing");
+    use("phi3");
+    expect_config("rope_parameters", "{\"rope_type\": \"longrope\", \"short_factor\": [1, 1, 1], \"long_factor\": [1]}",
+                  "long_factor: 1 factors, expected 3");
+    use("smollm3");
+    expect_config("no_rope_layers", "[1, 0]", "no_rope_layers: 2 elements");
+    use("granite");
+    expect_config("logits_scaling", "0", "logits_scaling is not a positive number");
+    expect_config("residual_multiplier", "\"x\"", "residual_multiplier is not a positive number");
 }
 END_TEST
 
@@ -200,6 +244,7 @@ int main(void)
     tcase_add_test(tc, a_good_directory_opens);
     tcase_add_test(tc, inspection_tells_what_there_is);
     tcase_add_test(tc, configurations_are_checked);
+    tcase_add_test(tc, families_are_checked);
     tcase_add_test(tc, weights_are_checked);
     tcase_add_test(tc, shards_are_checked);
     return suite_run(tc);

@@ -68,7 +68,10 @@ void tiny_model_make(struct tiny_model *t, struct rnd *r, int32_t n_layer, int32
                                .flags = flags,
                                .rms_eps = 1e-5f,
                                .attn_scale = 1 / sqrtf((float)head_dim),
-                               .rope_mscale = 1};
+                               .rope_mscale = 1,
+                               .embd_scale = 1,
+                               .residual_scale = 1,
+                               .logit_scale = 1};
     for (int32_t i = 0; i < head_dim / 2; i++)
         t->d.rope_inv_freq[i] = powf(10000, -2.0f * (float)i / (float)head_dim);
     size_t elems =
@@ -105,9 +108,72 @@ void tiny_model_make(struct tiny_model *t, struct rnd *r, int32_t n_layer, int32
     }
 }
 
+static void extend_desc(struct model_desc *d, const struct tiny_features *f)
+{
+    d->flags |= f->flags;
+    d->attn_softcap = f->attn_softcap;
+    d->logit_softcap = f->logit_softcap;
+    d->embd_scale = f->embd_scale > 0 ? f->embd_scale : 1;
+    d->residual_scale = f->residual_scale > 0 ? f->residual_scale : 1;
+    d->logit_scale = f->logit_scale > 0 ? f->logit_scale : 1;
+    d->n_expert = f->n_expert;
+    d->n_expert_used = f->n_expert_used;
+    d->n_ff_expert = f->n_ff_expert;
+    d->rope_mscale_1 = 1;
+    d->sliding_window_1 = f->window_1;
+    for (int32_t l = 0; l < d->n_layer; l++)
+        d->layer_kind[l] = (f->window_1 || f->unrotated) && l % 3 == 1;
+    for (int32_t i = 0; i < d->rope_dim / 2; i++)
+        d->rope_inv_freq_1[i] = f->unrotated ? 0 : powf(100, -2.0f * (float)i / (float)d->rope_dim);
+}
+
+static void place_experts(struct tiny_model *t, char **at, struct rnd *r, int32_t l, int type)
+{
+    const struct model_desc *d = &t->d;
+    struct layer_weights *w = &t->w.layer[l];
+    float in = 1 / sqrtf((float)d->n_embd), mid = 1 / sqrtf((float)d->n_ff_expert);
+    w->expert = t->expert + (size_t)l * (size_t)d->n_expert;
+    w->gate = w->up = w->down = (struct tensor){0};
+    place(at, &w->router, r, DT_F32, d->n_expert, d->n_embd, 0, 2 * in);
+    for (int32_t x = 0; x < d->n_expert; x++) {
+        place(at, &w->expert[x].gate, r, type, d->n_ff_expert, d->n_embd, 0, in);
+        place(at, &w->expert[x].up, r, type, d->n_ff_expert, d->n_embd, 0, in);
+        place(at, &w->expert[x].down, r, type, d->n_embd, d->n_ff_expert, 0, mid);
+    }
+}
+
+void tiny_model_extend(struct tiny_model *t, struct rnd *r, const struct tiny_features *f, int type)
+{
+    struct model_desc *d = &t->d;
+    extend_desc(d, f);
+    int32_t n_q = d->n_head * d->head_dim, n_kv = d->n_head_kv * d->head_dim;
+    size_t of_experts = (size_t)d->n_expert * (size_t)d->n_embd * (size_t)(3 * d->n_ff_expert + 1);
+    size_t elems = (size_t)d->n_layer * (of_experts + (size_t)(2 * d->n_embd + n_q + n_kv));
+    t->more = malloc(elems * 4 + (size_t)d->n_layer * (size_t)(3 * d->n_expert + 5) * 64 + 64);
+    t->expert = calloc((size_t)d->n_layer * (size_t)d->n_expert + 1, sizeof *t->expert);
+    char *at = (char *)(((size_t)t->more + 63) & ~(size_t)63);
+    for (int32_t l = 0; l < d->n_layer; l++) {
+        struct layer_weights *w = &t->w.layer[l];
+        if (f->no_pre_norms)
+            w->attn_norm = w->ffn_norm = (struct tensor){0};
+        if (f->post_norms) {
+            place(&at, &w->post_attn_norm, r, DT_F32, 1, d->n_embd, 1, 0.1f);
+            place(&at, &w->post_ffn_norm, r, DT_F32, 1, d->n_embd, 1, 0.1f);
+        }
+        if (f->flags & MODEL_QK_NORM_ALL) {
+            place(&at, &w->q_norm, r, DT_F32, 1, n_q, 1, 0.1f);
+            place(&at, &w->k_norm, r, DT_F32, 1, n_kv, 1, 0.1f);
+        }
+        if (f->n_expert && l < d->n_layer - 1)
+            place_experts(t, &at, r, l, type);
+    }
+}
+
 void tiny_model_free(struct tiny_model *t)
 {
     free(t->mem);
+    free(t->more);
+    free(t->expert);
     free(t->w.layer);
 }
 

@@ -17,11 +17,22 @@ struct rnd rnd_begin(const char *what, uint64_t fallback);
 struct tiny_model { /* owner: the test */
     struct model_desc d;
     struct model_weights w;
-    void *mem;
+    void *mem, *more; /* of tiny_model_make, of tiny_model_extend */
+    struct expert_weights *expert;
 };
 /* Random weights of the given type; flags as model_desc. Norms are f32. */
 void tiny_model_make(struct tiny_model *t, struct rnd *r, int32_t n_layer, int32_t n_head, int32_t n_head_kv, int32_t head_dim,
                      int32_t n_embd, int32_t n_ff, int32_t n_vocab, uint32_t flags, int type, int biases, int tied);
+/* What only some families have. Layers 1, 4, 7, ... are of the other kind, the last one has no experts. */
+struct tiny_features {
+    uint32_t flags; /* MODEL_QK_NORM_ALL, MODEL_GELU, MODEL_EXPERT_SUM_1 */
+    int window_1;   /* of the other kind of layers; 0: all are of one kind */
+    int unrotated;  /* the other kind is not rotated; else it is at another base */
+    int post_norms, no_pre_norms;
+    float attn_softcap, logit_softcap, embd_scale, residual_scale, logit_scale; /* 0: none */
+    int n_expert, n_expert_used, n_ff_expert;
+};
+void tiny_model_extend(struct tiny_model *t, struct rnd *r, const struct tiny_features *f, int type);
 void tiny_model_free(struct tiny_model *t);
 
 /* Room for anything the tests build. */

@@ -11,11 +11,26 @@
 
 extern const struct backend_ops backend_cpu, backend_ref;
 
+/* The features of families, as they come together in them. */
+static const struct tiny_features
+    gemma = {.flags = MODEL_GELU,
+             .window_1 = 6,
+             .post_norms = 1,
+             .attn_softcap = 1.5f,
+             .logit_softcap = 3,
+             .embd_scale = 8},
+    olmo = {.flags = MODEL_QK_NORM_ALL, .post_norms = 1, .no_pre_norms = 1},
+    granite = {.unrotated = 1, .embd_scale = 3, .residual_scale = 0.4f, .logit_scale = 0.5f},
+    mixtral = {.flags = MODEL_EXPERT_SUM_1, .n_expert = 5, .n_expert_used = 2, .n_ff_expert = 64},
+    many_experts = {
+        .window_1 = 4, .post_norms = 1, .residual_scale = 0.7f, .n_expert = 9, .n_expert_used = 3, .n_ff_expert = 256};
+
 struct config {
     const struct backend_ops *ops;
     int n_head, n_head_kv, head_dim, n_embd, n_ff, window, kv_type, type;
     uint32_t flags;
     int biases, tied;
+    const struct tiny_features *features;
 };
 
 static const struct config configs[] = {
@@ -23,6 +38,9 @@ static const struct config configs[] = {
     {&backend_ref, 2, 2, 32, 64, 96, 5, DT_F16, DT_Q8_0, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 0},
     {&backend_ref, 4, 2, 32, 64, 96, 0, DT_Q8_0, DT_BF16, MODEL_NEOX_ROPE, 1, 1},
     {&backend_ref, 2, 1, 32, 64, 96, 0, DT_BF16, DT_F32, 0, 0, 0},
+    {&backend_ref, 4, 2, 32, 64, 96, 0, DT_F32, DT_F32, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, &gemma},
+    {&backend_ref, 2, 1, 32, 64, 96, 0, DT_F16, DT_Q8_0, MODEL_NEOX_ROPE, 0, 0, &olmo},
+    {&backend_ref, 2, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1, &mixtral},
     {&backend_fake, 1, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1},
     /* cpu: every weight type, every KV type, odd head sizes and widths, one and several heads a group */
     {&backend_cpu, 2, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1},
@@ -34,6 +52,14 @@ static const struct config configs[] = {
     {&backend_cpu, 6, 2, 128, 256, 512, 0, DT_BF16, DT_Q4_K, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1},
     {&backend_cpu, 4, 1, 64, 256, 256, 0, DT_Q8_0, DT_Q5_K, 0, 1, 0},
     {&backend_cpu, 8, 4, 32, 256, 256, 9, DT_F32, DT_Q6_K, MODEL_NEOX_ROPE, 0, 1},
+    /* families */
+    {&backend_cpu, 4, 2, 32, 64, 96, 0, DT_F32, DT_F32, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, &gemma},
+    {&backend_cpu, 5, 1, 64, 96, 160, 17, DT_F16, DT_Q4_0, MODEL_NEOX_ROPE, 0, 1, &gemma},
+    {&backend_cpu, 3, 3, 20, 52, 70, 0, DT_F16, DT_BF16, MODEL_NEOX_ROPE, 1, 0, &olmo},
+    {&backend_cpu, 4, 2, 32, 128, 96, 0, DT_Q8_0, DT_Q8_0, 0, 0, 1, &granite},
+    {&backend_cpu, 2, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1, &mixtral},
+    {&backend_cpu, 4, 2, 32, 64, 96, 5, DT_F16, DT_Q8_0, MODEL_NEOX_ROPE, 0, 1, &mixtral},
+    {&backend_cpu, 4, 1, 64, 256, 256, 0, DT_F16, DT_Q4_K, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, &many_experts},
 };
 enum { N_CONFIG = sizeof configs / sizeof *configs, V = 40, BLOCK = 4, N_BLOCK = 256, N_READ = 40 };
 
@@ -48,6 +74,8 @@ static void open_config(int i, const char *what, int hidden_plane)
     tiny_model_make(&tiny, &rnd, 3, c->n_head, c->n_head_kv, c->head_dim, c->n_embd, c->n_ff, V, c->flags, c->type,
                     c->biases, c->tied);
     tiny.d.sliding_window = c->window;
+    if (c->features)
+        tiny_model_extend(&tiny, &rnd, c->features, c->type);
     struct kv_config kv = {.block_len = BLOCK,
                            .n_block = N_BLOCK,
                            .k_type = c->kv_type,

@@ -127,7 +127,7 @@ static void product_to_stream(const struct pass *s, const struct gemm_weight *w,
 }
 
 /* From every rank's part of the vocabulary of all rows, to all of the vocabulary of each rank's own rows. */
-static void exchange_logits(const struct pass *s, int32_t n_logit)
+static int exchange_logits(const struct pass *s, int32_t n_logit, struct err *e)
 {
     const struct backend *b = s->m->b;
     const struct cuda_pool *pool = s->pool;
@@ -145,11 +145,13 @@ static void exchange_logits(const struct pass *s, int32_t n_logit)
                                       (size_t)n_own * (size_t)(begin[q + 1] - begin[q])};
     }
     keep_code(s, b->comm_api->exchange(b->comm, send, recv, s->stream));
-    for (int32_t q = 0; n_own && q < n_rank; q++) {
+    int code = 0;
+    for (int32_t q = 0; !code && n_own && q < n_rank; q++) {
         size_t width = (size_t)(begin[q + 1] - begin[q]) * sizeof(float);
-        keep_code(s, b->api->copy_rows(pool->logits + begin[q], (size_t)n_vocab * sizeof(float), recv[q].data, width,
-                                       width, (size_t)n_own, s->stream));
+        code = b->api->copy_rows(pool->logits + begin[q], (size_t)n_vocab * sizeof(float), recv[q].data, width, width,
+                                 (size_t)n_own, s->stream);
     }
+    return cuda_check(b, code, "putting logits together", e);
 }
 
 int cuda_forward_meet(struct bmodel *m, struct err *e)
@@ -339,7 +341,7 @@ static void fill_plane(const struct pass *s)
     rows_plane(&a, s->stream);
 }
 
-static void read_logits(const struct pass *s)
+static int read_logits(const struct pass *s, struct err *e)
 {
     const struct bmodel *m = s->m;
     const struct cuda_lists *l = &m->lists;
@@ -374,13 +376,13 @@ static void read_logits(const struct pass *s)
     rows_norm(&rows, s->stream);
     product(s, &m->out, s->pool->h, w->n_logit, m->b->n_rank == 1 ? s->pool->logits : s->pool->slice, m->shard.n_vocab,
             GEMM_STORE);
-    if (m->b->n_rank > 1)
-        exchange_logits(s, w->n_logit);
+    int rc = m->b->n_rank > 1 ? exchange_logits(s, w->n_logit, e) : 0;
     if (w->n_raw)
         readouts_raw(&a, s->stream);
     if (w->n_law_row)
         readouts_law(&a, s->stream);
     readouts_read(&a, s->stream);
+    return rc;
 }
 
 static void read_hidden(const struct pass *s)
@@ -446,10 +448,10 @@ int cuda_forward(struct bmodel *m, const struct step_plan *p, struct CUgraphExec
     move_slots(&s);
     int rc = graph ? cuda_check(m->b, m->b->api->graph_launch(graph, s.stream), "launching a graph", e)
                    : cuda_forward_rows(m, p, NULL, e);
+    if (!rc && m->lists.read.n_logit)
+        rc = read_logits(&s, e);
     if (rc)
         return rc;
-    if (m->lists.read.n_logit)
-        read_logits(&s);
     read_hidden(&s);
     if (m->lists.read.n_contrast)
         read_contrast(&s);

@@ -142,9 +142,9 @@ static int submit(struct bmodel *m, const struct step_plan *p, struct err *e)
 
 static int wait_step(struct bmodel *m, struct step_result *r, struct err *e)
 {
-    const struct step_plan *p = m->plan;
     if (m->rank)
         return parallel_wait(m, r, e);
+    const struct step_plan *p = m->plan;
     int rc = cuda_finish(m, e);
     if (!rc)
         cuda_collect(m, p, r);

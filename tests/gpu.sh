@@ -53,6 +53,8 @@ pack_all() {
     rm -rf "$pack"
     mkdir -p "$pack/stage/bin" "$pack/stage/lib/glibc" "$pack/stage/python"
     for name in "${targets[@]}"; do pack_program "$build/$name"; done
+    # The driver's libraries ask for these by name, and they have to be of one release.
+    for name in libdl.so.2 libpthread.so.0 librt.so.1; do cp -L "$(gcc -print-file-name="$name")" "$pack/stage/lib/glibc/"; done
     python3 -m pip install --quiet --no-deps --target "$pack/stage/python" gguf ||
         echo "gpu.sh: no gguf package: serve will leave the widened pair out"
     git rev-parse HEAD >"$pack/stage/commit" 2>/dev/null || echo unknown >"$pack/stage/commit"
@@ -86,16 +88,15 @@ unpack() {
     touch "$pack/run/commit"
 }
 
-# How a packed program is started: "loader" is empty, or glibc's own.
+# What a packed program is started by, with its own libraries and PyTorch's NCCL: the environment, or glibc's loader.
 loader=()
 choose_loader() {
-    local lib=$pack/run/lib
-    if LD_LIBRARY_PATH=$lib "$pack/run/bin/galley" --version >/dev/null 2>&1; then
-        export LD_LIBRARY_PATH=$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-    else
-        loader=("$lib/glibc/ld-linux-x86-64.so.2" --library-path "$lib:$lib/glibc${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
-        "${loader[@]}" "$pack/run/bin/galley" --version >/dev/null || skip "the packed programs do not start on this machine"
-    fi
+    local lib=$pack/run/lib nccl
+    nccl=$(python3 -c 'import nvidia.nccl; print(*nvidia.nccl.__path__, sep="")' 2>/dev/null) || nccl=/nonexistent
+    loader=(env "LD_LIBRARY_PATH=$lib:$nccl/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
+    run galley --version >/dev/null 2>&1 && return
+    loader=("$lib/glibc/ld-linux-x86-64.so.2" --library-path "$lib:$lib/glibc:$nccl/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
+    run galley --version >/dev/null || skip "the packed programs do not start on this machine"
 }
 
 run() { # run PROGRAM ARGUMENTS..., from the pack

@@ -1,7 +1,9 @@
 /* Within the cuda back end's host part: a device, a model on it, the memory of its pool, and a step in the making.
  *
- *   cuda.c      the operations, stats
+ *   cuda.c      the operations, over one device or over several
  *   devices.c   what this machine has, and in what words it cannot be used
+ *   ranks.c     a thread for each of several devices; parallel.c: the operations over them
+ *   shard.c     what part of a model a rank has
  *   model.c     weights: packed on the host into one device allocation
  *   pool.c      KV cache and scratch: one device allocation, planned from the limits; nothing is allocated after it
  *   step.c      a plan's arrays and the lists made from it, in one upload; results back
@@ -10,15 +12,18 @@
 #ifndef GALLEY_CUDA_H
 #define GALLEY_CUDA_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "attention.h"
 #include "backend.h"
+#include "comm.h"
 #include "gemm.h"
 #include "kv.h"
 #include "readouts.h"
 #include "rows.h"
 #include "runtime.h"
+#include "shard.h"
 
 /* dev.cuh's, for the host to step through arrays of them. */
 struct bf16 {
@@ -28,13 +33,18 @@ struct f16 {
     uint16_t u;
 };
 
-struct backend {
+struct backend {                /* one device; of several, the engine has that of rank 0 */
     const struct cuda_api *api; /* borrowed */
     struct backend_options opt;
     struct cuda_device device;
     struct CUstream_st *stream; /* owned */
-    int32_t index;
-    int32_t n_block; /* blocks that keep the device busy */
+    int32_t index, n_rank;      /* of the device, which is its rank, of so many */
+    int32_t n_block;            /* blocks that keep the device busy */
+    /* The rest: NULL where n_rank is 1. */
+    const struct comm_api *comm_api; /* borrowed */
+    _Atomic(struct comm *) comm;     /* owned; every rank's own */
+    struct ranks *ranks;             /* rank 0's; owned */
+    struct backend **rank;           /* rank 0's: [n_rank] itself and the others; owned */
 };
 
 struct cuda_layer { /* all in bmodel.weights; NULL, or weight.data NULL: the model has none */
@@ -79,22 +89,24 @@ struct cuda_pool {
     float *bank;       /* [n_bank][n_embd] */
     size_t kv_bytes;   /* of the above */
     /* Scratch. R: limits.n_row, L: rows of logits. */
-    float *x;            /* [R][n_embd] the residual stream */
-    struct bf16 *h;      /* [R][n_embd] normed */
-    float *qkv;          /* [R][heads of q, k and v] */
-    struct bf16 *q, *o;  /* [R][n_head * head_dim] */
-    struct bf16 *ff;     /* [R][n_ff] */
-    float *gate_up;      /* [R][2 n_ff]; NULL where no layer needs it */
-    float *rope;         /* [R][rope_dim] */
-    float *attn, *gemm;  /* kernels' own */
-    float *logits;       /* [L][n_vocab] */
-    float *score;        /* [L][n_vocab] */
+    float *x;           /* [R][n_embd] the residual stream */
+    struct bf16 *h;     /* [R][n_embd] normed */
+    float *qkv;         /* [R][heads of q, k and v] */
+    struct bf16 *q, *o; /* [R][n_head * head_dim] */
+    struct bf16 *ff;    /* [R][n_ff] */
+    float *gate_up;     /* [R][2 n_ff]; NULL where no layer needs it */
+    float *rope;        /* [R][rope_dim] */
+    float *attn, *gemm; /* kernels' own */
+    float *logits;      /* [L][n_vocab]; of several ranks, those rows that are its own */
+    float *score;       /* [L][n_vocab] the same; before, what other ranks sent of them */
+    float *slice;       /* [L][shard.n_vocab] all rows of its part of the vocabulary; NULL with one rank */
+    float *gathered;    /* [n_rank][R][n_embd] what is summed in order of ranks; NULL: sums are the library's */
     struct law_state *law;
     struct raw_state *raw;
-    float *contrast;  /* [n_readout][CONTRAST_PARTS] */
-    void *moves;      /* staging of kv_move */
-    char *upload;     /* upload_bytes: what host_upload becomes */
-    float *result;    /* [n_out_f + n_out_i] floats, then ints */
+    float *contrast; /* [n_readout][CONTRAST_PARTS] */
+    void *moves;     /* staging of kv_move */
+    char *upload;    /* upload_bytes: what host_upload becomes */
+    float *result;   /* [n_out_f + n_out_i] floats, then ints */
     size_t scratch_bytes, upload_bytes;
     int32_t cap_part, cap_item;
     void *memory;      /* the one device allocation behind all of the above; owned */
@@ -110,9 +122,11 @@ struct cuda_graphs {
     bool off;                                                          /* tests: nothing runs by them */
 };
 
-struct bmodel {
-    struct backend *b; /* borrowed */
-    struct model_desc d;
+struct bmodel {          /* of several, the engine has that of rank 0 */
+    struct backend *b;   /* borrowed */
+    struct model_desc d; /* with the rank's own heads and n_ff */
+    struct shard shard;
+    struct bmodel **rank; /* rank 0's: [n_rank] itself and the others; owned. NULL with one rank, and of others */
     struct plan_limits limits;
     struct cuda_layer *layer; /* [n_layer] owned */
     const void *table;        /* [n_vocab][n_embd] of table_type */
@@ -123,9 +137,11 @@ struct bmodel {
     size_t weight_bytes;
     struct cuda_pool pool;
     struct cuda_graphs graphs;
-    struct cuda_lists lists;      /* of the step in flight */
-    const struct step_plan *plan; /* in flight, or NULL */
-    bool lost;                    /* the device failed: nothing more runs */
+    struct cuda_lists lists;             /* of the step in flight */
+    const struct step_plan *plan;        /* in flight, or NULL */
+    const struct step_plan *shared_plan; /* rank 0's: in flight on all ranks, or NULL */
+    bool lost;                           /* the device failed: nothing more runs */
+    int comm_code;                       /* of the first exchange with other ranks that could not be queued */
 };
 
 /* How many devices there are. -ERR_NOTFOUND: none, or no driver that could run one; the error says which. */
@@ -136,14 +152,26 @@ int cuda_device(const struct cuda_api *api, int32_t index, struct cuda_device *o
 /* 0, or -ERR_NOMEM or -ERR_DEVICE with words about `code` and `what` was done. */
 int cuda_check(const struct backend *b, int code, const char *what, struct err *e);
 int cuda_enter(const struct backend *b, struct err *e); /* the calling thread works on b's device */
+int cuda_comm_check(const struct backend *b, int code, const char *what, struct err *e); /* the same of comm_api */
+
+/* One device of n_rank; its stream and its part in a communicator are still to be made. */
+int cuda_device_open(const struct backend_options *opt, const struct cuda_api *api, const struct comm_api *comm,
+                     int32_t index, int32_t n_rank, struct backend **out, struct err *e);
+int cuda_stream_open(struct backend *b, struct err *e);
+void cuda_device_close(struct backend *b);
+/* Bytes free on its device; an error counts as none. */
+size_t cuda_kv_available(const struct bmodel *m);
+void cuda_stats(const struct bmodel *m, struct backend_stats *s);
 
 int cuda_load(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
               void *arg, struct bmodel **out, struct err *e);
 void cuda_unload(struct bmodel *m);
 
-/* Lays out the pool for `kv` from `base` on; NULL: only counts. Returns the bytes. 0: not a configuration it can run. */
+/* Lays out the pool for `kv` from `base` on; NULL: only counts. Returns the bytes. 0: not a configuration it can run.
+ */
 size_t cuda_pool_layout(const struct bmodel *m, const struct kv_config *kv, char *base, struct cuda_pool *p);
 size_t cuda_kv_bytes(const struct bmodel *m, const struct kv_config *kv);
+/* Without graphs: cuda_graphs_create. */
 int cuda_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e);
 void cuda_pool_free(struct bmodel *m);
 struct attn_shape cuda_attn_shape(const struct bmodel *m);
@@ -153,12 +181,17 @@ struct kv_layer cuda_kv_layer(const struct cuda_pool *p, int32_t layer);
 size_t cuda_lists_layout(const struct plan_limits *n, int32_t block_len, int32_t cap_item, char *base,
                          struct cuda_lists *l);
 int cuda_submit(struct bmodel *m, const struct step_plan *p, struct err *e);
-int cuda_wait(struct bmodel *m, struct step_result *r, struct err *e);
+/* Until what was submitted is done, and its results are in pinned memory. */
+int cuda_finish(struct bmodel *m, struct err *e);
+/* From there to r: of several ranks, what is this one's. */
+void cuda_collect(const struct bmodel *m, const struct step_plan *p, struct step_result *r);
 /* The device's copy of something in staging. */
 const void *cuda_on_device(const struct bmodel *m, const void *staged);
 /* Makes and uploads the attention lists of a later layer of the step; waits for the stream. */
 int cuda_step_attention(struct bmodel *m, const struct step_plan *p, int32_t layer, struct err *e);
 
+/* Moves data once, between all ranks, before any is recorded: libraries connect at first use. Waits. */
+int cuda_forward_meet(struct bmodel *m, struct err *e);
 /* Queues the pass. `graph` stands for cuda_forward_rows; NULL: there is none for this step. */
 int cuda_forward(struct bmodel *m, const struct step_plan *p, struct CUgraphExec_st *graph, struct err *e);
 /* Its part that graphs record: rows through embedding and layers. */
@@ -167,9 +200,25 @@ int cuda_forward_rows(struct bmodel *m, const struct step_plan *p, const struct 
 /* Records graphs into a pool that was just made. Where that fails there are fewer, and the log says so. */
 void cuda_graphs_create(struct bmodel *m);
 void cuda_graphs_free(struct bmodel *m);
+void cuda_graph_free(struct bmodel *m, int bucket, int kind);
 /* How many rows the lists of a plan are laid out for, if it is to run by a graph: at least its own. 0: it is not. */
 int32_t cuda_graph_rows(const struct bmodel *m, const struct step_plan *p);
 /* The graph for the lists that stand in staging, laid out for n_row; NULL: it was not made. */
 struct CUgraphExec_st *cuda_graph_of(struct bmodel *m, int32_t n_row);
+
+/* ---- Several devices (parallel.c): the operations of backend_ops, on what rank 0 has ---- */
+
+int parallel_open(const struct backend_options *opt, const struct cuda_api *api, const struct comm_api *comm,
+                  struct backend **out, struct err *e);
+int parallel_load(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
+                  void *arg, struct bmodel **out, struct err *e);
+size_t parallel_kv_bytes(const struct bmodel *m, const struct kv_config *kv);
+size_t parallel_kv_available(const struct bmodel *m);
+int parallel_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e);
+int parallel_submit(struct bmodel *m, const struct step_plan *p, struct err *e);
+int parallel_wait(struct bmodel *m, struct step_result *r, struct err *e);
+void parallel_stats(const struct bmodel *m, struct backend_stats *s);
+void parallel_unload(struct bmodel *m);
+void parallel_close(struct backend *b);
 
 #endif

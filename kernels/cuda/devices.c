@@ -28,6 +28,13 @@ int cuda_check(const struct backend *b, int code, const char *what, struct err *
     return err_set(e, ERR_DEVICE, "%s: %s: %s", device, what, text);
 }
 
+int cuda_comm_check(const struct backend *b, int code, const char *what, struct err *e)
+{
+    return code ? err_set(e, ERR_DEVICE, "%s: %s: another rank is lost, or the link to it: %s", b->device.name, what,
+                          b->comm_api->error_text(code))
+                : 0;
+}
+
 static int refuse_driver(const struct cuda_api *api, struct err *e)
 {
     int32_t driver = 0, own = 0;

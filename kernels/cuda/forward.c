@@ -3,6 +3,7 @@
  * Where spans run different layers, the kernels of a layer run over each unbroken range of rows that takes part; the
  * attention lists are made anew at each layer where the set of spans changes. */
 #include "cuda.h"
+#include "ranks.h"
 
 struct pass { /* owner: cuda_forward */
     struct bmodel *m;
@@ -10,7 +11,7 @@ struct pass { /* owner: cuda_forward */
     const struct cuda_pool *pool;
     struct CUstream_st *stream;
     const struct attn_grid *grid; /* of attention; NULL: as many blocks as there are items */
-    int32_t n_q, n_kv, heads; /* widths: q, k or v, and all three */
+    int32_t n_q, n_kv, heads;     /* widths: q, k or v, and all three */
 };
 
 #define ON_DEVICE(pass, list) ((__typeof__(list))cuda_on_device((pass)->m, list))
@@ -88,6 +89,90 @@ static void norm(const struct pass *s, struct rows r, const float *weight)
     rows_norm(&a, s->stream);
 }
 
+/* ---- Several ranks ---- */
+
+static void keep_code(const struct pass *s, int code)
+{
+    if (!s->m->comm_code)
+        s->m->comm_code = code;
+}
+
+/* n floats of the residual stream = the sum of what all ranks have of them. */
+static void sum_ranks(const struct pass *s, float *x, int64_t n)
+{
+    const struct backend *b = s->m->b;
+    int32_t n_rank = b->n_rank;
+    if (n_rank == 1)
+        return;
+    if (!s->pool->gathered) {
+        keep_code(s, b->comm_api->sum(b->comm, x, (size_t)n, s->stream));
+        return;
+    }
+    struct comm_piece send[RANKS_MAX], recv[RANKS_MAX];
+    for (int32_t q = 0; q < n_rank; q++) {
+        send[q] = (struct comm_piece){x, (size_t)n};
+        recv[q] = (struct comm_piece){s->pool->gathered + q * n, (size_t)n};
+    }
+    keep_code(s, b->comm_api->exchange(b->comm, send, recv, s->stream));
+    rows_sum(x, s->pool->gathered, n_rank, n, s->stream);
+}
+
+/* The product that takes a rank's heads or columns back to the stream, which one rank has beside it. */
+static void product_to_stream(const struct pass *s, const struct gemm_weight *w, const struct bf16 *in, struct rows r)
+{
+    int32_t n = s->m->d.n_embd;
+    float *x = s->pool->x + (int64_t)r.row0 * n;
+    product(s, w, in, r.n, x, n, s->m->shard.rank == 0 ? GEMM_ADD : GEMM_STORE);
+    sum_ranks(s, x, (int64_t)r.n * n);
+}
+
+/* From every rank's part of the vocabulary of all rows, to all of the vocabulary of each rank's own rows. */
+static int exchange_logits(const struct pass *s, int32_t n_logit, struct err *e)
+{
+    const struct backend *b = s->m->b;
+    const struct cuda_pool *pool = s->pool;
+    int32_t n_rank = b->n_rank, rank = s->m->shard.rank, n_vocab = s->m->d.n_vocab;
+    int32_t n_own = readout_own_begin(n_logit, rank + 1, n_rank) - readout_own_begin(n_logit, rank, n_rank);
+    struct comm_piece send[RANKS_MAX], recv[RANKS_MAX];
+    int32_t begin[RANKS_MAX + 1];
+    for (int32_t q = 0; q <= n_rank; q++)
+        begin[q] = shard_vocab_begin(n_vocab, q, n_rank);
+    for (int32_t q = 0; q < n_rank; q++) {
+        int32_t row0 = readout_own_begin(n_logit, q, n_rank), row1 = readout_own_begin(n_logit, q + 1, n_rank);
+        size_t n_slice = (size_t)s->m->shard.n_vocab;
+        send[q] = (struct comm_piece){pool->slice + (size_t)row0 * n_slice, (size_t)(row1 - row0) * n_slice};
+        recv[q] = (struct comm_piece){pool->score + (size_t)n_own * (size_t)begin[q],
+                                      (size_t)n_own * (size_t)(begin[q + 1] - begin[q])};
+    }
+    keep_code(s, b->comm_api->exchange(b->comm, send, recv, s->stream));
+    int code = 0;
+    for (int32_t q = 0; !code && n_own && q < n_rank; q++) {
+        size_t width = (size_t)(begin[q + 1] - begin[q]) * sizeof(float);
+        code = b->api->copy_rows(pool->logits + begin[q], (size_t)n_vocab * sizeof(float), recv[q].data, width, width,
+                                 (size_t)n_own, s->stream);
+    }
+    return cuda_check(b, code, "putting logits together", e);
+}
+
+int cuda_forward_meet(struct bmodel *m, struct err *e)
+{
+    const struct backend *b = m->b;
+    const struct cuda_pool *pool = &m->pool;
+    struct comm_piece send[RANKS_MAX], recv[RANKS_MAX];
+    for (int32_t q = 0; q < b->n_rank; q++) {
+        send[q] = (struct comm_piece){pool->x, 1};
+        recv[q] = (struct comm_piece){pool->logits + q, 1};
+    }
+    int rc = cuda_check(b, b->api->zero(pool->x, sizeof(float), b->stream), "meeting the other ranks", e);
+    if (!rc)
+        rc = cuda_comm_check(b, b->comm_api->sum(b->comm, pool->x, 1, b->stream), "meeting the other ranks", e);
+    if (!rc)
+        rc = cuda_comm_check(b, b->comm_api->exchange(b->comm, send, recv, b->stream), "meeting the other ranks", e);
+    if (!rc)
+        rc = cuda_check(b, b->api->stream_wait(b->stream), "meeting the other ranks", e);
+    return rc ? rc : cuda_comm_check(b, b->comm_api->state(b->comm), "meeting the other ranks", e);
+}
+
 /* ---- Before the layers ---- */
 
 static void move_slots(const struct pass *s)
@@ -113,8 +198,7 @@ static void move_slots(const struct pass *s)
         a.plane[a.n_plane++] = scales;
     }
     if (pool->plane)
-        a.plane[a.n_plane++] =
-            (struct kv_plane){pool->plane, 1, 1, d->n_embd * (int32_t)sizeof(struct f16), 0};
+        a.plane[a.n_plane++] = (struct kv_plane){pool->plane, 1, 1, d->n_embd * (int32_t)sizeof(struct f16), 0};
     if (l->n_move)
         kv_move(&a, s->stream);
 }
@@ -125,8 +209,9 @@ static void embed(const struct pass *s)
     const struct cuda_lists *l = &m->lists;
     struct embed_args a = {.table = m->table,
                            .type = m->table_type,
-                           .n_vocab = m->d.n_vocab,
-                           .bank = s->pool->bank,
+                           .vocab0 = m->shard.vocab0,
+                           .n_vocab = m->shard.n_vocab,
+                           .bank = m->shard.rank == 0 ? s->pool->bank : NULL,
                            .tok = ON_DEVICE(s, l->tok),
                            .mix = ON_DEVICE(s, l->mix),
                            .part = (const struct mix_part *)(const void *)s->pool->upload,
@@ -140,6 +225,7 @@ static void embed(const struct pass *s)
                              .n_row = s->p->n.n_row,
                              .n_pair = m->d.rope_dim / 2};
     rows_embed(&a, s->stream);
+    sum_ranks(s, a.x, (int64_t)a.n_row * a.n_embd);
     kv_rope_table(&rope, s->stream);
 }
 
@@ -207,10 +293,9 @@ static void layer_rest(const struct pass *s, struct rows r, int32_t layer)
     const struct model_desc *d = &s->m->d;
     const struct cuda_layer *w = &s->m->layer[layer];
     const struct cuda_pool *pool = s->pool;
-    float *x = pool->x + (int64_t)r.row0 * d->n_embd;
     const struct bf16 *h = pool->h + (int64_t)r.row0 * d->n_embd;
     struct bf16 *ff = pool->ff + (int64_t)r.row0 * d->n_ff;
-    product(s, &w->wo, pool->o + (int64_t)r.row0 * s->n_q, r.n, x, d->n_embd, GEMM_ADD);
+    product_to_stream(s, &w->wo, pool->o + (int64_t)r.row0 * s->n_q, r);
     norm(s, r, w->ffn_norm);
     if (w->gate_up.data) {
         gate_up_product(s, &w->gate_up, h, r.n, ff);
@@ -219,11 +304,11 @@ static void layer_rest(const struct pass *s, struct rows r, int32_t layer)
         float *gate = pool->gate_up + (int64_t)r.row0 * stride, *up = gate + d->n_ff;
         product(s, &w->gate, h, r.n, gate, stride, GEMM_STORE);
         product(s, &w->up, h, r.n, up, stride, GEMM_STORE);
-        rows_swiglu(&(struct swiglu_args){.gate = gate, .up = up, .out = ff, .n_row = r.n, .n = d->n_ff,
-                                          .stride = stride},
-                    s->stream);
+        rows_swiglu(
+            &(struct swiglu_args){.gate = gate, .up = up, .out = ff, .n_row = r.n, .n = d->n_ff, .stride = stride},
+            s->stream);
     }
-    product(s, &w->down, ff, r.n, x, d->n_embd, GEMM_ADD);
+    product_to_stream(s, &w->down, ff, r);
 }
 
 static int layer_run(const struct pass *s, int32_t layer, struct err *e)
@@ -256,7 +341,7 @@ static void fill_plane(const struct pass *s)
     rows_plane(&a, s->stream);
 }
 
-static void read_logits(const struct pass *s)
+static int read_logits(const struct pass *s, struct err *e)
 {
     const struct bmodel *m = s->m;
     const struct cuda_lists *l = &m->lists;
@@ -289,12 +374,15 @@ static void read_logits(const struct pass *s)
                              .f = s->pool->result,
                              .i = (int32_t *)(void *)(s->pool->result + s->p->n.n_out_f)};
     rows_norm(&rows, s->stream);
-    product(s, &m->out, s->pool->h, w->n_logit, s->pool->logits, m->d.n_vocab, GEMM_STORE);
+    product(s, &m->out, s->pool->h, w->n_logit, m->b->n_rank == 1 ? s->pool->logits : s->pool->slice, m->shard.n_vocab,
+            GEMM_STORE);
+    int rc = m->b->n_rank > 1 ? exchange_logits(s, w->n_logit, e) : 0;
     if (w->n_raw)
         readouts_raw(&a, s->stream);
     if (w->n_law_row)
         readouts_law(&a, s->stream);
     readouts_read(&a, s->stream);
+    return rc;
 }
 
 static void read_hidden(const struct pass *s)
@@ -336,13 +424,8 @@ static void read_contrast(const struct pass *s)
 static struct pass pass_of(struct bmodel *m, const struct step_plan *p)
 {
     int32_t n_q = m->d.n_head * m->d.head_dim, n_kv = m->d.n_head_kv * m->d.head_dim;
-    return (struct pass){.m = m,
-                         .p = p,
-                         .pool = &m->pool,
-                         .stream = m->b->stream,
-                         .n_q = n_q,
-                         .n_kv = n_kv,
-                         .heads = n_q + 2 * n_kv};
+    return (struct pass){
+        .m = m, .p = p, .pool = &m->pool, .stream = m->b->stream, .n_q = n_q, .n_kv = n_kv, .heads = n_q + 2 * n_kv};
 }
 
 int cuda_forward_rows(struct bmodel *m, const struct step_plan *p, const struct attn_grid *grid, struct err *e)
@@ -356,7 +439,7 @@ int cuda_forward_rows(struct bmodel *m, const struct step_plan *p, const struct 
         rc = layer_run(&s, l, e);
     if (!rc && p->n.n_row && m->pool.plane)
         fill_plane(&s);
-    return rc;
+    return rc ? rc : cuda_comm_check(m->b, m->comm_code, "queueing an exchange", e);
 }
 
 int cuda_forward(struct bmodel *m, const struct step_plan *p, struct CUgraphExec_st *graph, struct err *e)
@@ -365,12 +448,13 @@ int cuda_forward(struct bmodel *m, const struct step_plan *p, struct CUgraphExec
     move_slots(&s);
     int rc = graph ? cuda_check(m->b, m->b->api->graph_launch(graph, s.stream), "launching a graph", e)
                    : cuda_forward_rows(m, p, NULL, e);
+    if (!rc && m->lists.read.n_logit)
+        rc = read_logits(&s, e);
     if (rc)
         return rc;
-    if (m->lists.read.n_logit)
-        read_logits(&s);
     read_hidden(&s);
     if (m->lists.read.n_contrast)
         read_contrast(&s);
-    return cuda_check(m->b, m->b->api->last_error(), "queueing a step", e);
+    rc = cuda_comm_check(m->b, m->comm_code, "queueing an exchange", e);
+    return rc ? rc : cuda_check(m->b, m->b->api->last_error(), "queueing a step", e);
 }

@@ -81,10 +81,11 @@ int gemm_format_of(int type);
 /* Shape of the packed form; data is left NULL. -ERR_INVALID: n_in no multiple of 8 or of the format's block. */
 int gemm_plan(enum gemm_format format, int32_t n_matrix, int32_t n_out, int32_t n_in, struct gemm_weight *w);
 size_t gemm_weight_bytes(const struct gemm_weight *w);
-/* Packs n_row rows of `type` (row_bytes = dtype_row_bytes apart; may be unaligned) as outputs row0 .. of a matrix. row0
+/* Packs n_row rows of n_in elements of `type` (row_bytes apart; may be unaligned) as outputs row0 .. of a matrix. row0
  * is a multiple of 16, and so is n_row unless the rows are the matrix's last. w->data is zeroed memory. Calls for other
  * rows may run at the same time. -ERR_INVALID: not the weight's format. */
-int gemm_pack(const struct gemm_weight *w, int32_t matrix, int32_t row0, int type, const void *rows, int32_t n_row);
+int gemm_pack(const struct gemm_weight *w, int32_t matrix, int32_t row0, int type, const void *rows, size_t row_bytes,
+              int32_t n_row);
 
 /* ---- Products ---- */
 

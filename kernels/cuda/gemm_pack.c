@@ -324,12 +324,12 @@ static void put_slab(const struct gemm_weight *w, uint8_t *panel, int32_t at, co
         put_scales(w->format, p + size - scales_bytes(w->format), super, from, row % 8, row / 8);
 }
 
-int gemm_pack(const struct gemm_weight *w, int32_t matrix, int32_t row0, int type, const void *rows, int32_t n_row)
+int gemm_pack(const struct gemm_weight *w, int32_t matrix, int32_t row0, int type, const void *rows, size_t row_bytes,
+              int32_t n_row)
 {
     if (w->format != GEMM_FP8 && gemm_format_of(type) != (int)w->format)
         return -ERR_INVALID;
-    size_t row_bytes = dtype_row_bytes(type, w->n_in);
-    if (!row_bytes || row0 % GEMM_PANEL || row0 + n_row > w->n_out)
+    if (!dtype_row_bytes(type, w->n_in) || row0 % GEMM_PANEL || row0 + n_row > w->n_out)
         return -ERR_INVALID;
     for (int32_t at = 0; at < n_row; at += GEMM_PANEL) {
         int32_t panel = (row0 + at) / GEMM_PANEL * w->n_matrix + matrix;

@@ -92,6 +92,7 @@ static int record(struct bmodel *m, int bucket, int kind, struct err *e)
     int code = b->api->graph_end(b->stream, &graph), launches = b->api->last_error();
     if (!rc)
         rc = cuda_check(b, code ? code : launches, "making a graph", e);
+    m->comm_code = 0; /* what cannot be recorded may run all the same */
     if (rc)
         b->api->graph_destroy(graph);
     else
@@ -139,10 +140,16 @@ void cuda_graphs_create(struct bmodel *m)
              left > now ? (double)(left - now) / (1 << 20) : 0);
 }
 
+void cuda_graph_free(struct bmodel *m, int bucket, int kind)
+{
+    m->b->api->graph_destroy(m->graphs.exec[bucket][kind]);
+    m->graphs.exec[bucket][kind] = NULL;
+}
+
 void cuda_graphs_free(struct bmodel *m)
 {
     for (int bucket = 0; bucket < CUDA_GRAPH_BUCKETS; bucket++)
         for (int kind = 0; kind < CUDA_GRAPH_KINDS; kind++)
-            m->b->api->graph_destroy(m->graphs.exec[bucket][kind]);
-    m->graphs = (struct cuda_graphs){0};
+            cuda_graph_free(m, bucket, kind);
+    m->graphs.off = false;
 }

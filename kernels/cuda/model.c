@@ -48,43 +48,37 @@ static int read_bytes(struct loader *ld, size_t bytes)
     return 0;
 }
 
-static const char *row_at(const struct tensor *t, int64_t row)
+static int load_vector(struct loader *ld, struct view t, const float **out)
 {
-    return (const char *)t->data + dtype_row_bytes(t->type, t->n_col) * (size_t)row;
-}
-
-static int load_vector(struct loader *ld, const struct tensor *t, const float **out)
-{
-    if (!t->data)
+    if (!t.data)
         return 0;
-    size_t n = (size_t)(t->n_row * t->n_col), bytes = n * sizeof(float);
+    size_t n = (size_t)t.n_col, bytes = n * sizeof(float), from_bytes = dtype_row_bytes(t.type, t.n_col);
     float *to = cuda_arena_take(&ld->arena, n, sizeof *to);
     need_staging(ld, bytes);
     if (counts_only(ld)) {
-        ld->total += dtype_row_bytes(t->type, t->n_col) * (size_t)t->n_row;
+        ld->total += from_bytes;
         return 0;
     }
-    for (int64_t r = 0; r < t->n_row; r++)
-        dtype_to_f32(t->type, row_at(t, r), (float *)(void *)ld->staging + r * t->n_col, t->n_col);
+    dtype_to_f32(t.type, t.data, (float *)(void *)ld->staging, t.n_col);
     int rc = send(ld, to, bytes);
     *out = to;
-    return rc ? rc : read_bytes(ld, dtype_row_bytes(t->type, t->n_col) * (size_t)t->n_row);
+    return rc ? rc : read_bytes(ld, from_bytes);
 }
 
 /* ---- The embedding table ---- */
 
 /* Lookups are by row, so the table stays in its own type where the kernel reads it. Quantised rows become f16, which
  * has more mantissa than any of them has bits. */
-static int load_table(struct loader *ld, const struct tensor *t)
+static int load_table(struct loader *ld, struct view t)
 {
-    bool plain = t->type == DT_F32 || t->type == DT_F16 || t->type == DT_BF16;
-    int type = plain ? t->type : DT_F16;
-    size_t from_bytes = dtype_row_bytes(t->type, t->n_col), bytes = dtype_row_bytes(type, t->n_col),
-           wide = (size_t)t->n_col * sizeof(float);
-    char *to = cuda_arena_take(&ld->arena, (size_t)t->n_row, bytes);
+    bool plain = t.type == DT_F32 || t.type == DT_F16 || t.type == DT_BF16;
+    int type = plain ? t.type : DT_F16;
+    size_t from_bytes = dtype_row_bytes(t.type, t.n_col), bytes = dtype_row_bytes(type, t.n_col),
+           wide = (size_t)t.n_col * sizeof(float);
+    char *to = cuda_arena_take(&ld->arena, (size_t)t.n_row, bytes);
     need_staging(ld, bytes + wide + ROW_ALIGN);
     if (counts_only(ld)) {
-        ld->total += from_bytes * (size_t)t->n_row;
+        ld->total += from_bytes * (size_t)t.n_row;
         return 0;
     }
     ld->m->table = to;
@@ -93,13 +87,13 @@ static int load_table(struct loader *ld, const struct tensor *t)
     float *row = (float *)(void *)(ld->staging + room);
     int64_t step = (int64_t)(room / bytes);
     int rc = 0;
-    for (int64_t at = 0; !rc && at < t->n_row; at += step) {
-        int64_t n = t->n_row - at < step ? t->n_row - at : step;
+    for (int64_t at = 0; !rc && at < t.n_row; at += step) {
+        int64_t n = t.n_row - at < step ? t.n_row - at : step;
         if (plain)
-            memcpy(ld->staging, row_at(t, at), bytes * (size_t)n);
+            memcpy(ld->staging, view_row(&t, at), bytes * (size_t)n);
         for (int64_t r = 0; !plain && r < n; r++) {
-            dtype_to_f32(t->type, row_at(t, at + r), row, t->n_col);
-            dtype_from_f32(type, row, ld->staging + bytes * (size_t)r, t->n_col);
+            dtype_to_f32(t.type, view_row(&t, at + r), row, t.n_col);
+            dtype_from_f32(type, row, ld->staging + bytes * (size_t)r, t.n_col);
         }
         rc = send(ld, to + bytes * (size_t)at, bytes * (size_t)n);
         if (!rc)
@@ -112,8 +106,8 @@ static int load_table(struct loader *ld, const struct tensor *t)
 
 /* Packs outputs row0 .. row0 + n - 1 of the matrices into staging as a weight of their own: panels of a part are a part
  * of the panels. */
-static int pack_part(struct loader *ld, const struct gemm_weight *w, const struct tensor *const *t, int32_t row0,
-                     int32_t n, size_t *bytes)
+static int pack_part(struct loader *ld, const struct gemm_weight *w, const struct view *t, int32_t row0, int32_t n,
+                     size_t *bytes)
 {
     struct gemm_weight part = *w;
     part.n_out = n;
@@ -123,23 +117,23 @@ static int pack_part(struct loader *ld, const struct gemm_weight *w, const struc
     memset(ld->staging, 0, *bytes);
     int rc = 0;
     for (int32_t i = 0; !rc && i < w->n_matrix; i++)
-        rc = gemm_pack(&part, i, 0, t[i]->type, row_at(t[i], row0), n);
+        rc = gemm_pack(&part, i, 0, t[i].type, view_row(&t[i], row0), t[i].row_bytes, n);
     return rc ? err_set(ld->e, -rc, "a weight does not fit its packed form") : 0;
 }
 
 /* One matrix, or two of one shape and format whose panels alternate. */
-static int load_matrix(struct loader *ld, const char *name, const struct tensor *const *t, int32_t n_matrix,
+static int load_matrix(struct loader *ld, const char *name, const struct view *t, int32_t n_matrix,
                        struct gemm_weight *w)
 {
-    int format = gemm_format_of(t[0]->type);
-    if (format < 0 || gemm_plan((enum gemm_format)format, n_matrix, (int32_t)t[0]->n_row, (int32_t)t[0]->n_col, w))
-        return err_set(ld->e, ERR_INVALID, "cuda has no product for %s: type %d, %lld columns", name, t[0]->type,
-                       (long long)t[0]->n_col);
-    size_t panels = (size_t)n_matrix * w->panel_bytes, row_bytes = dtype_row_bytes(t[0]->type, t[0]->n_col);
+    int format = gemm_format_of(t[0].type);
+    if (format < 0 || gemm_plan((enum gemm_format)format, n_matrix, (int32_t)t[0].n_row, (int32_t)t[0].n_col, w))
+        return err_set(ld->e, ERR_INVALID, "cuda has no product for %s: type %d, %lld columns", name, t[0].type,
+                       (long long)t[0].n_col);
+    size_t panels = (size_t)n_matrix * w->panel_bytes, row_bytes = dtype_row_bytes(t[0].type, t[0].n_col);
     char *to = cuda_arena_take(&ld->arena, 1, gemm_weight_bytes(w));
     need_staging(ld, panels);
     if (counts_only(ld)) {
-        ld->total += row_bytes * (size_t)(t[0]->n_row * n_matrix);
+        ld->total += row_bytes * (size_t)(t[0].n_row * n_matrix);
         return 0;
     }
     w->data = to;
@@ -157,44 +151,59 @@ static int load_matrix(struct loader *ld, const char *name, const struct tensor 
     return rc;
 }
 
-static int load_one(struct loader *ld, const char *name, const struct tensor *t, struct gemm_weight *w)
+static int load_one(struct loader *ld, const char *name, struct view t, struct gemm_weight *w)
 {
     return load_matrix(ld, name, &t, 1, w);
 }
 
+/* One that takes a rank's columns back to the residual stream. */
+static int load_columns(struct loader *ld, const char *name, const struct tensor *t, int64_t col0, int64_t n,
+                        struct gemm_weight *w)
+{
+    int rc = shard_check_cols(t, name, col0, n, &ld->m->shard, ld->e);
+    return rc ? rc : load_one(ld, name, view_cols(t, col0, n), w);
+}
+
 static int load_ffn(struct loader *ld, const struct layer_weights *w, struct cuda_layer *l)
 {
-    const struct tensor *both[] = {&w->gate, &w->up};
+    int64_t ff0 = ld->m->shard.ff0, n = ld->m->d.n_ff;
+    const struct view both[] = {view_rows(&w->gate, ff0, n), view_rows(&w->up, ff0, n)};
     int rc;
     if (w->gate.type == w->up.type)
         rc = load_matrix(ld, "ffn_gate", both, 2, &l->gate_up);
     else {
-        rc = load_one(ld, "ffn_gate", &w->gate, &l->gate);
+        rc = load_one(ld, "ffn_gate", both[0], &l->gate);
         if (!rc)
-            rc = load_one(ld, "ffn_up", &w->up, &l->up);
+            rc = load_one(ld, "ffn_up", both[1], &l->up);
     }
-    return rc ? rc : load_one(ld, "ffn_down", &w->down, &l->down);
+    return rc ? rc : load_columns(ld, "ffn_down", &w->down, ff0, n, &l->down);
 }
 
 static int load_layer(struct loader *ld, const struct layer_weights *w, struct cuda_layer *l)
 {
+    const struct model_desc *d = &ld->m->d;
+    int64_t q0 = (int64_t)ld->m->shard.q0 * d->head_dim, n_q = (int64_t)d->n_head * d->head_dim,
+            kv0 = (int64_t)ld->m->shard.kv0 * d->head_dim, n_kv = (int64_t)d->n_head_kv * d->head_dim;
     const struct {
-        const struct tensor *from;
+        struct view from;
         const float **to;
-    } vector[] = {{&w->attn_norm, &l->attn_norm}, {&w->ffn_norm, &l->ffn_norm}, {&w->bq, &l->bq},
-                  {&w->bk, &l->bk},               {&w->bv, &l->bv},             {&w->q_norm, &l->q_norm},
-                  {&w->k_norm, &l->k_norm}};
+    } vector[] = {
+        {view_all(&w->attn_norm), &l->attn_norm}, {view_all(&w->ffn_norm), &l->ffn_norm},
+        {view_cols(&w->bq, q0, n_q), &l->bq},     {view_cols(&w->bk, kv0, n_kv), &l->bk},
+        {view_cols(&w->bv, kv0, n_kv), &l->bv},   {view_all(&w->q_norm), &l->q_norm},
+        {view_all(&w->k_norm), &l->k_norm},
+    };
     int rc = 0;
     for (size_t i = 0; !rc && i < sizeof vector / sizeof *vector; i++)
         rc = load_vector(ld, vector[i].from, vector[i].to);
     if (!rc)
-        rc = load_one(ld, "attn_q", &w->wq, &l->wq);
+        rc = load_one(ld, "attn_q", view_rows(&w->wq, q0, n_q), &l->wq);
     if (!rc)
-        rc = load_one(ld, "attn_k", &w->wk, &l->wk);
+        rc = load_one(ld, "attn_k", view_rows(&w->wk, kv0, n_kv), &l->wk);
     if (!rc)
-        rc = load_one(ld, "attn_v", &w->wv, &l->wv);
+        rc = load_one(ld, "attn_v", view_rows(&w->wv, kv0, n_kv), &l->wv);
     if (!rc)
-        rc = load_one(ld, "attn_output", &w->wo, &l->wo);
+        rc = load_columns(ld, "attn_output", &w->wo, q0, n_q, &l->wo);
     return rc ? rc : load_ffn(ld, w, l);
 }
 
@@ -203,15 +212,15 @@ static int load_layer(struct loader *ld, const struct layer_weights *w, struct c
 static int walk(struct loader *ld, const struct model_weights *w)
 {
     struct bmodel *m = ld->m;
-    struct tensor freq = {
-        .data = m->d.rope_inv_freq, .type = DT_F32, .n_row = 1, .n_col = m->d.rope_dim / 2};
-    int rc = load_vector(ld, &freq, &m->inv_freq);
+    int32_t vocab0 = m->shard.vocab0, n_vocab = m->shard.n_vocab;
+    struct tensor freq = {.data = m->d.rope_inv_freq, .type = DT_F32, .n_row = 1, .n_col = m->d.rope_dim / 2};
+    int rc = load_vector(ld, view_all(&freq), &m->inv_freq);
     if (!rc)
-        rc = load_table(ld, &w->tok_embd);
+        rc = load_table(ld, view_rows(&w->tok_embd, vocab0, n_vocab));
     if (!rc)
-        rc = load_vector(ld, &w->out_norm, &m->out_norm);
+        rc = load_vector(ld, view_all(&w->out_norm), &m->out_norm);
     if (!rc)
-        rc = load_one(ld, "output", w->out.data ? &w->out : &w->tok_embd, &m->out);
+        rc = load_one(ld, "output", view_rows(w->out.data ? &w->out : &w->tok_embd, vocab0, n_vocab), &m->out);
     for (int32_t l = 0; !rc && l < m->d.n_layer; l++)
         rc = load_layer(ld, &w->layer[l], &m->layer[l]);
     return rc;
@@ -296,22 +305,27 @@ int cuda_load(struct backend *b, const struct model_desc *d, const struct model_
               void *arg, struct bmodel **out, struct err *e)
 {
     *out = NULL;
+    struct shard shard;
+    struct model_desc own;
     int rc = refuse_features(d, w, e);
     if (!rc)
-        rc = check_shape(d, e);
+        rc = shard_make(d, b->index, b->n_rank, &shard, &own, e);
+    if (!rc)
+        rc = check_shape(&own, e);
     if (!rc)
         rc = cuda_enter(b, e);
     if (rc)
         return rc;
     struct bmodel *m = mem_calloc(1, sizeof *m);
     if (m)
-        m->layer = mem_calloc((size_t)d->n_layer, sizeof *m->layer);
+        m->layer = mem_calloc((size_t)own.n_layer, sizeof *m->layer);
     if (!m || !m->layer) {
         mem_free(m);
         return err_set(e, ERR_NOMEM, "out of memory");
     }
     m->b = b;
-    m->d = *d;
+    m->d = own;
+    m->shard = shard;
     m->limits = b->opt.limits;
     m->limits.n_vocab = d->n_vocab;
     struct loader ld = {.m = m, .staging_bytes = STAGING_BYTES, .progress = progress, .arg = arg, .e = e};

@@ -93,6 +93,12 @@ static bool has_mixed_ffn(const struct bmodel *m)
     return false;
 }
 
+/* A library adds ranks up in an order that depends on how much there is to add. Of two, every order is the same. */
+static bool sums_in_order(const struct backend *b)
+{
+    return b->opt.deterministic && b->n_rank > 2;
+}
+
 static void lay_rows(const struct bmodel *m, struct cuda_arena *a, struct cuda_pool *p)
 {
     const struct model_desc *d = &m->d;
@@ -106,18 +112,22 @@ static void lay_rows(const struct bmodel *m, struct cuda_arena *a, struct cuda_p
     p->ff = cuda_arena_take(a, n * (size_t)d->n_ff, sizeof *p->ff);
     p->gate_up = cuda_arena_take(a, has_mixed_ffn(m) ? 2 * n * (size_t)d->n_ff : 0, sizeof *p->gate_up);
     p->rope = cuda_arena_take(a, n * (size_t)d->rope_dim, sizeof *p->rope);
+    if (sums_in_order(m->b))
+        p->gathered = cuda_arena_take(a, (size_t)m->b->n_rank * n * (size_t)d->n_embd, sizeof *p->gathered);
 }
 
 static void lay_readouts(const struct bmodel *m, struct cuda_arena *a, struct cuda_pool *p, int32_t n_logit)
 {
     const struct plan_limits *n = &m->limits;
-    size_t n_score = (size_t)n_logit * (size_t)m->d.n_vocab;
+    int32_t n_rank = m->b->n_rank, n_own = (n_logit + n_rank - 1) / n_rank; /* rows of logits are dealt out */
+    size_t n_score = (size_t)n_own * (size_t)m->d.n_vocab;
+    p->slice = n_rank > 1 ? cuda_arena_take(a, (size_t)n_logit * (size_t)m->shard.n_vocab, sizeof *p->slice) : NULL;
     p->logits = cuda_arena_take(a, n_score, sizeof *p->logits);
     p->score = cuda_arena_take(a, n_score, sizeof *p->score);
     p->law = cuda_arena_take(a, (size_t)n_logit, sizeof *p->law);
     p->raw = cuda_arena_take(a, (size_t)n_logit, sizeof *p->raw);
-    p->contrast = cuda_arena_take(a, p->kv.hidden_plane ? (size_t)n->n_readout * CONTRAST_PARTS : 0,
-                                  sizeof *p->contrast);
+    p->contrast =
+        cuda_arena_take(a, p->kv.hidden_plane ? (size_t)n->n_readout * CONTRAST_PARTS : 0, sizeof *p->contrast);
     p->result = cuda_arena_take(a, (size_t)n->n_out_f + (size_t)n->n_out_i, sizeof *p->result);
 }
 
@@ -178,10 +188,14 @@ static int refuse(const struct bmodel *m, const struct kv_config *kv, size_t byt
     none.n_block = 0;
     size_t fixed = cuda_kv_bytes(m, &none), block = (bytes - fixed) / (size_t)kv->n_block;
     if (left <= fixed || !block)
-        return err_set(e, ERR_NOMEM, "scratch for plans of %d rows needs %zu MiB of device memory, of which %zu MiB "
-                       "are free: smaller plans would fit", m->limits.n_row, fixed >> 20, left >> 20);
-    return err_set(e, ERR_NOMEM, "a KV cache of %d blocks needs %zu MiB of device memory, of which %zu MiB are free: "
-                   "%zu blocks would fit", kv->n_block, bytes >> 20, left >> 20, (left - fixed) / block);
+        return err_set(e, ERR_NOMEM,
+                       "scratch for plans of %d rows needs %zu MiB of device memory, of which %zu MiB "
+                       "are free: smaller plans would fit",
+                       m->limits.n_row, fixed >> 20, left >> 20);
+    return err_set(e, ERR_NOMEM,
+                   "a KV cache of %d blocks needs %zu MiB of device memory, of which %zu MiB are free: "
+                   "%zu blocks would fit",
+                   kv->n_block, bytes >> 20, left >> 20, (left - fixed) / block);
 }
 
 static int pool_alloc(struct bmodel *m, size_t bytes, struct err *e)
@@ -195,8 +209,8 @@ static int pool_alloc(struct bmodel *m, size_t bytes, struct err *e)
         rc = cuda_check(b, b->api->host_alloc(&upload, p->upload_bytes), "allocating pinned memory", e);
     p->host_upload = upload;
     if (!rc)
-        rc = cuda_check(b, b->api->host_alloc(&p->host_result, n_result * sizeof(float)), "allocating pinned memory",
-                        e);
+        rc =
+            cuda_check(b, b->api->host_alloc(&p->host_result, n_result * sizeof(float)), "allocating pinned memory", e);
     p->map = rc ? NULL : mem_alloc(2 * (size_t)m->limits.n_row * sizeof *p->map);
     if (!rc && !p->map)
         rc = err_set(e, ERR_NOMEM, "out of memory");
@@ -239,8 +253,6 @@ int cuda_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e)
     }
     if (rc)
         cuda_pool_free(m);
-    else
-        cuda_graphs_create(m);
     return rc;
 }
 

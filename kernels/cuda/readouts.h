@@ -64,6 +64,11 @@ struct readout_work {   /* owner: the caller, arrays included: [readouts of the 
 
 /* `map`: [2 * plan rows] scratch. */
 void readout_work_make(const struct step_plan *p, int32_t *map, struct readout_work *w);
+/* Where several ranks share the work: keeps what rank's it is. Every rank needs its part of the vocabulary of all
+ * logit_row; rows readout_own_begin(n_logit, rank, n_rank) .. of them then become whole on the rank, which alone reads
+ * them: `logit` counts from there. The `map` is any [n_law_row]. */
+void readout_work_share(int32_t *map, int32_t rank, int32_t n_rank, struct readout_work *w);
+int32_t readout_own_begin(int32_t n_logit, int32_t rank, int32_t n_rank); /* of rank n_rank: n_logit */
 
 struct readout_args { /* the lists on the device, the plan's arrays there, and what is worked on */
     const int32_t *raw_logit;

@@ -82,3 +82,46 @@ void readout_work_make(const struct step_plan *p, int32_t *map, struct readout_w
             add_logits(p, s, r, map, w);
     }
 }
+
+/* ---- Shared among ranks ---- */
+
+int32_t readout_own_begin(int32_t n_logit, int32_t rank, int32_t n_rank)
+{
+    return (int32_t)((int64_t)n_logit * rank / n_rank);
+}
+
+static bool is_within(int32_t *logit, int32_t begin, int32_t end)
+{
+    bool own = *logit >= begin && *logit < end;
+    *logit -= own ? begin : 0;
+    return own;
+}
+
+void readout_work_share(int32_t *map, int32_t rank, int32_t n_rank, struct readout_work *w)
+{
+    int32_t begin = readout_own_begin(w->n_logit, rank, n_rank), end = readout_own_begin(w->n_logit, rank + 1, n_rank);
+    struct readout_work all = *w;
+    if (n_rank == 1)
+        return;
+    w->n_raw = w->n_law_row = w->n_job = w->n_contrast = w->n_hidden = 0;
+    for (int32_t i = 0; i < all.n_raw; i++)
+        if (is_within(&all.raw_logit[i], begin, end))
+            w->raw_logit[w->n_raw++] = all.raw_logit[i];
+    for (int32_t i = 0; i < all.n_law_row; i++)
+        if (is_within(&all.law_row[i].logit, begin, end)) {
+            map[i] = w->n_law_row;
+            w->law_row[w->n_law_row++] = all.law_row[i];
+        }
+    for (int32_t i = 0; i < all.n_job; i++)
+        if (is_within(&all.job[i].logit, begin, end)) {
+            struct read_job job = all.job[i];
+            job.law_row = job.law_row < 0 ? -1 : map[job.law_row];
+            w->job[w->n_job++] = job;
+        }
+    for (int32_t i = rank; i < all.n_contrast; i += n_rank) /* these need no logits */
+        w->contrast[w->n_contrast++] = all.contrast[i];
+    for (int32_t i = rank; i < all.n_hidden; i += n_rank) {
+        w->hidden_row[w->n_hidden] = all.hidden_row[i];
+        w->hidden_at[w->n_hidden++] = all.hidden_at[i];
+    }
+}

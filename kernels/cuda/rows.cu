@@ -169,6 +169,21 @@ KERNEL __launch_bounds__(512)
         *(struct quad *)(dst + i) = quad_load(src + i);
 }
 
+KERNEL __launch_bounds__(512) k_sum(float *x, const float *part, int32_t n_part, int64_t n)
+{
+    for (int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < n;
+         i += (int64_t)gridDim.x * blockDim.x * 4) {
+        struct quad sum = quad_load(part + i);
+        for (int32_t p = 1; p < n_part; p++) {
+            struct quad q = quad_load(part + p * n + i);
+            UNROLL
+            for (int k = 0; k < 4; k++)
+                sum.v[k] += q.v[k];
+        }
+        *(struct quad *)(x + i) = sum;
+    }
+}
+
 /* ---- Launches ---- */
 
 int32_t rows_block_threads(int32_t n)
@@ -208,4 +223,10 @@ void rows_save(const float *x, float *bank, const int32_t *from, const int32_t *
                struct CUstream_st *stream)
 {
     LAUNCH(k_save, n_row, rows_block_threads(n_embd), 0, stream, x, bank, from, to, n_embd);
+}
+
+void rows_sum(float *x, const float *part, int32_t n_part, int64_t n, struct CUstream_st *stream)
+{
+    const int64_t threads = 256, most = 1024, n_block = (n / 4 + threads - 1) / threads;
+    LAUNCH(k_sum, (unsigned)(n_block < most ? n_block : most), (unsigned)threads, 0, stream, x, part, n_part, n);
 }

@@ -66,6 +66,9 @@ void rows_swiglu(const struct swiglu_args *a, struct CUstream_st *stream);
 void rows_save(const float *x, float *bank, const int32_t *from, const int32_t *to, int32_t n_row, int32_t n_embd,
                struct CUstream_st *stream);
 
+/* x = part[0] + part[1] + .., in this order; each [n], one after the other; n a multiple of 4. */
+void rows_sum(float *x, const float *part, int32_t n_part, int64_t n, struct CUstream_st *stream);
+
 /* Threads of a block that owns a row of n elements: whole warps, four elements a thread, at most 512. */
 int32_t rows_block_threads(int32_t n);
 

@@ -29,21 +29,24 @@ struct cuda_device {
     bool prohibited; /* its compute mode lets no process use it */
 };
 
-struct cuda_api { /* owner: the runtime, static */
+struct cuda_api {                                       /* owner: the runtime, static */
     int (*versions)(int32_t *driver, int32_t *runtime); /* 13000: CUDA 13.0; driver 0: there is none */
     int (*device_count)(int32_t *n);
     int (*device_info)(int32_t device, struct cuda_device *out);
     int (*use_device)(int32_t device);
     int (*free_bytes)(size_t *out);
-    int (*alloc)(void **out, size_t bytes); /* device memory, aligned to 256 bytes */
-    void (*free)(void *p);                  /* NULL is legal, here and below */
+    int (*alloc)(void **out, size_t bytes);      /* device memory, aligned to 256 bytes */
+    void (*free)(void *p);                       /* NULL is legal, here and below */
     int (*host_alloc)(void **out, size_t bytes); /* pinned, so that copies run beside the host */
     void (*host_free)(void *p);
     int (*stream_create)(struct CUstream_st **out);
     void (*stream_destroy)(struct CUstream_st *s);
     int (*stream_wait)(struct CUstream_st *s); /* until all that was queued is done; errors of kernels show here */
     int (*copy)(void *dst, const void *src, size_t bytes, struct CUstream_st *s); /* queued; either side, any memory */
-    int (*zero)(void *dst, size_t bytes, struct CUstream_st *s);                  /* queued; device memory */
+    /* Queued: n rows of `width` bytes, so far apart; device memory. */
+    int (*copy_rows)(void *dst, size_t dst_stride, const void *src, size_t src_stride, size_t width, size_t n,
+                     struct CUstream_st *s);
+    int (*zero)(void *dst, size_t bytes, struct CUstream_st *s); /* queued; device memory */
     /* What the calling thread queues on `s` from here on is recorded and not run: kernels with their arguments by
      * value, copies, zeros. Waiting for the stream and allocating are errors meanwhile, and spoil the recording.
      * Kernels must have been loaded before (a runtime that loads them lazily would allocate). Other threads are not
@@ -57,9 +60,12 @@ struct cuda_api { /* owner: the runtime, static */
     const char *(*error_text)(int code);
 };
 
-/* The back end "cuda" over a runtime, which stays borrowed. One runtime a process: the last call's. */
-const struct backend_ops *cuda_backend(const struct cuda_api *api);
-/* The same over NVIDIA's runtime (runtime_cudart.c), in builds that have it. */
+struct comm_api;
+
+/* The back end "cuda" over a runtime and what its devices exchange data by, which stay borrowed. One of each a process:
+ * the last call's. */
+const struct backend_ops *cuda_backend(const struct cuda_api *api, const struct comm_api *comm);
+/* The same over NVIDIA's runtime (runtime_cudart.c) and NCCL, in builds that have the former. */
 const struct backend_ops *backend_cuda(void);
 
 #endif

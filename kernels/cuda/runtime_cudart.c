@@ -99,6 +99,12 @@ static int copy(void *dst, const void *src, size_t bytes, struct CUstream_st *s)
     return result(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, s));
 }
 
+static int copy_rows(void *dst, size_t dst_stride, const void *src, size_t src_stride, size_t width, size_t n,
+                     struct CUstream_st *s)
+{
+    return result(cudaMemcpy2DAsync(dst, dst_stride, src, src_stride, width, n, cudaMemcpyDeviceToDevice, s));
+}
+
 static int zero(void *dst, size_t bytes, struct CUstream_st *s)
 {
     return result(cudaMemsetAsync(dst, 0, bytes, s));
@@ -163,6 +169,7 @@ static const struct cuda_api cudart = {
     .stream_destroy = stream_destroy,
     .stream_wait = stream_wait,
     .copy = copy,
+    .copy_rows = copy_rows,
     .zero = zero,
     .graph_begin = graph_begin,
     .graph_end = graph_end,
@@ -175,5 +182,5 @@ static const struct cuda_api cudart = {
 const struct backend_ops *backend_cuda(void)
 {
     setenv("CUDA_MODULE_LOADING", "EAGER", 0); /* a kernel's first use may be in a recording, which cannot load it */
-    return cuda_backend(&cudart);
+    return cuda_backend(&cudart, comm_nccl());
 }

@@ -96,7 +96,7 @@ static void make_attention(struct bmodel *m, const struct step_plan *p, int32_t 
     struct attn_shape shape = cuda_attn_shape(m);
     struct cuda_lists *l = &m->lists;
     l->attn.cap_part = m->pool.cap_part;
-    attn_work_make(p, layer, &shape, m->b->n_block, 0, &l->attn);
+    attn_work_make(p, layer, &shape, m->b->n_block, m->b->opt.deterministic, &l->attn);
     *l->count = (struct attn_count){
         .n_narrow = l->attn.n_narrow,
         .n_item = l->attn.n_item,
@@ -126,6 +126,7 @@ static struct CUgraphExec_st *make_lists(struct bmodel *m, const struct step_pla
     pad_rows(p, graph_rows, l);
     l->n_move = kv_moves(p, l->move_src, l->move_dst);
     readout_work_make(p, m->pool.map, &l->read);
+    readout_work_share(m->pool.map, m->shard.rank, m->shard.n_rank, &l->read);
     memset(l->attn.row, 0, (size_t)p->n.n_row * sizeof *l->attn.row);
     make_attention(m, p, 0);
     return graph_rows ? cuda_graph_of(m, graph_rows) : NULL;
@@ -171,21 +172,43 @@ int cuda_submit(struct bmodel *m, const struct step_plan *p, struct err *e)
     return rc;
 }
 
-int cuda_wait(struct bmodel *m, struct step_result *r, struct err *e)
+int cuda_finish(struct bmodel *m, struct err *e)
 {
-    const struct step_plan *p = m->plan;
     const struct backend *b = m->b;
-    BUG_ON(!p);
+    BUG_ON(!m->plan);
     m->plan = NULL;
     int rc = cuda_enter(b, e);
     if (!rc)
         rc = cuda_check(b, b->api->stream_wait(b->stream), "running a step", e);
-    if (rc) {
-        m->lost = true;
-        return rc;
-    }
+    if (!rc && b->comm)
+        rc = cuda_comm_check(b, b->comm_api->state(b->comm), "running a step", e);
+    m->lost = rc != 0;
+    return rc;
+}
+
+static void collect_piece(const float *from, const struct step_plan *p, int32_t f0, int32_t n_f, int32_t i0,
+                          int32_t n_i, struct step_result *r)
+{
+    copy(r->f + f0, from + f0, n_f, sizeof *r->f);
+    copy(r->i + i0, from + p->n.n_out_f + i0, n_i, sizeof *r->i);
+}
+
+void cuda_collect(const struct bmodel *m, const struct step_plan *p, struct step_result *r)
+{
     const float *result = m->pool.host_result;
-    copy(r->f, result, p->n.n_out_f, sizeof *r->f);
-    copy(r->i, result + p->n.n_out_f, p->n.n_out_i, sizeof *r->i);
-    return 0;
+    const struct readout_work *w = &m->lists.read;
+    if (m->shard.n_rank == 1) {
+        collect_piece(result, p, 0, p->n.n_out_f, 0, p->n.n_out_i, r);
+        return;
+    }
+    for (int32_t j = 0; j < w->n_job; j++) {
+        struct readout of = {.kind = (uint8_t)w->job[j].kind, .raw = (uint8_t)w->job[j].raw, .n = w->job[j].n};
+        int32_t n_f, n_i;
+        readout_size(&of, &n_f, &n_i);
+        collect_piece(result, p, w->job[j].f0, n_f, w->job[j].i0, n_i, r);
+    }
+    for (int32_t j = 0; j < w->n_hidden; j++)
+        collect_piece(result, p, w->hidden_at[j], m->d.n_embd, 0, 0, r);
+    for (int32_t j = 0; j < w->n_contrast; j++)
+        collect_piece(result, p, w->contrast[j].f0, 1, 0, 0, r);
 }

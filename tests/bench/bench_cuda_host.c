@@ -56,10 +56,11 @@ static void model_make(const struct plan_limits *limits)
     fake_runtime_reset();
     fake_runtime_skip();
     fake_faults.total_bytes = (size_t)1 << 46;
-    device = (struct backend){.api = &fake_runtime, .n_block = 2 * N_SM};
+    device = (struct backend){.api = &fake_runtime, .n_rank = 1, .n_block = 2 * N_SM};
     fake_runtime.stream_create(&device.stream);
     model = (struct bmodel){.b = &device, .d = shape, .limits = *limits, .layer = layers, .table = no_weights};
     model.table_type = DT_BF16;
+    model.shard = (struct shard){.n_rank = 1, .n_vocab = N_VOCAB};
     weight(&model.out, 1, N_VOCAB, shape.n_embd);
     for (struct cuda_layer *l = layers; l < layers + shape.n_layer; l++) {
         weight(&l->wq, 1, n_q, shape.n_embd);
@@ -71,6 +72,7 @@ static void model_make(const struct plan_limits *limits)
     }
     if (cuda_kv_create(&model, &kv, &e))
         die("kv_create", &e);
+    cuda_graphs_create(&model);
 }
 
 /* n_span sequences that each decode a token, with a law of their own. */

@@ -25,7 +25,7 @@ int fake_graph_spoil(void);
 int fake_graph_begin(struct CUstream_st *s);
 /* 0 and the graph, owned by the caller; or FAKE_SPOILED. */
 int fake_graph_end(struct CUstream_st *s, struct CUgraphExec_st **out);
-void fake_graph_run(const struct CUgraphExec_st *g);
+void fake_graph_run(const struct CUgraphExec_st *g, bool without_kernels);
 void fake_graph_destroy(struct CUgraphExec_st *g); /* NULL is legal */
 long fake_graph_live(void);                        /* graphs not destroyed */
 

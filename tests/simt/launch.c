@@ -119,8 +119,10 @@ void simt_launch(const struct simt_call *c, void *stream)
         simt_run(c);
 }
 
+/* One launch at a time, whoever calls: its blocks have all processors. */
 void simt_run(const struct simt_call *c)
 {
+    static pthread_mutex_t running = PTHREAD_MUTEX_INITIALIZER;
     struct launch l = {.kernel = c->kernel,
                        .grid = c->grid,
                        .block = c->block,
@@ -135,6 +137,7 @@ void simt_run(const struct simt_call *c)
     size_t n_worker = n_cpu < 1 ? 1 : n_cpu > MAX_WORKER ? MAX_WORKER : (size_t)n_cpu;
     if (n_worker > l.n_block)
         n_worker = l.n_block;
+    pthread_mutex_lock(&running);
     for (size_t i = 0; i < n_worker; i++)
         workers[i].launch = &l;
     for (size_t i = 1; i < n_worker; i++)
@@ -143,4 +146,5 @@ void simt_run(const struct simt_call *c)
     worker_main(&workers[0]);
     for (size_t i = 1; i < n_worker; i++)
         pthread_join(workers[i].thread, NULL);
+    pthread_mutex_unlock(&running);
 }

@@ -44,7 +44,7 @@ void simt_set_threads(int n);
 /* `take` sees every launch first: true means that it needs no running now. NULL: none does. For the fake runtime. */
 struct simt_call;
 void simt_on_launch(bool (*take)(const struct simt_call *c, void *stream));
-void simt_run(const struct simt_call *c); /* without asking */
+void simt_run(const struct simt_call *c); /* without asking; from any thread */
 
 /* ---- For dev_host.cuh ---- */
 

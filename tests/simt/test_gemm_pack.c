@@ -49,7 +49,7 @@ static void check_fp8(int type, int32_t n_in)
     dtype_to_f32(type, rows, values, (int64_t)N_OUT * n_in);
     ck_assert_int_eq(gemm_plan(GEMM_FP8, 1, N_OUT, n_in, &w), 0);
     w.data = calloc(1, gemm_weight_bytes(&w));
-    ck_assert_int_eq(gemm_pack(&w, 0, 0, type, rows, N_OUT), 0);
+    ck_assert_int_eq(gemm_pack(&w, 0, 0, type, rows, dtype_row_bytes(type, n_in), N_OUT), 0);
     for (int32_t r = 0; r < N_OUT; r++) {
         gemm_case_unpack(&w, 0, r, got);
         for (int32_t k = 0; k < n_in; k++) {
@@ -79,16 +79,17 @@ START_TEST(test_rows_in_pieces)
     gemm_case_open(&s, GEMM_Q4_K, 2, 53, 256, 9);
     struct gemm_weight w = s.weight;
     w.data = calloc(1, gemm_weight_bytes(&w));
+    size_t row = dtype_row_bytes(DT_Q4_K, 256);
     static const int32_t from[] = {48, 0, 16, 53};
     for (int m = 0; m < 2; m++)
         for (int i = 0; i < 3; i++) {
             int32_t n = from[i] == 48 ? 5 : from[i] == 0 ? 16 : 32;
-            ck_assert_int_eq(gemm_pack(&w, m, from[i], DT_Q4_K, gemm_case_row(&s, m, from[i]), n), 0);
+            ck_assert_int_eq(gemm_pack(&w, m, from[i], DT_Q4_K, gemm_case_row(&s, m, from[i]), row, n), 0);
         }
     ck_assert(!memcmp(w.data, s.weight.data, gemm_weight_bytes(&w)));
-    ck_assert_int_eq(gemm_pack(&w, 0, 8, DT_Q4_K, s.rows, 16), -ERR_INVALID);
-    ck_assert_int_eq(gemm_pack(&w, 0, 48, DT_Q4_K, s.rows, 16), -ERR_INVALID);
-    ck_assert_int_eq(gemm_pack(&w, 0, 0, DT_Q5_K, s.rows, 16), -ERR_INVALID);
+    ck_assert_int_eq(gemm_pack(&w, 0, 8, DT_Q4_K, s.rows, row, 16), -ERR_INVALID);
+    ck_assert_int_eq(gemm_pack(&w, 0, 48, DT_Q4_K, s.rows, row, 16), -ERR_INVALID);
+    ck_assert_int_eq(gemm_pack(&w, 0, 0, DT_Q5_K, s.rows, row, 16), -ERR_INVALID);
     free(w.data);
     gemm_case_close(&s);
 }

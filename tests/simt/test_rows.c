@@ -336,6 +336,27 @@ START_TEST(test_heads)
 }
 END_TEST
 
+/* ---- Sums over ranks ---- */
+
+START_TEST(test_sum)
+{
+    static const int64_t sizes[] = {4, 8, 1028, 300000};
+    for (int i = 0; i < 8; i++) {
+        int64_t n = sizes[i / 2];
+        int n_part = i % 2 ? 4 : 3;
+        float *part = values_f32(5 + (uint64_t)i, (size_t)(n * n_part), 3), *x = malloc((size_t)n * sizeof *x);
+        rows_sum(x, part, n_part, n, NULL);
+        for (int64_t k = 0; k < n; k++) { /* the same bits: the order is given */
+            float want = part[k];
+            for (int p = 1; p < n_part; p++)
+                want += part[p * n + k];
+            ck_assert_msg(x[k] == want, "element %lld: %g, not %g", (long long)k, x[k], want);
+        }
+        free(part), free(x);
+    }
+}
+END_TEST
+
 /* ---- Moves ---- */
 
 enum { M_LAYER = 3, M_HEAD = 2, M_BLOCK = 5, M_BLOCK_LEN = 4, M_SLOT = M_BLOCK * M_BLOCK_LEN };
@@ -426,6 +447,7 @@ int main(void)
     tcase_add_test(tc, test_swiglu);
     tcase_add_test(tc, test_save);
     tcase_add_test(tc, test_heads);
+    tcase_add_test(tc, test_sum);
     tcase_add_test(tc, test_moves);
     tcase_add_test(tc, test_slots_of_a_plan);
     return suite_run(tc);

@@ -95,6 +95,7 @@ void hear(struct heard *h)
     while (request_next_event(h->r, &ev)) {
         int c = ev.choice;
         if (ev.tok >= 0) {
+            h->gap[c][h->n_tok[c]] = ev.n_top < 2 ? 0 : ev.top[0].logprob - ev.top[1].logprob;
             h->logprob[c][h->n_tok[c]] = ev.logprob;
             h->tok[c][h->n_tok[c]++] = ev.tok;
         }

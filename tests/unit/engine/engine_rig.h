@@ -10,6 +10,7 @@ enum { MAX_OUT = 1600, MAX_CHOICE = 10 };
 struct heard { /* all that a request said */
     int32_t tok[MAX_CHOICE][MAX_OUT], n_tok[MAX_CHOICE];
     float logprob[MAX_CHOICE][MAX_OUT];
+    float gap[MAX_CHOICE][MAX_OUT]; /* between the two likeliest tokens, in nats; with n_logprobs of 2 or more */
     char text[MAX_CHOICE][8 * MAX_OUT];
     int32_t n_text[MAX_CHOICE];
     enum finish_reason finish[MAX_CHOICE];

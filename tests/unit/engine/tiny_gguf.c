@@ -71,18 +71,30 @@ struct shape {
     const char *name;
     int64_t n_row, n_col;
 };
-static const struct shape layer_shape[] = {
-    {"attn_norm.weight", 1, N_EMBD},
-    {"ffn_norm.weight", 1, N_EMBD},
-    {"attn_q.weight", N_EMBD, N_EMBD},
-    {"attn_k.weight", N_EMBD / N_HEAD *N_KV, N_EMBD},
-    {"attn_v.weight", N_EMBD / N_HEAD *N_KV, N_EMBD},
-    {"attn_output.weight", N_EMBD, N_EMBD},
-    {"ffn_gate.weight", N_FF, N_EMBD},
-    {"ffn_up.weight", N_FF, N_EMBD},
-    {"ffn_down.weight", N_EMBD, N_FF},
-};
-enum { N_SHAPE = sizeof layer_shape / sizeof *layer_shape };
+enum { N_SHAPE = 9 };
+
+int32_t tiny_exit_layer, tiny_head_dim;
+
+static int32_t head_dim(void)
+{
+    return tiny_head_dim ? tiny_head_dim : N_EMBD / N_HEAD;
+}
+
+static void layer_shapes(struct shape shape[N_SHAPE])
+{
+    const struct shape all[N_SHAPE] = {
+        {"attn_norm.weight", 1, N_EMBD},
+        {"ffn_norm.weight", 1, N_EMBD},
+        {"attn_q.weight", N_HEAD * head_dim(), N_EMBD},
+        {"attn_k.weight", N_KV * head_dim(), N_EMBD},
+        {"attn_v.weight", N_KV * head_dim(), N_EMBD},
+        {"attn_output.weight", N_EMBD, N_HEAD * head_dim()},
+        {"ffn_gate.weight", N_FF, N_EMBD},
+        {"ffn_up.weight", N_FF, N_EMBD},
+        {"ffn_down.weight", N_EMBD, N_FF},
+    };
+    memcpy(shape, all, sizeof all);
+}
 
 static void declare(struct gguf_writer *w, const char *name, const struct shape *s)
 {
@@ -100,8 +112,6 @@ static void data(struct gguf_writer *w, const struct shape *s, struct rnd *r, fl
     }
 }
 
-int32_t tiny_exit_layer;
-
 char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed, float flaw)
 {
     char *path = strdup("/tmp/galley-tiny-XXXXXX"), key[64];
@@ -109,6 +119,8 @@ char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed, float flaw
     struct err e = {0};
     struct gguf_writer *w;
     struct rnd r = {.state = seed};
+    struct shape layer_shape[N_SHAPE];
+    layer_shapes(layer_shape);
     ck_assert_msg(!gguf_writer_open(&w, path, 0, &e), "%s", e.msg);
     gguf_put_str(w, "general.architecture", arch);
     gguf_put_str(w, "general.name", "tiny");
@@ -124,6 +136,12 @@ char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed, float flaw
     }
     snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch);
     gguf_put_f32(w, key, 1e-5f);
+    if (tiny_head_dim) {
+        snprintf(key, sizeof key, "%s.attention.key_length", arch);
+        gguf_put_u32(w, key, (uint32_t)tiny_head_dim);
+        snprintf(key, sizeof key, "%s.attention.value_length", arch);
+        gguf_put_u32(w, key, (uint32_t)tiny_head_dim);
+    }
     if (tiny_exit_layer)
         gguf_put_u32(w, "galley.early_exit_layer", (uint32_t)tiny_exit_layer);
     put_vocab(w);

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "command.h"
 #include "file.h"
 #include "log.h"
 #include "mem.h"
@@ -276,7 +277,8 @@ static int serve(struct server *srv, const struct backend_ops *ops, const sigset
         rc = engine_start(srv->eng, e);
     if (rc)
         return rc;
-    fputs(engine_memory_plan(srv->eng), stderr);
+    if (!strcmp(srv->opt->log_level, "info") || !strcmp(srv->opt->log_level, "debug"))
+        fputs(engine_memory_plan(srv->eng), stderr);
     atomic_store(&srv->state, SERVER_READY);
     listener_url(&srv->listener, url, sizeof url);
     log_line(LOG_INFO, "ready", "url=%s model=\"%s\" start_ms=%lld", url, srv->model_name,
@@ -344,3 +346,18 @@ int serve_main(int argc, char **argv, const struct backend_ops *ops)
         fprintf(stderr, "galley: %s\n", e.msg);
     return exit_status(rc);
 }
+
+static int serve_command_main(int argc, char **argv)
+{
+    return serve_main(argc, argv, NULL);
+}
+
+const struct command serve_command = {
+    .name = "serve",
+    .args = "[options]",
+    .about = "serve a model over the OpenAI API (without --model: the bundled demo)",
+    .text =
+        "SIGTERM lets running requests end first, a second one ends at once; SIGHUP rereads certificate and keys.\n",
+    .takes_options = true,
+    .main = serve_command_main,
+};

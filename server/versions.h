@@ -1,5 +1,5 @@
-/* What a signal rereads (keys, certificate) while the loops go on reading it: whole versions, never changed, replaced by
- * one atomic store. A version that was replaced lives on for as long as anybody can still be reading it. Private to
+/* What a signal rereads (keys, certificate) while the loops go on reading it: whole versions, never changed, replaced
+ * by one atomic store. A version that was replaced lives on for as long as anybody can still be reading it. Private to
  * server/. */
 #ifndef GALLEY_VERSIONS_H
 #define GALLEY_VERSIONS_H
@@ -12,7 +12,7 @@ struct version { /* the first member of what there are versions of */
     int64_t replaced_ns;
 };
 
-struct versions { /* owner: the thread that puts; the others read `now` */
+struct versions {                  /* owner: the thread that puts; the others read `now` */
     _Atomic(struct version *) now; /* NULL before the first */
     void (*free)(struct version *v);
 };

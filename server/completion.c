@@ -68,10 +68,10 @@ static void print_bash(void)
         command_each_flag(command_table[i], bash_name, NULL);
         puts("'\n        case $prev in");
         command_each_flag(command_table[i], bash_value, NULL);
-        puts("        esac ;;");
+        puts(command_table[i] == &completion_command ? "        esac\n        words='bash zsh fish man' ;;"
+                                                     : "        esac ;;");
     }
-    puts("    completion) words='bash zsh fish man' ;;\n"
-         "    *) return ;;\n"
+    puts("    *) return ;;\n"
          "    esac\n"
          "    if [ -n \"$words\" ]; then\n"
          "        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"

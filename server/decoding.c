@@ -204,7 +204,7 @@ static bool read_prediction(struct job *j, const json_t *v, struct api_error *e)
 static const char *way_of(const struct job *j)
 {
     const struct decoding_params *d = &j->par.p.decoding;
-    return j->how.ops                                          ? j->how.ops->name
+    return j->how.ops                                                       ? j->how.ops->name
            : d->strategy == DECODE_BEAM && d->beam.n_group > 1 ? "diverse_beam"
                                                                : strategy_name[d->strategy];
 }

@@ -6,10 +6,11 @@
  *                "draft": {"source": "auto" | "copy" | "model" | "early_exit" | "trigram", "max": 1..64,
  *                          "min_match": 1..16, "scope": "request" | "tenant",
  *                          "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64,
- *                                   "sampling": "auto" | "iid" | "wor" | "greedy" | "sbs" | "dyspec", "threshold":
- * 0..1}}, "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal", "lossless": true |
- * false} "decoding": {"strategy": "cautious" | "contrastive" | "beam" | "diverse_beam" | "superposed", ...}     see
- * ways.h "decoding": {"strategy": "vote" | "navigate", ...}                        composed answers: compose/compose.h
+ *                                   "sampling": "auto" | "iid" | "wor" | "greedy" | "sbs" | "dyspec", "threshold": 0..1}},
+ *                "verify": "auto" | "nss" | "naive" | "rrs" | "kseq" | "greedy" | "block" | "traversal",
+ *                "lossless": true | false}
+ *   "decoding": {"strategy": "cautious" | "contrastive" | "beam" | "diverse_beam" | "superposed", ...}     see ways.h
+ *   "decoding": {"strategy": "vote" | "navigate", ...}                        composed answers: compose/compose.h
  *   "prediction": {"type": "content", "content": "..." | [{"type": "text", "text": "..."}]}      as OpenAI has it
  */
 #ifndef GALLEY_DECODING_H

@@ -343,5 +343,6 @@ const struct command run_command = {
         "/help tells the rest. Without --url a server is started for the time being; it takes the options of galley\n"
         "serve (--draft-model PATH, --threads N, ...) that are not listed here.\n",
     .flag = run_flags,
+    .takes_options = true,
     .main = run_main,
 };

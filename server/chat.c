@@ -15,11 +15,11 @@ void chat_close(struct chat *c)
     tb_free(&c->answer);
 }
 
-int chat_add_field(struct chat *c, const char *flag, const char *value, struct err *e)
+int chat_add_field(struct chat *c, const char *name, const char *value, struct err *e)
 {
     if (c->n_field + 2 > CHAT_FIELDS)
-        return err_set(e, ERR_INVALID, "%s: too many options of requests", flag);
-    c->field[c->n_field++] = flag + strspn(flag, "-");
+        return err_set(e, ERR_INVALID, "%s: more than %d fields of requests", name, CHAT_FIELDS / 2);
+    c->field[c->n_field++] = name + strspn(name, "-");
     c->field[c->n_field++] = value;
     return 0;
 }
@@ -45,7 +45,7 @@ static json_t *request_of(const struct chat *c)
     if (c->model)
         json_object_set_new(q, "model", json_string(c->model));
     for (int i = 0; i < c->n_field; i += 2) {
-        char name[32];
+        char name[64];
         snprintf(name, sizeof name, "%s", c->field[i]);
         for (char *at = name; *at; at++)
             *at = *at == '-' ? '_' : *at;

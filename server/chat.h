@@ -5,7 +5,7 @@
 #include "client.h"
 #include "interrupt.h"
 
-enum { CHAT_FIELDS = 16 };
+enum { CHAT_FIELDS = 64 };
 
 struct chat { /* owner: run.c */
     struct client *client;
@@ -23,8 +23,9 @@ struct chat { /* owner: run.c */
 int chat_open(struct chat *c, struct err *e);
 void chat_close(struct chat *c);
 
-/* "--max-tokens" as "max_tokens"; what reads as JSON (a number, true, an object) is that, anything else a word. */
-int chat_add_field(struct chat *c, const char *flag, const char *value, struct err *e);
+/* "--max-tokens", or "max_tokens", is that field; what reads as JSON (a number, true, an object) is that, anything else
+ * a word. */
+int chat_add_field(struct chat *c, const char *name, const char *value, struct err *e);
 
 /* Forgets what was said; `system` may be NULL. */
 void chat_begin(struct chat *c, const char *system);

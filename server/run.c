@@ -29,6 +29,7 @@ static const struct flag run_flags[] = {
     {"--seed", "N", NULL, "as in a request"},
     {"--max-tokens", "N", NULL, "as in a request"},
     {"--decoding", "WAY", NULL, "as in a request: a name, or JSON"},
+    {"--field", "NAME=VALUE", NULL, "any other field of a request; VALUE is JSON or a word"},
     {NULL},
 };
 
@@ -87,7 +88,13 @@ static int read_flags(struct run *r, int argc, char **argv, struct err *e)
         if (own && slot_of(r, arg)) {
             *slot_of(r, arg) = value;
         } else if (own) {
-            int rc = chat_add_field(&r->chat, arg, value, e);
+            bool any = !strcmp(arg, "--field");
+            char *eq = any ? strchr(value, '=') : NULL;
+            if (any && (!eq || eq == value))
+                return err_set(e, ERR_INVALID, "--field %s: NAME=VALUE is needed", value);
+            if (any)
+                *eq = 0;
+            int rc = chat_add_field(&r->chat, any ? value : arg, any ? eq + 1 : value, e);
             if (rc)
                 return rc;
         } else {

@@ -154,21 +154,21 @@ class Tls(Folder):
 
     def test_slow_handshakes(self):
         """Clients that never finish a handshake, or a byte at a time, disturb nobody and are closed."""
-        s = self.serve(*self.flags(), "--idle-timeout", "2", "--loops", "1", tls=trusting(self.cert))
+        s = self.serve(*self.flags(), "--idle-timeout", "8", "--loops", "1", tls=trusting(self.cert))
         hello = self.client_hello()
         silent = [socket.create_connection(("127.0.0.1", s.port), timeout=20) for _ in range(20)]
         for i, c in enumerate(silent):
             c.sendall(hello[:i * len(hello) // 20])
         slow = socket.create_connection(("127.0.0.1", s.port), timeout=20)
         worst, began = 0.0, time.monotonic()
-        for byte in hello[:60]:
+        for byte in hello[:40]:
             slow.sendall(bytes([byte]))
             t = time.monotonic()
             self.assertEqual(s.request("GET", "/health")[0], 200)
             worst = max(worst, time.monotonic() - t)
         self.assertLess(worst, 1)
-        s.until(lambda: s.metric("galley_http_connections") == 1, "the idle time-out for all")
-        self.assertLess(time.monotonic() - began, 15)
+        s.until(lambda: s.metric("galley_http_connections") == 1, "the idle time-out for all", 40)
+        self.assertGreater(time.monotonic() - began, 7)
         spent = cpu_s(s)
         time.sleep(1)
         self.assertLess(cpu_s(s) - spent, 0.5, "the loop spins")

@@ -198,7 +198,7 @@ class Pipes(Base):
         self.assertIn("/nowhere.gguf", self.shot("--model", "/nowhere.gguf", "Hi", status=1).stderr)
         self.assertIn("nothing to answer", self.shot("--url", r.url, stdin="\n", status=1).stderr)
         self.assertIn("UTF-8", subprocess.run([GALLEY, "run", "--url", r.url], input=b"\xff", capture_output=True).stderr.decode())
-        for wrong in (["--bogus"], ["--url"], ["--threads"], ["a", "b"]):
+        for wrong in (["--bogus"], ["--url"], ["--threads"], ["a", "b"], ["--field", "x"]):
             self.assertIn(wrong[-1], self.shot(*wrong, status=2).stderr)
         self.assertIn("--threads", self.shot("--url", r.url, "--threads", "1", "Hi", status=1).stderr)
 
@@ -217,7 +217,7 @@ class Pipes(Base):
 
     def test_interrupted(self):
         s = fake(step_us=20000)
-        p = subprocess.Popen([GALLEY, "run", "--url", f"http://127.0.0.1:{s.port}", "Hi"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        p = subprocess.Popen([GALLEY, "run", "--url", f"http://127.0.0.1:{s.port}", "--field", "ignore_eos=true", "Hi"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
         self.assertTrue(p.stdout.read(1))
         p.send_signal(signal.SIGINT)
         p.communicate(timeout=10)
@@ -302,7 +302,7 @@ class AtTheTerminal(Base):
 
     def test_interrupt_the_answer(self):
         s = fake(step_us=20000)
-        t = self.terminal("--url", f"http://127.0.0.1:{s.port}")
+        t = self.terminal("--url", f"http://127.0.0.1:{s.port}", "--field", "ignore_eos=true")
         t.until("> ")
         for _ in range(3):
             t.ask("go on for long")
@@ -374,7 +374,7 @@ class AtTheTerminal(Base):
         self.assertEqual(t.wait(), 0)
 
     def own(self):
-        t = self.terminal("--model", MODEL, "--threads", "1", "--max-tokens", "300", "--temperature", "1", "--decoding", '{"strategy": "off"}')
+        t = self.terminal("--model", MODEL, "--threads", "1", "--max-tokens", "300", "--decoding", "off", "--field", "ignore_eos=true")
         t.until("> ")
         return t, children(t.pid)[0]
 

@@ -8,7 +8,7 @@ COPY tests/simt/requirements.txt tests/simt/requirements.txt
 RUN python3 -m venv /nvcc && /nvcc/bin/pip install --no-cache-dir -r tests/simt/requirements.txt
 COPY . .
 RUN export VIRTUAL_ENV=/nvcc \
-    && meson setup /build --buildtype=release --prefix=/usr --sysconfdir=/etc -Dcuda=enabled \
+    && meson setup /build --buildtype=release --prefix=/usr --sysconfdir=/etc -Dcuda=enabled -Dtests=disabled \
     && DESTDIR=/install meson install -C /build --strip --tags runtime \
     && docker/rootfs.sh /install /rootfs
 

@@ -31,7 +31,9 @@ int own_server_start(struct own_server *s, char **flag, int n, struct err *e)
 {
     char exe[PATH_MAX];
     ssize_t len = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    exe[len > 0 ? len : 0] = 0;
+    if (len <= 0)
+        return err_set(e, ERR_IO, "this program cannot find itself: /proc/self/exe: %s", strerror(errno));
+    exe[len] = 0;
     strcpy(s->folder, "/tmp/galley-run-XXXXXX");
     if (!mkdtemp(s->folder)) {
         int why = errno;

@@ -3,9 +3,10 @@
 say() { printf '==> %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-BUILD_PACKAGES="build-essential meson ninja-build pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev libpcre2-dev
-  libutf8proc-dev libxxhash-dev libyaml-dev ca-certificates curl"
-TEST_PACKAGES="check python3 python3-venv"
+BUILD_PACKAGES="build-essential meson ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev libuv1-dev libjansson-dev libpcre2-dev
+  libutf8proc-dev libxxhash-dev libyaml-dev
+  libcurl4-gnutls-dev libedit-dev ca-certificates curl"
+TEST_PACKAGES="check openssl python3 python3-venv python3-yaml"
 FUZZ_PACKAGES="clang libclang-rt-14-dev"
 
 as_root() {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "bench.h"
-#include "serve.h" /* bench_main */
+#include "command.h"
 #include "text_buf.h"
 
 enum { MAX_LIST = 16 };
@@ -16,20 +16,21 @@ struct bench_args {
     bool json;
 };
 
-static const char usage[] = "usage: galley bench --model PATH [options]\n"
-                            "\n"
-                            "  --model PATH       GGUF file\n"
-                            "  --backend NAME     auto, ref, cpu [auto]\n"
-                            "  --threads N        worker threads; 0: one for each physical core [0]\n"
-                            "  --pin TO           what a thread is kept to: node, core, off [node]\n"
-                            "  --repack-cache DIR folder where weights are kept as the cpu packed them\n"
-                            "  --prefill LIST     prompt tokens, separated by commas, or none [512]\n"
-                            "  --depth LIST       tokens before the measured ones [128,1024]\n"
-                            "  --batch LIST       sequences decoded together, or none [1,4,16]\n"
-                            "  --verify LIST      tokens of one sequence in a step, each with a draw, or none [none]\n"
-                            "  --steps N          steps in a repetition [16]\n"
-                            "  --repeat N         repetitions; the median is shown [5]\n"
-                            "  --json             print JSON instead of the table\n";
+static const struct flag bench_flags[] = {
+    {"--model", "PATH", NULL, "GGUF file or Hugging Face directory"},
+    {"--backend", "NAME", "auto|ref|cpu", "where it runs [auto]"},
+    {"--threads", "N", NULL, "worker threads; 0: one for each physical core [0]"},
+    {"--pin", "TO", "node|core|off", "what a thread is kept to [node]"},
+    {"--repack-cache", "DIR", NULL, "folder where weights are kept as the cpu packed them"},
+    {"--prefill", "LIST", NULL, "prompt tokens, separated by commas, or none [512]"},
+    {"--depth", "LIST", NULL, "tokens before the measured ones [128,1024]"},
+    {"--batch", "LIST", NULL, "sequences decoded together, or none [1,4,16]"},
+    {"--verify", "LIST", NULL, "tokens of one sequence in a step, each with a draw, or none [none]"},
+    {"--steps", "N", NULL, "steps in a repetition [16]"},
+    {"--repeat", "N", NULL, "repetitions; the median is shown [5]"},
+    {"--json", NULL, NULL, "print JSON instead of the table"},
+    {NULL},
+};
 
 static bool parse_int(const char *text, int32_t lo, int32_t *out)
 {
@@ -137,7 +138,7 @@ static void print_json(const struct bench_report *rep)
     tb_free(&b);
 }
 
-int bench_main(int argc, char **argv)
+static int bench_main(int argc, char **argv)
 {
     struct bench_args a = {.backend = "auto",
                            .steps = 16,
@@ -146,15 +147,9 @@ int bench_main(int argc, char **argv)
                            .depth = {128, 1024, -1},
                            .batch = {1, 4, 16, -1},
                            .verify = {-1}};
-    if (argc > 0 && (!strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))) {
-        fputs(usage, stdout);
-        return 0;
-    }
     const char *wrong = parse_args(argc, argv, &a);
-    if (wrong) {
-        fprintf(stderr, "galley bench: %s is missing, unknown or has a bad value\n\n%s", wrong, usage);
-        return 2;
-    }
+    if (wrong)
+        return command_misused(&bench_command, "%s is missing, unknown or has a bad value", wrong);
     struct bench_report rep;
     struct err e = {0};
     struct engine_options opt = {.model_path = a.model,
@@ -179,3 +174,11 @@ int bench_main(int argc, char **argv)
         printf("\n%s on %s; reading memory: %.1f GB/s\n", rep.model, rep.device, rep.read_gb_per_s);
     return 0;
 }
+
+const struct command bench_command = {
+    .name = "bench",
+    .args = "--model PATH [options]",
+    .about = "measure prefill and decode on this machine",
+    .flag = bench_flags,
+    .main = bench_main,
+};

@@ -234,34 +234,14 @@ static void preflight(struct call *c)
 
 /* ---- Who asks ---- */
 
-/* Time does not tell how much of a key was right. */
-static bool same_key(const char *a, size_t n_a, const char *b, size_t n_b)
-{
-    unsigned diff = n_a != n_b;
-    for (size_t i = 0; i < n_a; i++)
-        diff |= (unsigned char)a[i] ^ (unsigned char)(n_b ? b[i % n_b] : 0);
-    return diff == 0;
-}
-
 static bool key_accepted(const struct call *c)
 {
-    const char *keys = c->loop->srv->opt->api_key;
-    if (!keys || !*keys)
-        return true;
     const char *given = MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, "Authorization");
     if (given && !strncasecmp(given, "Bearer ", 7))
         given += 7;
     else
         given = MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, "x-api-key");
-    if (!given)
-        return false;
-    bool found = false;
-    for (const char *k = keys; *k;) {
-        size_t n = strcspn(k, ",");
-        found |= n && same_key(given, strlen(given), k, n);
-        k += n + (k[n] == ',');
-    }
-    return found;
+    return keys_accept(&c->loop->srv->keys, given);
 }
 
 /* The client's own id when it is short and plain, else a new one. */
@@ -308,6 +288,10 @@ static struct call *call_new(struct loop *l, struct MHD_Connection *mc, const ch
     c->start_ns = clock_ns();
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(mc, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     c->sock = info ? info->socket_context : NULL;
+    if (c->sock && c->sock->timed_here) {
+        c->sock->timed_here = false;
+        MHD_set_connection_option(mc, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)l->srv->opt->idle_timeout);
+    }
     copy_path(c, url);
     set_request_id(c);
     c->next = l->calls;
@@ -467,6 +451,9 @@ void http_connection(void *cls, struct MHD_Connection *mc, void **socket_ctx, en
             return;
         s->fd = MHD_get_connection_info(mc, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
         s->waiting_since_ns = clock_ns();
+        s->timed_here = l->srv->listener.tls;
+        if (s->timed_here) /* MHD 0.9.75 never frees what times out in a handshake, and spins on it */
+            MHD_set_connection_option(mc, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
         s->next = l->socks;
         if (s->next)
             s->next->prev = s;

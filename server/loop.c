@@ -1,9 +1,8 @@
 /* libmicrohttpd driven by libuv: one daemon, one uv loop, one thread; N of them share the port. The glue and its
  * reasons are in the design notes: MHD's sockets are edge-triggered, so a time-out of 0 means "run me again now"; a
  * suspended connection notices no disconnect, so a timer looks for those. */
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "log.h"
 #include "mem.h"
 #include "server.h"
+#include "tls.h"
 #include "wake.h"
 
 enum { SWEEP_MS = 250, CONNECTION_MEMORY = 24 * 1024, BACKLOG = 1024, RUNS_AT_ONCE = 8, FLUSH_MS = 2000 };
@@ -90,12 +90,13 @@ static void find_gone(struct loop *l)
     }
 }
 
-/* MHD closes connections that say nothing; one that says a byte now and then is closed here. */
+/* MHD closes connections that say nothing; one that says a byte now and then is closed here, and one that never gets to
+ * its first request over TLS. */
 static void close_slow(struct loop *l, int64_t now_ns)
 {
-    int64_t limit_ns = 2 * l->srv->opt->idle_timeout * INT64_C(1000000000);
+    int64_t limit_ns = l->srv->opt->idle_timeout * INT64_C(1000000000);
     for (struct sock *s = l->socks; s; s = s->next)
-        if (s->waiting_since_ns && now_ns - s->waiting_since_ns > limit_ns)
+        if (s->waiting_since_ns && now_ns - s->waiting_since_ns > (s->timed_here ? limit_ns : 2 * limit_ns))
             shutdown(s->fd, SHUT_RDWR);
 }
 
@@ -153,43 +154,45 @@ static void quiet(void *cls, const char *fmt, va_list ap)
     log_line(LOG_DEBUG, "http", "detail=\"%s\"", line);
 }
 
-static int listen_address(const struct server *srv, struct sockaddr_storage *out, bool *ipv6, struct err *e)
-{
-    char port[8];
-    snprintf(port, sizeof port, "%d", srv->port);
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
-    int rc = getaddrinfo(srv->opt->host, port, &hints, &found);
-    if (rc)
-        return err_set(e, ERR_INVALID, "--host %s: %s", srv->opt->host, gai_strerror(rc));
-    memcpy(out, found->ai_addr, found->ai_addrlen);
-    *ipv6 = found->ai_family == AF_INET6;
-    freeaddrinfo(found);
-    return 0;
-}
-
+/* Loops accept from one Unix socket through descriptors of their own, since MHD closes its one. */
 static int start_daemon(struct loop *l, struct err *e)
 {
-    struct server *srv = l->srv;
-    struct sockaddr_storage addr;
-    bool ipv6 = false;
-    int rc = listen_address(srv, &addr, &ipv6, e);
-    if (rc)
-        return rc;
-    unsigned flags =
-        MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | (ipv6 ? MHD_USE_IPv6 : 0);
+    struct listener *at = &l->srv->listener;
+    const struct options *o = l->srv->opt;
+    struct MHD_OptionItem where[4] = {{MHD_OPTION_END, 0, NULL}};
+    int n = 0, fd = -1;
+    if (at->unix_fd >= 0) {
+        fd = fcntl(at->unix_fd, F_DUPFD_CLOEXEC, 0);
+        where[n++] = (struct MHD_OptionItem){MHD_OPTION_LISTEN_SOCKET, fd, NULL};
+    } else {
+        where[n++] = (struct MHD_OptionItem){MHD_OPTION_SOCK_ADDR, 0, &at->addr};
+    }
+    if (at->tls) {
+        where[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)tls_retrieve};
+        where[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)TLS_PRIORITIES};
+    }
+    where[n] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
+    unsigned flags = MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+                     (at->unix_fd < 0 && at->addr.ss_family == AF_INET6 ? MHD_USE_IPv6 : 0) |
+                     (at->tls ? MHD_USE_TLS : 0);
     errno = 0;
-    l->daemon =
-        MHD_start_daemon(flags, 0, NULL, NULL, http_handle, l, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL,
-                         MHD_OPTION_SOCK_ADDR, &addr, MHD_OPTION_NOTIFY_COMPLETED, http_completed, l,
-                         MHD_OPTION_NOTIFY_CONNECTION, http_connection, l, MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u,
-                         MHD_OPTION_CONNECTION_LIMIT, (unsigned)(srv->opt->max_connections / srv->opt->loops + 1),
-                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
-                         (unsigned)srv->opt->idle_timeout, MHD_OPTION_LISTEN_BACKLOG_SIZE, (unsigned)BACKLOG,
-                         MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
-    if (!l->daemon)
-        return err_set(e, ERR_IO, "cannot listen on %s port %d: %s", srv->opt->host, srv->port,
-                       errno ? strerror(errno) : "libmicrohttpd refused");
-    srv->port = MHD_get_daemon_info(l->daemon, MHD_DAEMON_INFO_BIND_PORT)->port;
+    l->daemon = MHD_start_daemon(
+        flags, 0, NULL, NULL, http_handle, l, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL, MHD_OPTION_ARRAY, where,
+        MHD_OPTION_NOTIFY_COMPLETED, http_completed, l, MHD_OPTION_NOTIFY_CONNECTION, http_connection, l,
+        MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)(o->max_connections / o->loops + 1), MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->idle_timeout, MHD_OPTION_LISTEN_BACKLOG_SIZE, (unsigned)BACKLOG,
+        MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+    if (!l->daemon) {
+        char url[512];
+        int why = errno;
+        listener_url(at, url, sizeof url);
+        if (fd >= 0)
+            close(fd);
+        return err_set(e, ERR_IO, "cannot listen on %s: %s", url, why ? strerror(why) : "libmicrohttpd refused");
+    }
+    if (at->unix_fd < 0)
+        listener_set_port(at, MHD_get_daemon_info(l->daemon, MHD_DAEMON_INFO_BIND_PORT)->port);
     return 0;
 }
 

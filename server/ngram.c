@@ -4,24 +4,21 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "command.h"
 #include "mem.h"
 #include "ngram_build.h"
-#include "serve.h" /* ngram_main */
 
-static const char usage[] =
-    "usage: galley ngram build --model PATH --out FILE [options] TEXT...\n"
-    "\n"
-    "Counts which tokens follow which in the files TEXT (-: standard input). A file is one document unless --split is\n"
-    "given; n-grams do not cross documents. The same text gives the same file.\n"
-    "\n"
-    "  --model PATH       GGUF file with the tokenizer; the store serves models with the same one\n"
-    "  --out FILE         where the store goes; temporary files lie beside it\n"
-    "  --max-n N          longest n-grams, 2 to 6 tokens [6]\n"
-    "  --min-count N      leave out n-grams that occur less often [1]\n"
-    "  --max-mb N         leave out ever more frequent n-grams until the store has at most so many MB [no limit]\n"
-    "  --memory-mb N      memory for counting; more text than fits goes through temporary files [256]\n"
-    "  --split LINE       a line that ends a document; it and the line break before it are not text\n"
-    "  --special          names of control tokens in the text, such as <|im_end|>, are those tokens\n";
+static const struct flag ngram_flags[] = {
+    {"--model", "PATH", NULL, "GGUF file with the tokenizer; the store serves models with the same one"},
+    {"--out", "FILE", NULL, "where the store goes; temporary files lie beside it"},
+    {"--max-n", "N", NULL, "longest n-grams, 2 to 6 tokens [6]"},
+    {"--min-count", "N", NULL, "leave out n-grams that occur less often [1]"},
+    {"--max-mb", "N", NULL, "leave out ever more frequent n-grams until the store has at most so many MB [no limit]"},
+    {"--memory-mb", "N", NULL, "memory for counting; more text than fits goes through temporary files [256]"},
+    {"--split", "LINE", NULL, "a line that ends a document; it and the line break before it are not text"},
+    {"--special", NULL, NULL, "names of control tokens in the text, such as <|im_end|>, are those tokens"},
+    {NULL},
+};
 
 static bool parse_int(const char *text, long lo, long hi, long *out)
 {
@@ -103,8 +100,7 @@ static int build(int argc, char **argv)
     const char *wrong = parse_flags(argc, argv, &f);
     int status = 0;
     if (wrong) {
-        fprintf(stderr, "galley ngram build: %s is missing, unknown or has a bad value\n\n%s", wrong, usage);
-        status = 2;
+        status = command_misused(&ngram_command, "%s is missing, unknown or has a bad value", wrong);
     } else if (ngram_build(&f.o, &r, &e)) {
         fprintf(stderr, "galley ngram build: %s\n", e.msg);
         status = 1;
@@ -118,11 +114,20 @@ static int build(int argc, char **argv)
     return status;
 }
 
-int ngram_main(int argc, char **argv)
+static int ngram_main(int argc, char **argv)
 {
-    bool help = argc > 0 && (!strcmp(argv[argc - 1], "--help") || !strcmp(argv[argc - 1], "-h"));
-    if (!help && argc > 0 && !strcmp(argv[0], "build"))
+    if (argc > 0 && !strcmp(argv[0], "build"))
         return build(argc - 1, argv + 1);
-    fputs(usage, help ? stdout : stderr);
-    return help ? 0 : 2;
+    return command_misused(&ngram_command, "build is the one thing it does");
 }
+
+const struct command ngram_command = {
+    .name = "ngram",
+    .args = "build --model PATH --out FILE [options] TEXT...",
+    .about = "count a text's n-grams for superposed decoding and trigram drafts",
+    .text = "Counts which tokens follow which in the files TEXT (-: standard input). A file is one document unless "
+            "--split is\n"
+            "given; n-grams do not cross documents. The same text gives the same file.\n",
+    .flag = ngram_flags,
+    .main = ngram_main,
+};

@@ -1,26 +1,29 @@
 /* `galley serve`: options, loops, model, then signals until the end. */
 #include "serve.h"
 
-#include <errno.h>
-#include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "command.h"
+#include "file.h"
 #include "log.h"
 #include "mem.h"
+#include "notify.h"
 #include "server.h"
+#include "tls.h"
 #include "wake.h"
 
 #ifndef GALLEY_DATADIR
 #define GALLEY_DATADIR "/usr/local/share/galley"
 #endif
+
+enum { MAX_TEMPLATE = 1 << 20 };
 
 /* ---- The bundled model ---- */
 
@@ -65,6 +68,39 @@ static int choose_model(struct options *o, struct err *e)
     return o->model ? 0 : err_set(e, ERR_NOMEM, "out of memory");
 }
 
+/* ---- What signals reread ---- */
+
+static int load_keys(struct server *srv, int *n_key, struct err *e)
+{
+    return keys_load(&srv->keys, srv->opt->api_key, srv->opt->api_key_file, n_key, e);
+}
+
+static int load_certificate(struct server *srv, struct err *e)
+{
+    const char *cert = srv->opt->tls_cert, *key = srv->opt->tls_key;
+    bool has_cert = cert && *cert, has_key = key && *key;
+    if (has_cert != has_key)
+        return err_set(e, ERR_INVALID, "--tls-%s needs --tls-%s", has_cert ? "cert" : "key", has_cert ? "key" : "cert");
+    /* MHD closes a connection that is silent for the idle time-out, the sweep any that asks nothing for twice as long.
+     */
+    return has_cert ? tls_load(cert, key, 3 * srv->opt->idle_timeout * INT64_C(1000000000), e) : 0;
+}
+
+/* Whatever cannot be read again stays as it is: a server that runs is not stopped by a bad file. */
+static void reload(struct server *srv)
+{
+    struct err e;
+    int n_key = 0;
+    if (load_keys(srv, &n_key, &e))
+        log_line(LOG_ERROR, "reload: the API keys stay as they were", "reason=\"%s\"", e.msg);
+    else
+        log_line(LOG_INFO, "reload: API keys", "keys=%d", n_key);
+    if (load_certificate(srv, &e))
+        log_line(LOG_ERROR, "reload: the certificate stays as it was", "reason=\"%s\"", e.msg);
+    else if (srv->listener.tls)
+        log_line(LOG_INFO, "reload: certificate", "file=\"%s\"", srv->opt->tls_cert);
+}
+
 /* ---- Starting ---- */
 
 static void raise_file_limit(void)
@@ -74,26 +110,6 @@ static void raise_file_limit(void)
         r.rlim_cur = r.rlim_max;
         setrlimit(RLIMIT_NOFILE, &r);
     }
-}
-
-/* The loops share the port by SO_REUSEPORT, which would let a second server share it as well: look first. */
-static int check_port_free(const struct options *o, struct err *e)
-{
-    char port[8];
-    snprintf(port, sizeof port, "%d", (int)o->port);
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *a = NULL;
-    int rc = getaddrinfo(o->host, port, &hints, &a), one = 1;
-    if (rc)
-        return err_set(e, ERR_INVALID, "--host %s: %s", o->host, gai_strerror(rc));
-    int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    rc = fd < 0 || (o->port && bind(fd, a->ai_addr, a->ai_addrlen)) ? errno : 0;
-    if (fd >= 0)
-        close(fd);
-    freeaddrinfo(a);
-    return rc ? err_set(e, ERR_IO, "cannot listen on %s port %d: %s; --port N chooses another", o->host, (int)o->port,
-                        strerror(rc))
-              : 0;
 }
 
 struct progress {
@@ -113,22 +129,6 @@ static int show_progress(void *arg, size_t done, size_t total)
     return 0;
 }
 
-static char *read_file(const char *path, size_t *n, struct err *e)
-{
-    FILE *f = fopen(path, "rb");
-    char *text = mem_alloc(1 << 20);
-    if (!f || !text) {
-        err_set(e, ERR_IO, "%s: %s", path, f ? "out of memory" : strerror(errno));
-        mem_free(text);
-        if (f)
-            fclose(f);
-        return NULL;
-    }
-    *n = fread(text, 1, 1 << 20, f);
-    fclose(f);
-    return text;
-}
-
 static int compile_template(struct server *srv, struct err *e)
 {
     const char *own = engine_model(srv->eng)->chat_template;
@@ -136,7 +136,7 @@ static int compile_template(struct server *srv, struct err *e)
     char *text = NULL;
     size_t n = own ? strlen(own) : 0;
     if (srv->opt->chat_template) {
-        text = read_file(srv->opt->chat_template, &n, e);
+        text = file_read(srv->opt->chat_template, MAX_TEMPLATE, &n, e);
         if (!text)
             return -ERR_IO;
         own = text;
@@ -193,7 +193,6 @@ static int open_engine(struct server *srv, const struct backend_ops *ops, struct
 
 static int start_loops(struct server *srv, struct err *e)
 {
-    srv->port = (int)srv->opt->port;
     for (srv->n_loop = 0; srv->n_loop < srv->opt->loops; srv->n_loop++) {
         int rc = loop_start(srv, &srv->loop[srv->n_loop], e);
         if (rc)
@@ -209,18 +208,28 @@ static void wait_for_drain(struct server *srv, const sigset_t *signals)
     int64_t end_ns = clock_ns() + srv->opt->drain_timeout * INT64_C(1000000000);
     while (engine_n_pending(srv->eng) > 0 && clock_ns() < end_ns) {
         struct timespec tick = {.tv_nsec = 50000000};
-        if (sigtimedwait(signals, NULL, &tick) > 0) /* a second signal: now */
+        int sig = sigtimedwait(signals, NULL, &tick);
+        if (sig > 0 && sig != SIGHUP) /* a second signal: now */
             return;
     }
 }
 
-/* Waits for a signal; notices a broken engine. Returns 0 or -ERR_DEVICE. */
+/* SIGHUP is also what a terminal says when it goes. */
+static bool terminal_is_gone(bool had_terminal)
+{
+    return had_terminal && !isatty(STDIN_FILENO);
+}
+
+/* Waits for a signal that ends; notices a broken engine. Returns 0 or -ERR_DEVICE. */
 static int run_until_signal(struct server *srv, const sigset_t *signals, struct err *e)
 {
+    bool had_terminal = isatty(STDIN_FILENO);
     for (;;) {
         struct timespec second = {.tv_sec = 1};
         int sig = sigtimedwait(signals, NULL, &second);
-        if (sig > 0) {
+        if (sig == SIGHUP && !terminal_is_gone(had_terminal)) {
+            reload(srv);
+        } else if (sig > 0) {
             log_line(LOG_INFO, "draining", "signal=%d pending=%d limit_s=%lld", sig, engine_n_pending(srv->eng),
                      (long long)srv->opt->drain_timeout);
             return 0;
@@ -236,6 +245,7 @@ static int run_until_signal(struct server *srv, const sigset_t *signals, struct 
 
 static void shut_down(struct server *srv, const sigset_t *signals)
 {
+    notify_supervisor("STOPPING=1");
     if (srv->eng) { /* without one the loops must go on believing that it is still to come */
         engine_drain(srv->eng);
         atomic_store(&srv->state, SERVER_DRAINING);
@@ -245,12 +255,20 @@ static void shut_down(struct server *srv, const sigset_t *signals)
     }
     for (int i = 0; i < srv->n_loop; i++)
         loop_stop(srv->loop[i]);
+    listener_close(&srv->listener);
+    keys_free(&srv->keys);
+    tls_free();
 }
 
 static int serve(struct server *srv, const struct backend_ops *ops, const sigset_t *signals, struct err *e)
 {
+    char url[512];
     int64_t start_ns = clock_ns();
-    int rc = check_port_free(srv->opt, e);
+    int rc = load_keys(srv, NULL, e);
+    if (!rc)
+        rc = load_certificate(srv, e);
+    if (!rc)
+        rc = listener_open(&srv->listener, srv->opt, e);
     if (!rc)
         rc = start_loops(srv, e); /* before the model: /health and /v1/models answer while it loads */
     if (!rc)
@@ -259,17 +277,23 @@ static int serve(struct server *srv, const struct backend_ops *ops, const sigset
         rc = engine_start(srv->eng, e);
     if (rc)
         return rc;
-    fputs(engine_memory_plan(srv->eng), stderr);
+    if (!strcmp(srv->opt->log_level, "info") || !strcmp(srv->opt->log_level, "debug"))
+        fputs(engine_memory_plan(srv->eng), stderr);
     atomic_store(&srv->state, SERVER_READY);
-    log_line(LOG_INFO, "ready", "url=http://%s%s%s:%d model=\"%s\" start_ms=%lld",
-             strchr(srv->opt->host, ':') ? "[" : "", srv->opt->host, strchr(srv->opt->host, ':') ? "]" : "", srv->port,
-             srv->model_name, (long long)((clock_ns() - start_ns) / 1000000));
+    listener_url(&srv->listener, url, sizeof url);
+    log_line(LOG_INFO, "ready", "url=%s model=\"%s\" start_ms=%lld", url, srv->model_name,
+             (long long)((clock_ns() - start_ns) / 1000000));
+    notify_supervisor("READY=1");
     return run_until_signal(srv, signals, e);
 }
 
 static int check_only(struct server *srv, const struct backend_ops *ops, struct err *e)
 {
-    int rc = open_engine(srv, ops, e);
+    int rc = load_keys(srv, NULL, e);
+    if (!rc)
+        rc = load_certificate(srv, e);
+    if (!rc)
+        rc = open_engine(srv, ops, e);
     if (!rc)
         printf("%sconfiguration is good\n", engine_memory_plan(srv->eng));
     return rc;
@@ -298,6 +322,7 @@ int serve_main(int argc, char **argv, const struct backend_ops *ops)
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread: only the main one takes them */
     signal(SIGPIPE, SIG_IGN);
 
@@ -321,3 +346,18 @@ int serve_main(int argc, char **argv, const struct backend_ops *ops)
         fprintf(stderr, "galley: %s\n", e.msg);
     return exit_status(rc);
 }
+
+static int serve_command_main(int argc, char **argv)
+{
+    return serve_main(argc, argv, NULL);
+}
+
+const struct command serve_command = {
+    .name = "serve",
+    .args = "[options]",
+    .about = "serve a model over the OpenAI API (without --model: the bundled demo)",
+    .text =
+        "SIGTERM lets running requests end first, a second one ends at once; SIGHUP rereads certificate and keys.\n",
+    .takes_options = true,
+    .main = serve_command_main,
+};

@@ -9,6 +9,8 @@
 
 #include "chat_template.h"
 #include "engine.h"
+#include "keys.h"
+#include "listener.h"
 #include "options.h"
 #include "text_buf.h"
 #include "tokenizer.h"
@@ -21,13 +23,14 @@ struct loop;
 
 struct server { /* owner: main. Loops read it; what changes is atomic */
     const struct options *opt;
-    atomic_int state;           /* enum server_state */
-    struct engine *eng;         /* set before READY, then constant */
-    struct chat_template *tmpl; /* NULL: the model has none */
+    atomic_int state;                  /* enum server_state */
+    struct engine *eng;                /* set before READY, then constant */
+    struct chat_template *tmpl;        /* NULL: the model has none */
     struct sampling_defaults sampling; /* the model's, of requests that do not say */
-    char model_name[256];       /* what clients call it; set before the loops start if an option gives it */
-    int64_t created_s;          /* for /v1/models */
-    int port;                   /* as bound */
+    char model_name[256];              /* what clients call it; set before the loops start if an option gives it */
+    int64_t created_s;                 /* for /v1/models */
+    struct listener listener;
+    struct keys keys;
     struct loop *loop[MAX_LOOPS];
     int n_loop;
     atomic_ullong n_http[6]; /* responses by status class: [2] is 2xx */
@@ -54,6 +57,7 @@ struct sock { /* a connection; owner: its loop */
     struct sock *prev, *next;
     int fd;
     int64_t waiting_since_ns; /* for a whole request; 0 while one is answered */
+    bool timed_here;          /* not by MHD: a TLS connection that has asked nothing yet */
 };
 
 struct job;

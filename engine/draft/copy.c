@@ -11,7 +11,7 @@ size_t copy_bytes(int32_t max_tokens_in_all)
 void copy_init(struct copy_drafter *c, void *mem, int32_t max_tokens_in_all, int32_t min_match, bool has_prediction)
 {
     *c = (struct copy_drafter){.on = true, .follow = has_prediction ? 0 : -1, .begins = has_prediction};
-    history_init(&c->history, mem, max_tokens_in_all, min_match);
+    history_begin(&c->history, mem, max_tokens_in_all, min_match);
 }
 
 /* A guess is classed by how many tokens before it agree with the text being copied: long agreements mostly go on. */

@@ -15,7 +15,7 @@ size_t history_bytes(int32_t cap)
     return sizeof(int32_t) * (((size_t)1 << table_bits(cap)) + (size_t)cap);
 }
 
-void history_init(struct history *h, void *mem, int32_t cap, int32_t min_match)
+void history_begin(struct history *h, void *mem, int32_t cap, int32_t min_match)
 {
     int32_t bits = table_bits(cap);
     *h = (struct history){

@@ -35,10 +35,11 @@ struct history {
     int32_t n_indexed; /* places below this are in */
 };
 
-/* Bytes of memory that history_init takes for texts of up to `cap` tokens. */
+/* Bytes of memory that history_begin takes for texts of up to `cap` tokens. */
 size_t history_bytes(int32_t cap);
 /* min_match: 1 to HISTORY_MAX_GRAM tokens. `mem` is the caller's and must outlive h. */
-void history_init(struct history *h, void *mem, int32_t cap, int32_t min_match);
+/* (libedit, which the server links, has a function called history_init.) */
+void history_begin(struct history *h, void *mem, int32_t cap, int32_t min_match);
 
 struct history_match {
     int32_t at;  /* the token that followed; 0: no match */

@@ -17,20 +17,38 @@ def together(ask, items):
         return list(pool.map(ask, items))
 
 
-class Server:
-    """A galley process on a port of its own; its log is kept for when a test fails."""
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
 
-    def __init__(self, binary, *flags, env=None, wait=True):
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class Server:
+    """A galley process on a port of its own, or on the Unix socket that a flag names; `tls` is the context clients use.
+    Its log is kept for when a test fails."""
+
+    def __init__(self, binary, *flags, env=None, wait=True, tls=None):
         self.log = []
+        self.tls = tls
         self.process = subprocess.Popen([binary, *(["serve"] if binary.endswith("/galley") else []), "--port", "0", *flags],
                                         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
                                         env={**os.environ, **(env or {})})
-        self.port = None
+        self.port = self.path = None
         self._ready = threading.Event()
         threading.Thread(target=self._read_log, daemon=True).start()
-        if wait and not self._ready.wait(60):
+        if wait and not (self._ready.wait(60) and self.serves()):
             self.process.kill()
             raise RuntimeError("the server did not become ready:\n" + "".join(self.log))
+
+    def serves(self):
+        return self.port or self.path
 
     def _read_log(self):
         with self.process.stderr as lines:
@@ -39,15 +57,23 @@ class Server:
     def _follow(self, lines):
         for line in lines:
             self.log.append(line)
-            match = re.search(r'msg="ready" url=http://[^ ]*:(\d+)', line)
+            match = re.search(r'msg="ready" url=(?:https?://[^ ]*:(\d+)|unix:([^ ]*))', line)
             if match:
-                self.port = int(match[1])
+                self.port = match[1] and int(match[1])
+                self.path = match[2]
                 self._ready.set()
         self._ready.set()
 
+    def client(self, timeout=60):
+        if self.path:
+            return UnixConnection(self.path, timeout)
+        if self.tls:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.tls)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
     def request(self, method, path, body=None, headers=None, timeout=60):
         """(status, headers as a dict with lower-case names, body as bytes)"""
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        c = self.client(timeout)
         data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
         c.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
         r = c.getresponse()
@@ -81,7 +107,14 @@ class Server:
         return chunks
 
     def connect(self):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        """A connection's socket, before anything is said on it."""
+        if self.path:
+            c = socket.socket(socket.AF_UNIX)
+            c.settimeout(20)
+            c.connect(self.path)
+            return c
+        c = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return self.tls.wrap_socket(c, server_hostname="localhost") if self.tls else c
 
     def metric(self, name):
         text = self.request("GET", "/metrics")[2].decode()

@@ -41,7 +41,7 @@ START_TEST(finds_the_longest_and_most_recent)
         int32_t cut1 = rnd_int(&r, 0, n), cut2 = rnd_int(&r, cut1, n);
         struct history h;
         void *mem = malloc(history_bytes(n));
-        history_init(&h, mem, n, min_match);
+        history_begin(&h, mem, n, min_match);
         for (int32_t i = 0; i < n; i++)
             tok[i] = rnd_int(&r, 1, alphabet);
         for (int32_t len = cut2; len <= n; len += rnd_int(&r, 1, 3)) { /* the text grows at its end */

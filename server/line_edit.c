@@ -1,0 +1,195 @@
+#include "line_edit.h"
+
+#include <errno.h>
+#include <histedit.h>
+#include <langinfo.h>
+#include <limits.h>
+#include <locale.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <wchar.h>
+
+#include "mem.h"
+
+enum { MAX_HISTORY = 1000 };
+
+struct line_edit { /* owner: line_edit_open's caller */
+    EditLine *el;
+    History *history;
+    struct interrupt *in;
+    const char *prompt;
+    char *line;
+    bool interrupted;
+    char file[PATH_MAX]; /* "": none */
+};
+
+/* ---- Where the history lies ---- */
+
+/* Makes each folder of the path that is missing. */
+static bool make_folders(char *path)
+{
+    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        bool ok = !mkdir(path, 0700) || errno == EEXIST;
+        *slash = '/';
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+static void find_file(struct line_edit *l)
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    int n = state && *state == '/' ? snprintf(l->file, sizeof l->file, "%s/galley/history", state)
+            : home && *home == '/' ? snprintf(l->file, sizeof l->file, "%s/.local/state/galley/history", home)
+                                   : 0;
+    if (n <= 0 || n >= (int)sizeof l->file || !make_folders(l->file))
+        l->file[0] = 0;
+}
+
+static void save(struct line_edit *l)
+{
+    HistEvent ev;
+    if (!l->file[0])
+        return;
+    mode_t mask = umask(077); /* what was asked is nobody else's business */
+    history(l->history, &ev, H_SAVE, l->file);
+    umask(mask);
+}
+
+/* ---- The terminal ---- */
+
+static struct line_edit *self_of(EditLine *el)
+{
+    void *self = NULL;
+    el_get(el, EL_CLIENTDATA, &self);
+    return self;
+}
+
+static char *show_prompt(EditLine *el)
+{
+    return (char *)self_of(el)->prompt;
+}
+
+/* Waits for the keyboard and for signals: 1 a byte, 0 the end, -1 a signal. */
+static int next_byte(struct line_edit *l, char *c)
+{
+    for (;;) {
+        struct pollfd p[2] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = l->in->fd, .events = POLLIN}};
+        if (poll(p, 2, -1) < 0)
+            continue; /* libedit's own signals: the window's size */
+        if (p[1].revents && interrupt_take(l->in)) {
+            l->interrupted = true;
+            return -1;
+        }
+        if (!p[0].revents)
+            continue;
+        ssize_t n = read(STDIN_FILENO, c, 1);
+        if (n >= 0 || errno != EINTR)
+            return n > 0;
+    }
+}
+
+static int next_char(EditLine *el, wchar_t *out)
+{
+    struct line_edit *l = self_of(el);
+    mbstate_t state = {0};
+    for (;;) {
+        char c;
+        int rc = next_byte(l, &c);
+        if (rc <= 0)
+            return rc;
+        size_t n = mbrtowc(out, &c, 1, &state);
+        if (n == (size_t)-1) {
+            state = (mbstate_t){0}; /* no character: dropped */
+        } else if (n != (size_t)-2) {
+            if (!n)
+                *out = 0;
+            return 1;
+        }
+    }
+}
+
+/* What is typed is UTF-8, also where the locale does not say so. */
+static void set_locale(void)
+{
+    setlocale(LC_CTYPE, "");
+    if (strcmp(nl_langinfo(CODESET), "UTF-8"))
+        setlocale(LC_CTYPE, "C.UTF-8");
+}
+
+int line_edit_open(struct interrupt *in, struct line_edit **out, struct err *e)
+{
+    HistEvent ev;
+    set_locale();
+    struct line_edit *l = *out = mem_calloc(1, sizeof *l);
+    if (!l)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    l->in = in;
+    l->el = el_init("galley", stdin, stdout, stderr);
+    l->history = history_init();
+    if (!l->el || !l->history) {
+        line_edit_close(l);
+        *out = NULL;
+        return err_set(e, ERR_IO, "the terminal cannot be used for typing");
+    }
+    find_file(l);
+    history(l->history, &ev, H_SETSIZE, MAX_HISTORY);
+    history(l->history, &ev, H_SETUNIQUE, 1);
+    if (l->file[0])
+        history(l->history, &ev, H_LOAD, l->file);
+    el_set(l->el, EL_CLIENTDATA, l);
+    el_set(l->el, EL_PROMPT, show_prompt);
+    el_set(l->el, EL_EDITOR, "emacs");
+    el_set(l->el, EL_HIST, history, l->history);
+    el_set(l->el, EL_SIGNAL, 1);
+    el_set(l->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
+    el_set(l->el, EL_GETCFN, next_char);
+    el_source(l->el, NULL); /* ~/.editrc */
+    return 0;
+}
+
+void line_edit_close(struct line_edit *l)
+{
+    if (!l)
+        return;
+    if (l->el)
+        el_end(l->el);
+    if (l->history)
+        history_end(l->history);
+    mem_free(l->line);
+    mem_free(l);
+}
+
+enum line_end line_edit_read(struct line_edit *l, const char *prompt, const char **text)
+{
+    int n = 0;
+    l->prompt = prompt;
+    l->interrupted = false;
+    el_set(l->el, EL_PREP_TERM, 1); /* before the prompt: keys typed at it are ours, not the line discipline's */
+    const char *got = el_gets(l->el, &n);
+    mem_free(l->line);
+    l->line = NULL;
+    if (l->interrupted || !got || n <= 0) {
+        el_reset(l->el);
+        putchar('\n');
+        return l->interrupted ? LINE_INTERRUPTED : LINE_EOF;
+    }
+    while (n && (got[n - 1] == '\n' || got[n - 1] == '\r'))
+        n--;
+    l->line = mem_strndup(got, (size_t)n);
+    *text = l->line;
+    return l->line ? LINE_TEXT : LINE_EOF;
+}
+
+void line_edit_remember(struct line_edit *l, const char *text)
+{
+    HistEvent ev;
+    history(l->history, &ev, H_ENTER, text);
+    save(l);
+}

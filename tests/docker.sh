@@ -81,8 +81,9 @@ case $dockerfile in *cuda*) ;; *) [ "$bytes" -lt $((limit_mb * 1000000)) ] || di
 say "serving from it as $user on port ${PORT:=8359}"
 mkdir -p "$final/proc"
 mount -t proc proc "$final/proc"
-run() { GALLEY_HOST=0.0.0.0 GALLEY_PORT=$PORT GALLEY_URL=http://127.0.0.1:$PORT chroot --userspec="$user" "$final" /usr/bin/galley "$@"; }
-run serve --max-seqs 4 2>"$work/serve.log" &
+export GALLEY_HOST=0.0.0.0 GALLEY_PORT=$PORT GALLEY_URL=http://127.0.0.1:$PORT
+run() { chroot --userspec="$user" "$final" /usr/bin/galley "$@"; }
+chroot --userspec="$user" "$final" /usr/bin/galley serve --max-seqs 4 2>"$work/serve.log" &
 server=$!
 for _ in $(seq 100); do
     run health --ready >/dev/null 2>&1 && break
@@ -92,7 +93,7 @@ done
 run health --ready || { cat "$work/serve.log"; die "it is not healthy"; }
 curl -sf "http://127.0.0.1:$PORT/v1/chat/completions" -d '{"messages": [{"role": "user", "content": "Tell me a story about a fox."}], "max_tokens": 20}' || die "no answer"
 echo
-grep -i '^Uid' "/proc/$(pgrep -P $server galley || echo $server)/status"
+grep '^Uid' "/proc/$server/status"
 kill -TERM $server
 wait $server && say "drained and ended with 0" || die "ended with $?"
 server=

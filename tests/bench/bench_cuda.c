@@ -89,7 +89,10 @@ static void describe(struct bench *t, const struct shape *s)
                                .rope_dim = s->head_dim,
                                .rms_eps = 1e-5f,
                                .attn_scale = 1 / sqrtf((float)s->head_dim),
-                               .rope_mscale = 1};
+                               .rope_mscale = 1,
+                               .embd_scale = 1,
+                               .residual_scale = 1,
+                               .logit_scale = 1};
     for (int32_t i = 0; i < s->head_dim / 2; i++)
         t->d.rope_inv_freq[i] = powf(500000, -2.0f * (float)i / (float)s->head_dim);
 }

@@ -39,7 +39,7 @@ struct tok_ids {
 
 enum tok_model {
     TOK_BYTE_BPE,      /* words of bytes, merged by a list */
-    TOK_SENTENCEPIECE, /* the whole text as characters, merged to the tokens of the highest scores */
+    TOK_SENTENCEPIECE, /* the whole text as characters, merged to the tokens of the highest scores, or cut (Unigram) */
 };
 
 enum tok_prefix { /* where SentencePiece's text begins with a space that the text does not have */
@@ -64,6 +64,7 @@ struct tok_config { /* borrowed for the call */
     int32_t n_merge;
     const struct slice *merge; /* [n_merge] "left right", best first */
     const float *score;        /* [n_vocab], of SentencePiece; NULL: it merges by `merge` */
+    const double *log_prob;    /* [n_vocab], of SentencePiece's Unigram: the likeliest tokens; -INFINITY: never. Else NULL */
     enum tok_prefix prefix;    /* of SentencePiece */
     bool splits_spaces;        /* of SentencePiece: a word begins at every space, and merges end with it */
     const uint8_t *strip;      /* [n_vocab] white space that special tokens take with them, TOK_STRIP_*; NULL: none */

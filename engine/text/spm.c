@@ -24,7 +24,7 @@ static void pair_update(const struct vocab *v, struct slice text, struct symbols
     symbols_offer(s, i, rank);
 }
 
-static void put_symbol(const struct vocab *v, int32_t unk, const char *p, size_t len, struct sink *out)
+void spm_put(const struct vocab *v, int32_t unk, const char *p, size_t len, struct sink *out)
 {
     int32_t id = vocab_find(v, p, len);
     if (id >= 0) {
@@ -66,6 +66,6 @@ int spm_text(const struct vocab *v, int32_t unk, struct slice text, struct symbo
             pair_update(v, text, s, s->prev[i]);
     }
     for (int32_t i = 0; i >= 0; i = s->next[i])
-        put_symbol(v, unk, text.p + i, symbol_len(s, i, text.len), out);
+        spm_put(v, unk, text.p + i, symbol_len(s, i, text.len), out);
     return 0;
 }

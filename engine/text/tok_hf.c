@@ -1,6 +1,7 @@
-/* A tokenizer from a Hugging Face directory: BPE of bytes, and BPE of characters with byte fallback. */
+/* A tokenizer from a Hugging Face directory: BPE of bytes, BPE of characters with byte fallback, and Unigram. */
 #include "tok_hf.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ struct hf { /* owner: tok_from_hf */
     char *merge_text; /* merges that the file has as pairs, joined */
     int32_t *type;
     uint8_t *strip;
+    double *log_prob; /* Unigram */
 };
 
 static struct slice slice_of_json(const json_t *v)
@@ -37,7 +39,7 @@ static int alloc_tokens(struct hf *h, const json_t *vocab, const json_t *added, 
 {
     const char *key;
     json_t *id;
-    int32_t n = 0;
+    int32_t n = json_array_size(vocab) < MAX_VOCAB ? (int32_t)json_array_size(vocab) : MAX_VOCAB;
     json_object_foreach((json_t *)vocab, key, id) n = largest(n, id);
     for (size_t i = 0; i < json_array_size(added); i++)
         n = largest(n, json_object_get(json_array_get(added, i), "id"));
@@ -75,12 +77,36 @@ static int kind_of(const struct hf *h, struct slice s)
                                                                                                     : TOK_NORMAL;
 }
 
-static int read_tokens(struct hf *h, const json_t *model, struct err *e)
+/* Unigram's vocabulary: a list of tokens, each with its log-probability. Added tokens have none. */
+static int read_unigram(struct hf *h, const json_t *vocab, struct err *e)
+{
+    h->log_prob = mem_alloc(((size_t)h->c.n_vocab + 1) * sizeof *h->log_prob);
+    if (!h->log_prob)
+        return err_set(e, ERR_NOMEM, "out of memory for %d tokens", h->c.n_vocab);
+    for (int32_t i = 0; i < h->c.n_vocab; i++) {
+        const json_t *pair = json_array_get(vocab, (size_t)i), *log_prob = json_array_get(pair, 1);
+        struct slice text = slice_of_json(json_array_get(pair, 0));
+        h->log_prob[i] = -INFINITY;
+        if ((size_t)i >= json_array_size(vocab))
+            continue;
+        if (!text.p || !json_is_number(log_prob))
+            return err_set(e, ERR_FORMAT, "tokenizer.json: token %d is not a text and a number", i);
+        h->text[i] = text;
+        h->type[i] = kind_of(h, text);
+        h->log_prob[i] = json_number_value(log_prob);
+    }
+    h->c.log_prob = h->log_prob;
+    return 0;
+}
+
+static int read_tokens(struct hf *h, const json_t *model, bool is_unigram, struct err *e)
 {
     const json_t *vocab = json_object_get(model, "vocab"), *added = json_object_get(h->file, "added_tokens");
-    if (!json_is_object(vocab))
-        return err_set(e, ERR_FORMAT, "tokenizer.json: model.vocab is not an object");
+    if (is_unigram ? !json_is_array(vocab) : !json_is_object(vocab))
+        return err_set(e, ERR_FORMAT, "tokenizer.json: model.vocab is not %s", is_unigram ? "a list" : "an object");
     int rc = alloc_tokens(h, vocab, added, e);
+    if (!rc && is_unigram)
+        rc = read_unigram(h, vocab, e);
     const char *key;
     size_t len;
     json_t *id;
@@ -169,7 +195,10 @@ static void read_roles(struct hf *h, const json_t *model)
     i->bos = h->steps.bos ? id_of(h, h->steps.bos) : named(h, "bos_token");
     i->eos = h->steps.eos ? id_of(h, h->steps.eos) : named(h, "eos_token");
     i->pad = named(h, "pad_token");
-    i->unk = id_of(h, json_string_value(json_object_get(model, "unk_token")));
+    const json_t *unk_id = json_object_get(model, "unk_id");
+    json_int_t unk = json_integer_value(unk_id);
+    i->unk = h->log_prob && json_is_integer(unk_id) ? (int32_t)(unk >= 0 && unk < h->c.n_vocab ? unk : h->c.n_vocab)
+                                                    : id_of(h, json_string_value(json_object_get(model, "unk_token")));
     bool has_template = json_is_object(json_object_get(h->file, "post_processor"));
     h->c.add_bos = h->steps.bos || (!has_template && json_is_true(json_object_get(h->config, "add_bos_token")));
     h->c.add_eos = h->steps.eos || (!has_template && json_is_true(json_object_get(h->config, "add_eos_token")));
@@ -183,16 +212,19 @@ static int read_model(struct hf *h, struct err *e)
     const json_t *model = json_object_get(h->file, "model");
     const char *type = json_string_value(json_object_get(model, "type"));
     bool has_bytes = json_is_true(json_object_get(model, "byte_fallback"));
-    if (type && strcmp(type, "BPE"))
-        return err_set(e, ERR_FORMAT, "tokenizer.json: model '%.40s' is not supported (BPE is)", type);
+    bool is_unigram = type && !strcmp(type, "Unigram");
+    if (type && strcmp(type, "BPE") && !is_unigram)
+        return err_set(e, ERR_FORMAT, "tokenizer.json: model '%.40s' is not supported (BPE and Unigram are)", type);
+    if (is_unigram && !h->steps.replaces_spaces)
+        return err_set(e, ERR_FORMAT, "tokenizer.json: Unigram is supported where spaces are marked (Metaspace) alone");
     h->c.model = has_bytes || h->steps.replaces_spaces ? TOK_SENTENCEPIECE : TOK_BYTE_BPE;
     h->c.ignores_merges = json_is_true(json_object_get(model, "ignore_merges"));
     if (h->c.model == TOK_SENTENCEPIECE && (h->c.n_regex || h->c.is_nfc || h->c.ignores_merges))
         return err_set(e, ERR_FORMAT,
                        "tokenizer.json: words cut by expressions, NFC or ignore_merges are not supported "
                        "with byte fallback");
-    int rc = read_tokens(h, model, e);
-    if (!rc)
+    int rc = read_tokens(h, model, is_unigram, e);
+    if (!rc && !is_unigram)
         rc = read_merges(h, model, e);
     if (!rc)
         read_roles(h, model);
@@ -221,6 +253,7 @@ int tok_from_hf(struct tokenizer **out, const char *dir, const int32_t *eos, int
     mem_free(h.merge_text);
     mem_free(h.type);
     mem_free(h.strip);
+    mem_free(h.log_prob);
     json_decref(h.file);
     json_decref(h.config);
     return rc;

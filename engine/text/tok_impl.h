@@ -1,5 +1,5 @@
-/* Inside the tokenizer: only engine/text/{tokenizer,vocab,special,pretoken,normalize,symbols,bpe,spm,detok,tok_*}.c
- * include this.
+/* Inside the tokenizer: only
+ * engine/text/{tokenizer,vocab,special,pretoken,normalize,symbols,bpe,spm,unigram,detok,tok_*}.c include this.
  */
 #ifndef GALLEY_TOK_IMPL_H
 #define GALLEY_TOK_IMPL_H
@@ -32,6 +32,7 @@ struct vocab {
     struct vocab_slot *slot; /* tokens that text can become by merging */
     uint32_t slot_mask;
     int32_t *rank; /* [n] SentencePiece: 0 for the highest score; equal scores have equal ranks. Else NULL */
+    double *log_prob, unk_log_prob; /* [n] Unigram, and of a character that is no token; else NULL */
     struct merge_slot *merge;
     uint32_t merge_mask;
 };
@@ -148,6 +149,20 @@ int bpe_piece(const struct vocab *v, int32_t unk, const char *p, size_t n, struc
 
 /* Any bytes, spaces normalized. Returns 0 or -ERR_NOMEM. */
 int spm_text(const struct vocab *v, int32_t unk, struct slice text, struct symbols *s, struct sink *out);
+/* The token of these bytes, or where there is none the tokens of each byte, or `unk`. */
+void spm_put(const struct vocab *v, int32_t unk, const char *p, size_t len, struct sink *out);
+
+/* ---- unigram.c ---- */
+
+struct lattice { /* by place in the text: the likeliest way to it */
+    double *log_prob;
+    int32_t *from; /* where its last token begins; an unknown character's is -1 - it */
+    int32_t *to;   /* on the way that is taken: where the token ends; an unknown character's is minus it */
+    size_t cap;
+};
+
+int unigram_text(const struct vocab *v, int32_t unk, struct slice text, struct lattice *l, struct sink *out);
+void lattice_free(struct lattice *l);
 
 /* ---- tokenizer.c ---- */
 
@@ -169,6 +184,7 @@ struct tok_scratch {
     struct pretoken_scratch pre;
     struct normal_scratch normal;
     struct symbols symbols;
+    struct lattice lattice;
 };
 
 #endif

@@ -99,6 +99,7 @@ void tok_scratch_free(struct tok_scratch *s)
     pretoken_scratch_free(&s->pre);
     normal_scratch_free(&s->normal);
     symbols_free(&s->symbols);
+    lattice_free(&s->lattice);
     mem_free(s);
 }
 
@@ -203,7 +204,8 @@ static int encode_pieces(struct encoder *c, struct slice text, bool is_first)
         const char *space = t->splits_spaces ? memchr(text.p + at + 1, ' ', text.len - at - 1) : NULL;
         end = space ? (size_t)(space - text.p) : text.len;
         struct slice piece = {text.p + at, end - at};
-        if (spm_text(&t->vocab, t->ids.unk, piece, &c->s->symbols, &c->out))
+        if (t->vocab.log_prob ? unigram_text(&t->vocab, t->ids.unk, piece, &c->s->lattice, &c->out)
+                              : spm_text(&t->vocab, t->ids.unk, piece, &c->s->symbols, &c->out))
             return out_of_memory(c);
     }
     return 0;
@@ -264,6 +266,8 @@ int tok_encode(const struct tokenizer *t, const char *text, size_t n_bytes, int 
         sink_put(&c.out, t->ids.eos);
     if (s->symbols.cap > KEEP_SYMBOLS)
         symbols_free(&s->symbols);
+    if (s->lattice.cap > KEEP_SYMBOLS)
+        lattice_free(&s->lattice);
     if (s->normal.cp_cap > KEEP_SYMBOLS)
         normal_scratch_free(&s->normal);
     *n = c.out.n;

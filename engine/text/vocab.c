@@ -281,6 +281,26 @@ static int ranks_fill(struct vocab *v, const struct tok_config *c, struct err *e
     return rc;
 }
 
+/* The tokenizers library's penalty for what is unknown (models/unigram). */
+static const double UNKNOWN_PENALTY = 10;
+
+static int log_probs_fill(struct vocab *v, const struct tok_config *c, struct err *e)
+{
+    double least = 0;
+    v->log_prob = mem_alloc((size_t)v->n * sizeof *v->log_prob);
+    if (!v->log_prob)
+        return err_set(e, ERR_NOMEM, "out of memory for %d scores", v->n);
+    for (int32_t i = 0; i < v->n; i++) {
+        v->log_prob[i] = c->log_prob[i];
+        if (isnan(c->log_prob[i]) || c->log_prob[i] == (double)INFINITY)
+            return err_set(e, ERR_FORMAT, "the score of token %d is not a number", i);
+        if (c->log_prob[i] > (double)-INFINITY && c->log_prob[i] < least)
+            least = c->log_prob[i];
+    }
+    v->unk_log_prob = least - UNKNOWN_PENALTY;
+    return 0;
+}
+
 /* ---- all of it ---- */
 
 int vocab_init(struct vocab *v, const struct tok_config *c, struct err *e)
@@ -295,6 +315,8 @@ int vocab_init(struct vocab *v, const struct tok_config *c, struct err *e)
         rc = bytes_fill(v, c, e);
     if (!rc)
         rc = slots_fill(v, c->model, e);
+    if (!rc && c->log_prob)
+        return log_probs_fill(v, c, e);
     if (!rc && c->score)
         return ranks_fill(v, c, e);
     return rc ? rc : merges_fill(v, c, e);
@@ -308,4 +330,5 @@ void vocab_free(struct vocab *v)
     mem_free(v->slot);
     mem_free(v->merge);
     mem_free(v->rank);
+    mem_free(v->log_prob);
 }

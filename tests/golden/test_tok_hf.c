@@ -13,8 +13,8 @@
 
 #define TOKENIZERS GOLDEN_DIR "/hf/tokenizers/"
 
-static const char *const kinds[] = {"gpt2",   "llama3",  "qwen2",     "smollm", "deepseek",
-                                    "llama2", "mistral", "metaspace", "gemma"};
+static const char *const kinds[] = {"gpt2",    "llama3",    "qwen2", "smollm",  "deepseek",     "llama2",
+                                    "mistral", "metaspace", "gemma", "unigram", "unigram-bytes"};
 enum { N_KIND = sizeof kinds / sizeof *kinds };
 
 static void path_of(char out[512], const char *kind, const char *file)
@@ -90,12 +90,12 @@ START_TEST(roles_come_from_the_files)
 END_TEST
 
 /* A directory with one edited tokenizer.json: `key` of the file replaced by a JSON text. */
-static void expect_refusal(const char *key, const char *value, const char *message)
+static void expect_refusal_of(const char *kind, const char *key, const char *value, const char *message)
 {
     char path[512], dir[] = "/tmp/galley-tok-XXXXXX";
     struct tokenizer *t;
     struct err e;
-    path_of(path, "gpt2", "tokenizer.json");
+    path_of(path, kind, "tokenizer.json");
     json_t *file = json_load_file(path, 0, NULL);
     json_object_set_new(file, key, json_loads(value, JSON_DECODE_ANY, NULL));
     ck_assert_ptr_nonnull(mkdtemp(dir));
@@ -108,6 +108,11 @@ static void expect_refusal(const char *key, const char *value, const char *messa
     rmdir(dir);
 }
 
+static void expect_refusal(const char *key, const char *value, const char *message)
+{
+    expect_refusal_of("gpt2", key, value, message);
+}
+
 START_TEST(what_is_unknown_is_refused)
 {
     struct tokenizer *t;
@@ -118,7 +123,12 @@ START_TEST(what_is_unknown_is_refused)
                    "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"(\"}, \"behavior\": \"Isolated\"}",
                    "does not compile");
     expect_refusal("post_processor", "{\"type\": \"BertProcessing\"}", "post_processor 'BertProcessing'");
-    expect_refusal("model", "{\"type\": \"Unigram\"}", "model 'Unigram'");
+    expect_refusal("model", "{\"type\": \"WordPiece\"}", "model 'WordPiece'");
+    expect_refusal("model", "{\"type\": \"Unigram\"}", "Metaspace");
+    expect_refusal_of("unigram", "model", "{\"type\": \"Unigram\", \"vocab\": {\"a\": 0}}", "model.vocab");
+    expect_refusal_of("unigram", "model", "{\"type\": \"Unigram\", \"vocab\": [[\"a\", -1], [\"b\"]]}", "token 1");
+    expect_refusal_of("unigram", "model", "{\"type\": \"Unigram\", \"unk_id\": 9999999999, \"vocab\": [[\"a\", -1]]}",
+                      "special token id");
     expect_refusal("model", "{\"type\": \"BPE\", \"vocab\": [], \"merges\": []}", "model.vocab");
     expect_refusal("model", "{\"type\": \"BPE\", \"vocab\": {\"a\": -1}, \"merges\": []}", "'a'");
     expect_refusal("model", "{\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]}", "merge 0");

@@ -337,6 +337,7 @@ class AtTheTerminal(Base):
         t = self.terminal("--url", r.url, env={"XDG_STATE_HOME": state})
         t.until("> ")
         t.type("noted\r")
+        t.until("Hello there.")  # not the prompt, which the editor may draw again
         t.until("> ")
         t.type("\x04")
         t.wait()

@@ -63,6 +63,23 @@ def characters_tokenizer(normalizer, pre, decoder):
     return t
 
 
+def unigram_tokenizer(pre, byte_fallback):
+    t = Tokenizer(models.Unigram())
+    t.pre_tokenizer = pre
+    t.train_from_iterator(CORPUS * 4, trainers.UnigramTrainer(vocab_size=120, special_tokens=SPECIAL[:3], unk_token="<unk>", show_progress=False))
+    spec = json.loads(t.to_str())
+    if byte_fallback:
+        spec["model"]["byte_fallback"] = True
+        spec["model"]["vocab"] += [[f"<0x{b:02X}>", 0.0] for b in range(256)]
+    spec["model"]["unk_id"] = [token for token, _ in spec["model"]["vocab"]].index("<unk>")
+    t = Tokenizer.from_str(json.dumps(spec))
+    t.add_special_tokens(SPECIAL + [AddedToken("<mask>", lstrip=True, rstrip=True, special=True, normalized=False)])
+    t.add_tokens([AddedToken("<keep>", normalized=False)])
+    t.decoder = decoders.Metaspace()
+    t.post_processor = template(t)
+    return t
+
+
 def template(t):
     return processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", t.token_to_id("<s>"))])
 
@@ -88,12 +105,16 @@ def kinds():
         "llama2": characters_tokenizer(normalizers.Sequence([normalizers.Prepend("\u2581"), marked]), None, decoders.Sequence([])),
         "mistral": characters_tokenizer(None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False), decoders.Metaspace()),
         "metaspace": characters_tokenizer(None, pre_tokenizers.Metaspace(prepend_scheme="always", split=True), decoders.Metaspace()),
+        "unigram": unigram_tokenizer(pre_tokenizers.Metaspace(prepend_scheme="always", split=True), False),
+        "unigram-bytes": unigram_tokenizer(pre_tokenizers.Metaspace(prepend_scheme="first", split=False), True),
         "gemma": characters_tokenizer(marked, pre_tokenizers.Split(" ", behavior="merged_with_previous"), decoders.Sequence([])),
     }
 
 
-def write_tokenizers():
+def write_tokenizers(only=()):
     for name, t in kinds().items():
+        if only and name not in only:
+            continue
         folder = HERE / "tokenizers" / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

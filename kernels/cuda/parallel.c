@@ -57,20 +57,15 @@ static int close_rank(struct backend *b, void *arg, struct err *e)
     return 0;
 }
 
-/* A rank that is stuck keeps everything: its thread may yet come back to it. */
+/* A rank that is stuck keeps its back end: its thread may yet come back to it. */
 static void close_all(struct backend **rank, int32_t n, struct ranks *ranks)
 {
-    if (ranks && ranks_stuck(ranks)) {
-        ranks_free(ranks);
-        return;
-    }
-    if (ranks) {
+    bool stuck = ranks && ranks_stuck(ranks);
+    if (ranks && !stuck)
         ranks_run(ranks, false, 0, close_rank, NULL, NULL);
-        ranks_free(ranks);
-    } else {
-        for (int32_t i = 0; i < n; i++)
-            mem_free(rank[i]);
-    }
+    for (int32_t i = 0; !ranks && i < n; i++)
+        mem_free(rank[i]);
+    ranks_free(ranks);
     mem_free(rank);
 }
 

@@ -24,6 +24,8 @@ if [ ! -f "$build/etc/debian_version" ]; then
     debootstrap --variant=minbase bookworm "$build" "$mirror" >"$work/debootstrap.log" 2>&1 || { tail -5 "$work/debootstrap.log"; die "debootstrap"; }
 fi
 for file in /etc/resolv.conf /etc/pip.conf; do [ ! -f "$file" ] || cp -L "$file" "$build/etc/"; done
+host_ca=$build/etc/host-ca.crt # whom pip believes here; behind a proxy that is more than a fresh Debian knows
+[ ! -f "${PIP_CERT:-}" ] || cp -L "$PIP_CERT" "$host_ca"
 mount -t proc proc "$build/proc"
 trap 'umount -l "$build/proc" "$final/proc" 2>/dev/null || true; [ -z "${server:-}" ] || kill "$server" 2>/dev/null || true' EXIT
 
@@ -59,7 +61,7 @@ while IFS= read -r line; do
     build:RUN)
         say "RUN $rest"
         chroot "$build" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-            ${http_proxy:+http_proxy=$http_proxy} ${https_proxy:+https_proxy=$https_proxy} \
+            ${http_proxy:+http_proxy=$http_proxy} ${https_proxy:+https_proxy=$https_proxy} $([ ! -f "$host_ca" ] || echo PIP_CERT=/etc/host-ca.crt) \
             /bin/sh -c "cd $directory && $rest" >"$work/run.log" 2>&1 </dev/null || { tail -20 "$work/run.log"; die "that step"; }
         ;;
     scratch:COPY)

@@ -176,18 +176,20 @@ void drafting_count_step(struct engine *eng, struct seq *s)
 {
     struct request_decoding *d = &s->req->decoding;
     const struct draft_rows *rows = &s->rows;
+    struct engine_metrics *m = &eng->metrics.now;
+    enum draft_source source = source_of(s);
     int32_t n_depth = 0;
-    for (int32_t i = 0; i < rows->n; i++)
+    for (int32_t i = 0; i < rows->n; i++) {
         n_depth = rows->depth[i] >= n_depth ? rows->depth[i] + 1 : n_depth;
+        m->expected_by[source] += s->draft->chance[rows->node[i]];
+    }
     d->n_step++;
     d->n_drafted += rows->n;
-    eng->metrics.now.n_drafts += rows->n > 0;
-    eng->metrics.now.n_draft_tokens += (uint64_t)rows->n;
+    m->n_drafts += rows->n > 0;
+    m->n_draft_tokens += (uint64_t)rows->n;
+    m->n_drafted_by[source] += (uint64_t)rows->n;
     if (s->req->p.decoding.strategy == DECODE_AUTO)
-        eng->metrics.now.n_auto_step[rows->n ? source_of(s) : DRAFT_SOURCE_AUTO]++;
-    for (int32_t i = 0; i < rows->n; i++)
-        eng->metrics.now.expected_by[source_of(s)] += s->draft->chance[rows->node[i]];
-    eng->metrics.now.n_drafted_by[source_of(s)] += (uint64_t)rows->n;
+        m->n_auto_step[rows->n ? source : DRAFT_SOURCE_AUTO]++;
     for (int32_t i = 0; i < n_depth; i++)
         d->drafted_at[i]++;
     if (rows->n && s->draft->predicted)

@@ -2,7 +2,7 @@
  * Gateway API inference extension read this server as they read that one. */
 #include <string.h>
 
-#include "server.h"
+#include "decoding.h"
 
 static void head(struct text_buf *b, const char *name, const char *type, const char *help)
 {
@@ -50,18 +50,18 @@ static void write_finished(struct text_buf *b, const char *name, const char *lab
                   (unsigned long long)m->n_finished[row[i].from]);
 }
 
-static const char *const draft_source[N_DRAFT_SOURCE] = {[DRAFT_SOURCE_AUTO] = "none",
-                                                         [DRAFT_SOURCE_COPY] = "copy",
-                                                         [DRAFT_SOURCE_MODEL] = "model",
-                                                         [DRAFT_SOURCE_EXIT] = "early_exit",
-                                                         [DRAFT_SOURCE_TRIGRAM] = "trigram"};
+/* Of the steps of `auto`, those without a draft come from none. */
+static const char *source_label(int32_t source)
+{
+    return source == DRAFT_SOURCE_AUTO ? "none" : decoding_source_name((enum draft_source)source);
+}
 
 static void write_by_source(struct text_buf *b, const char *name, const char *help, const char *labels,
                             enum draft_source from, const uint64_t *n)
 {
     head(b, name, "counter", help);
     for (int32_t i = (int32_t)from; i < N_DRAFT_SOURCE; i++)
-        tb_printf(b, "%s{%s,source=\"%s\"} %llu\n", name, labels, draft_source[i], (unsigned long long)n[i]);
+        tb_printf(b, "%s{%s,source=\"%s\"} %llu\n", name, labels, source_label(i), (unsigned long long)n[i]);
 }
 
 /* What drafts are expected to bring, and what they bring. */
@@ -74,7 +74,7 @@ static void write_drafts(struct text_buf *b, const char *labels, const struct en
                     DRAFT_SOURCE_COPY, m->n_drafted_by);
     head(b, expected, "counter", "Of them how many were expected to come true.");
     for (int32_t i = DRAFT_SOURCE_COPY; i < N_DRAFT_SOURCE; i++) {
-        tb_printf(b, "%s{%s,source=\"%s\"} ", expected, labels, draft_source[i]);
+        tb_printf(b, "%s{%s,source=\"%s\"} ", expected, labels, source_label(i));
         tb_double(b, m->expected_by[i]);
         tb_str(b, "\n");
     }

@@ -21,6 +21,11 @@ static const char *const verify_name[] = {"auto", "nss", "naive", "rrs", "kseq",
 static const char *const sampling_name[] = {"auto", "iid", "wor", "greedy", "sbs", "dyspec"};
 enum { N_VERIFY = sizeof verify_name / sizeof *verify_name };
 
+const char *decoding_source_name(enum draft_source source)
+{
+    return source_name[source];
+}
+
 /* ---- Reading ---- */
 
 /* A strategy's name, or a draft source's, which means speculation from it; diverse_beam is beam in groups. */
@@ -295,6 +300,14 @@ bool decoding_read(struct job *j, struct api_error *e)
 
 /* ---- Telling ---- */
 
+static void write_draft(const struct decoding_params *d, const char *verify, struct text_buf *b)
+{
+    tb_printf(b, ",\"draft\":{\"source\":\"%s\"", source_name[d->source]);
+    if (d->fallback)
+        tb_printf(b, ",\"fallback\":\"%s\"", source_name[d->fallback]);
+    tb_printf(b, "},\"verify\":\"%s\"", verify);
+}
+
 void decoding_write(const struct job *j, struct text_buf *b)
 {
     const struct decoding_params *d = &j->par.p.decoding;
@@ -314,9 +327,7 @@ void decoding_write(const struct job *j, struct text_buf *b)
     else if (!is_drafted)
         way_write(j, &u.decoding, b);
     else if (d->strategy != DECODE_OFF)
-        tb_printf(b, ",\"draft\":{\"source\":\"%s\"%s%s%s},\"verify\":\"%s\"", source_name[d->source],
-                  d->fallback ? ",\"fallback\":\"" : "", d->fallback ? source_name[d->fallback] : "",
-                  d->fallback ? "\"" : "", verify_name[is_exact ? DECODE_VERIFY_NSS : d->verify]);
+        write_draft(d, verify_name[is_exact ? DECODE_VERIFY_NSS : d->verify], b);
     tb_printf(b, ",\"guarantee\":\"%s\",\"steps\":%lld,\"drafted\":%lld,\"accepted\":%lld,\"acceptance\":[",
               ops || !is_drafted ? "approximate"
               : is_exact         ? "exact"

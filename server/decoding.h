@@ -18,6 +18,8 @@
 
 #include "job.h"
 
+/* As requests spell it: "copy". */
+const char *decoding_source_name(enum draft_source source);
 /* From j->body into j->par and j->prediction; false: e is filled. */
 bool decoding_read(struct job *j, struct api_error *e);
 /* The `decoding` member of an answer, from its comma on, when the request asked for a way of decoding. */

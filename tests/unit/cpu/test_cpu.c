@@ -12,19 +12,8 @@ extern const struct backend_ops backend_cpu, backend_ref;
 
 enum { V = 150, BLOCK = 16, N_BLOCK = 160, N_READ = 128, N_SEQ = 4, SEQ_BLOCKS = 8 };
 
-/* The features of families, as they come together in them. */
-static const struct tiny_features
-    gemma = {.flags = MODEL_GELU,
-             .window_1 = 6,
-             .post_norms = 1,
-             .attn_softcap = 1.5f,
-             .logit_softcap = 3,
-             .embd_scale = 8},
-    olmo = {.flags = MODEL_QK_NORM_ALL, .post_norms = 1, .no_pre_norms = 1},
-    granite = {.unrotated = 1, .embd_scale = 3, .residual_scale = 0.4f, .logit_scale = 0.5f},
-    mixtral = {.flags = MODEL_EXPERT_SUM_1, .n_expert = 5, .n_expert_used = 2, .n_ff_expert = 64},
-    several = {
-        .window_1 = 4, .post_norms = 1, .residual_scale = 0.7f, .n_expert = 20, .n_expert_used = 4, .n_ff_expert = 256};
+static const struct tiny_features several = {
+    .window_1 = 4, .post_norms = 1, .residual_scale = 0.7f, .n_expert = 20, .n_expert_used = 4, .n_ff_expert = 256};
 
 /* `tolerance`: largest difference of a log-probability from ref's, as a share of the largest one. Float weights differ
  * by rounding only. Quantised ones are multiplied with activations rounded to 8 bits, an error of about half a percent
@@ -49,11 +38,11 @@ static const struct config {
     {4, 1, 64, 256, 256, 0, DT_BF16, DT_Q8_0, DT_Q5_K, 0, 1, 1, 5e-2},
     {4, 2, 64, 256, 512, 0, DT_F16, DT_F16, DT_Q6_K, 0, 0, 0, 5e-2},
     {4, 2, 32, 160, 352, 0, DT_F16, DT_F16, DT_MXFP4, 0, 0, 1, 5e-2},
-    {4, 2, 32, 128, 192, 0, DT_F32, DT_F32, DT_F32, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, 1e-4, &gemma},
-    {6, 2, 20, 52, 70, 30, DT_F32, DT_F32, DT_F16, MODEL_NEOX_ROPE, 1, 0, 1e-4, &gemma},
-    {4, 1, 64, 64, 96, 0, DT_F32, DT_F32, DT_BF16, MODEL_NEOX_ROPE, 0, 0, 1e-4, &olmo},
-    {4, 2, 32, 128, 192, 0, DT_F32, DT_F32, DT_F32, 0, 0, 1, 1e-4, &granite},
-    {4, 2, 32, 128, 192, 0, DT_F32, DT_F32, DT_F32, 0, 0, 1, 1e-4, &mixtral},
+    {4, 2, 32, 128, 192, 0, DT_F32, DT_F32, DT_F32, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, 1e-4, &tiny_gemma},
+    {6, 2, 20, 52, 70, 30, DT_F32, DT_F32, DT_F16, MODEL_NEOX_ROPE, 1, 0, 1e-4, &tiny_gemma},
+    {4, 1, 64, 64, 96, 0, DT_F32, DT_F32, DT_BF16, MODEL_NEOX_ROPE, 0, 0, 1e-4, &tiny_olmo},
+    {4, 2, 32, 128, 192, 0, DT_F32, DT_F32, DT_F32, 0, 0, 1, 1e-4, &tiny_granite},
+    {4, 2, 32, 128, 192, 0, DT_F32, DT_F32, DT_F32, 0, 0, 1, 1e-4, &tiny_mixtral},
     {4, 2, 32, 64, 96, 9, DT_F32, DT_F32, DT_F16, MODEL_NEOX_ROPE, 0, 1, 1e-4, &several},
 };
 enum { N_CONFIG = sizeof configs / sizeof *configs };

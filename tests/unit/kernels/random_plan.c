@@ -108,6 +108,20 @@ void tiny_model_make(struct tiny_model *t, struct rnd *r, int32_t n_layer, int32
     }
 }
 
+const struct tiny_features tiny_gemma = {.flags = MODEL_GELU,
+                                         .window_1 = 6,
+                                         .post_norms = 1,
+                                         .attn_softcap = 1.5f,
+                                         .logit_softcap = 3,
+                                         .embd_scale = 8},
+                           tiny_olmo = {.flags = MODEL_QK_NORM_ALL, .post_norms = 1, .no_pre_norms = 1},
+                           tiny_granite = {.unrotated = 1,
+                                           .embd_scale = 3,
+                                           .residual_scale = 0.4f,
+                                           .logit_scale = 0.5f},
+                           tiny_mixtral = {
+                               .flags = MODEL_EXPERT_SUM_1, .n_expert = 5, .n_expert_used = 2, .n_ff_expert = 64};
+
 static void extend_desc(struct model_desc *d, const struct tiny_features *f)
 {
     d->flags |= f->flags;

@@ -11,19 +11,8 @@
 
 extern const struct backend_ops backend_cpu, backend_ref;
 
-/* The features of families, as they come together in them. */
-static const struct tiny_features
-    gemma = {.flags = MODEL_GELU,
-             .window_1 = 6,
-             .post_norms = 1,
-             .attn_softcap = 1.5f,
-             .logit_softcap = 3,
-             .embd_scale = 8},
-    olmo = {.flags = MODEL_QK_NORM_ALL, .post_norms = 1, .no_pre_norms = 1},
-    granite = {.unrotated = 1, .embd_scale = 3, .residual_scale = 0.4f, .logit_scale = 0.5f},
-    mixtral = {.flags = MODEL_EXPERT_SUM_1, .n_expert = 5, .n_expert_used = 2, .n_ff_expert = 64},
-    many_experts = {
-        .window_1 = 4, .post_norms = 1, .residual_scale = 0.7f, .n_expert = 9, .n_expert_used = 3, .n_ff_expert = 256};
+static const struct tiny_features many_experts = {
+    .window_1 = 4, .post_norms = 1, .residual_scale = 0.7f, .n_expert = 9, .n_expert_used = 3, .n_ff_expert = 256};
 
 struct config {
     const struct backend_ops *ops;
@@ -38,9 +27,9 @@ static const struct config configs[] = {
     {&backend_ref, 2, 2, 32, 64, 96, 5, DT_F16, DT_Q8_0, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 0},
     {&backend_ref, 4, 2, 32, 64, 96, 0, DT_Q8_0, DT_BF16, MODEL_NEOX_ROPE, 1, 1},
     {&backend_ref, 2, 1, 32, 64, 96, 0, DT_BF16, DT_F32, 0, 0, 0},
-    {&backend_ref, 4, 2, 32, 64, 96, 0, DT_F32, DT_F32, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, &gemma},
-    {&backend_ref, 2, 1, 32, 64, 96, 0, DT_F16, DT_Q8_0, MODEL_NEOX_ROPE, 0, 0, &olmo},
-    {&backend_ref, 2, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1, &mixtral},
+    {&backend_ref, 4, 2, 32, 64, 96, 0, DT_F32, DT_F32, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, &tiny_gemma},
+    {&backend_ref, 2, 1, 32, 64, 96, 0, DT_F16, DT_Q8_0, MODEL_NEOX_ROPE, 0, 0, &tiny_olmo},
+    {&backend_ref, 2, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1, &tiny_mixtral},
     {&backend_fake, 1, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1},
     /* cpu: every weight type, every KV type, odd head sizes and widths, one and several heads a group */
     {&backend_cpu, 2, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1},
@@ -53,12 +42,12 @@ static const struct config configs[] = {
     {&backend_cpu, 4, 1, 64, 256, 256, 0, DT_Q8_0, DT_Q5_K, 0, 1, 0},
     {&backend_cpu, 8, 4, 32, 256, 256, 9, DT_F32, DT_Q6_K, MODEL_NEOX_ROPE, 0, 1},
     /* families */
-    {&backend_cpu, 4, 2, 32, 64, 96, 0, DT_F32, DT_F32, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, &gemma},
-    {&backend_cpu, 5, 1, 64, 96, 160, 17, DT_F16, DT_Q4_0, MODEL_NEOX_ROPE, 0, 1, &gemma},
-    {&backend_cpu, 3, 3, 20, 52, 70, 0, DT_F16, DT_BF16, MODEL_NEOX_ROPE, 1, 0, &olmo},
-    {&backend_cpu, 4, 2, 32, 128, 96, 0, DT_Q8_0, DT_Q8_0, 0, 0, 1, &granite},
-    {&backend_cpu, 2, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1, &mixtral},
-    {&backend_cpu, 4, 2, 32, 64, 96, 5, DT_F16, DT_Q8_0, MODEL_NEOX_ROPE, 0, 1, &mixtral},
+    {&backend_cpu, 4, 2, 32, 64, 96, 0, DT_F32, DT_F32, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, &tiny_gemma},
+    {&backend_cpu, 5, 1, 64, 96, 160, 17, DT_F16, DT_Q4_0, MODEL_NEOX_ROPE, 0, 1, &tiny_gemma},
+    {&backend_cpu, 3, 3, 20, 52, 70, 0, DT_F16, DT_BF16, MODEL_NEOX_ROPE, 1, 0, &tiny_olmo},
+    {&backend_cpu, 4, 2, 32, 128, 96, 0, DT_Q8_0, DT_Q8_0, 0, 0, 1, &tiny_granite},
+    {&backend_cpu, 2, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1, &tiny_mixtral},
+    {&backend_cpu, 4, 2, 32, 64, 96, 5, DT_F16, DT_Q8_0, MODEL_NEOX_ROPE, 0, 1, &tiny_mixtral},
     {&backend_cpu, 4, 1, 64, 256, 256, 0, DT_F16, DT_Q4_K, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, &many_experts},
 };
 enum { N_CONFIG = sizeof configs / sizeof *configs, V = 40, BLOCK = 4, N_BLOCK = 256, N_READ = 40 };

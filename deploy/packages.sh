@@ -32,7 +32,7 @@ ensure_packages() {
     rm -f "$log"
 }
 
-# build DIRECTORY MESON-OPTION...: configures once, then builds what changed.
+# build DIRECTORY MESON-OPTION...: configures, then builds what changed.
 build() {
     dir=$1
     shift
@@ -40,6 +40,8 @@ build() {
     if [ ! -f "$dir/build.ninja" ]; then
         say "configuring $dir"
         meson setup "$dir" "$@" >"$log" 2>&1 || { tail -15 "$log" >&2; die "meson setup failed"; }
+    else
+        meson configure "$dir" "$@" >"$log" 2>&1 || { tail -15 "$log" >&2; die "meson configure failed"; }
     fi
     say "building $dir"
     ninja -C "$dir" >"$log" 2>&1 || { grep -A5 -E 'FAILED|error' "$log" | head -40 >&2; die "the build failed"; }

@@ -9,7 +9,7 @@ PORT=${PORT:-8080}
 URL=http://127.0.0.1:$PORT
 
 ensure_packages $BUILD_PACKAGES
-build build/release --buildtype=release
+build build/release --buildtype=release -Dnvcc="${NVCC:-}" # which the tests leave out
 
 say "starting the server on the demo model, port $PORT"
 build/release/server/galley serve --port "$PORT" --log-level warn &

@@ -122,7 +122,8 @@ static void search(struct engine *eng, struct seq *s, struct trigrams *table, co
     if (asked && asked < rows)
         rows = asked;
     int64_t from = clock_ns();
-    trigram_propose(&s->trigram, table, &w->search, &w->rates, t, rows,
+    struct trigram_noise noise = {.key = s->noise_key, .position = seq_n_tok(s)};
+    trigram_propose(&s->trigram, table, &w->search, &w->rates, t, s->req->p.temperature > 0 ? &noise : NULL, rows,
                     depth < TRIGRAM_DEPTH + 1 ? depth : TRIGRAM_DEPTH + 1, &s->guessed);
     double took = (double)(clock_ns() - from) * 1e-9;
     w->search_s += ADAPT * (took - w->search_s);

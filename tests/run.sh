@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need, builds release and ASan/UBSan, runs every test in both; fuzz corpora are replayed as tests.
-# --full adds nvcc over the CUDA kernels, their long tests (suite "full"), ThreadSanitizer and 60 seconds of each fuzzer
-# (FUZZ_SECONDS=N changes that).
+# --full adds nvcc over the CUDA kernels, tests that take long, all seeds under sanitizers as well, ThreadSanitizer and 60
+# seconds of each fuzzer (FUZZ_SECONDS=N changes that).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/packages.sh
@@ -29,9 +29,7 @@ count() {
 run_suite() {
     say "testing $1"
     local log=$1/run.log
-    local suites=--no-suite=full
-    ! $full || suites=
-    if ! meson test -C "$1" $suites --timeout-multiplier "$2" --print-errorlogs >"$log" 2>&1; then
+    if ! meson test -C "$1" --timeout-multiplier "$2" --print-errorlogs >"$log" 2>&1; then
         grep -v '^ninja' "$log" | tail -60
         [ -n "$(sed -n 's/^Fail: *[1-9].*/x/p; s/^Timeout: *[1-9].*/x/p' "$log")" ] || failed=$((failed + 1)) # meson itself failed
     fi
@@ -52,15 +50,21 @@ find_nvcc() {
 }
 
 ensure_packages $BUILD_PACKAGES $TEST_PACKAGES
-! $full || find_nvcc
-build build/release --buildtype=release
-build build/asan --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+nvcc=
+if $full; then
+    find_nvcc
+    nvcc=-Dnvcc=${NVCC:-}
+elif [ ! -f build/release/build.ninja ]; then
+    nvcc=-Dnvcc=none # it takes minutes that the short run does not have
+fi
+build build/release --buildtype=release -Dfull=$full $nvcc
+build build/asan --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dfull=$full
 run_suite build/release 2
 run_suite build/asan 6
 
 if $full; then
     ensure_packages $FUZZ_PACKAGES
-    build build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
+    build build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dfull=true
     run_suite build/tsan 10
     [ -f build/fuzz/build.ninja ] || CC=clang meson setup build/fuzz --buildtype=debugoptimized -Dfuzz=true -Db_sanitize=address,undefined \
         -Db_lundef=false >/dev/null || die "meson setup failed for the fuzzers"

@@ -69,11 +69,11 @@ static bool is_first(const struct trigram_search *s, int32_t node)
     return node == parent->first + parent->n_child - 1;
 }
 
-static int32_t heaviest(const struct trigram_context *c)
+static int32_t heaviest(const float *weight, int32_t n)
 {
     int32_t best = 0;
-    for (int32_t i = 1; i < c->n; i++)
-        if (c->weight[i] >= c->weight[best]) /* of equals the last, as in the search */
+    for (int32_t i = 1; i < n; i++)
+        if (weight[i] >= weight[best]) /* of equals the last, as in the search */
             best = i;
     return best;
 }
@@ -86,9 +86,13 @@ static void add_successors(struct growth *w, struct trigram_search *s, const int
         const struct trigram_node *from = &s->node[node[i]];
         const struct trigram_context *c =
             from->depth < max_depth ? trigrams_find(s->table, from->prev, from->tok) : NULL;
-        int32_t best = c ? heaviest(c) : 0;
-        if (c && draft_child(w->d, i, c->tok[best]) < 0)
-            add_node(w, i, c->tok[best], trigram_share(c, best), true);
+        if (!c)
+            continue;
+        float weight[TRIGRAM_SUCCESSORS];
+        trigram_weigh(s, c, from->depth, weight);
+        int32_t best = heaviest(weight, c->n);
+        if (draft_child(w->d, i, c->tok[best]) < 0)
+            add_node(w, i, c->tok[best], trigram_share(weight, c->n, best), true);
     }
 }
 
@@ -103,8 +107,8 @@ static void trim(struct draft *d, int32_t max_node)
 }
 
 void trigram_propose(struct trigram_drafter *g, struct trigrams *table, struct trigram_search *s,
-                     const struct tree_rates *all, const struct history_text *t, int32_t max_node, int32_t max_depth,
-                     struct draft *d)
+                     const struct tree_rates *all, const struct history_text *t, const struct trigram_noise *noise,
+                     int32_t max_node, int32_t max_depth, struct draft *d)
 {
     int32_t node[TRIGRAM_PREFIXES], place[TRIGRAM_MAX_NODE];
     struct growth w = {.g = g, .all = all, .d = d};
@@ -112,7 +116,7 @@ void trigram_propose(struct trigram_drafter *g, struct trigrams *table, struct t
     g->n_unasked = 0;
     if (t->n < 2 || max_node < 1 || max_depth < 1)
         return;
-    trigram_search(s, table, history_tok(t, t->n - 2), history_tok(t, t->n - 1), max_depth, (uint64_t)t->n);
+    trigram_search(s, table, noise, history_tok(t, t->n - 2), history_tok(t, t->n - 1), max_depth, (uint64_t)t->n);
     int32_t n = most_visited(s, node);
     place[0] = -1;
     for (int32_t i = 0; i < n; i++) {

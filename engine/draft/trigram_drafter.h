@@ -24,9 +24,9 @@ void trigram_follow(struct trigram_drafter *g, struct trigrams *table, struct tr
 /* How often its first choices come true. */
 float trigram_mean_rate(const struct trigram_drafter *g, const struct tree_rates *all);
 
-/* The next draft: what may follow the text, at most max_node tokens and max_depth deep. */
+/* The next draft: what may follow the text, at most max_node tokens and max_depth deep. `noise`: at a temperature. */
 void trigram_propose(struct trigram_drafter *g, struct trigrams *table, struct trigram_search *s,
-                     const struct tree_rates *all, const struct history_text *t, int32_t max_node, int32_t max_depth,
-                     struct draft *d);
+                     const struct tree_rates *all, const struct history_text *t, const struct trigram_noise *noise,
+                     int32_t max_node, int32_t max_depth, struct draft *d);
 
 #endif

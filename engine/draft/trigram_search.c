@@ -2,17 +2,32 @@
 
 #include <math.h>
 
+#include "plan.h"
 #include "rng.h"
 
 static const double C1 = 32, C2 = 8;
 static const float UNSEEN = .5F; /* weight of what was not seen: a successor seen once is not certain */
 
-float trigram_share(const struct trigram_context *c, int32_t i)
+float trigram_share(const float *weight, int32_t n, int32_t i)
 {
     float sum = UNSEEN;
-    for (int32_t k = 0; k < c->n; k++)
-        sum += c->weight[k];
-    return c->weight[i] / sum;
+    for (int32_t k = 0; k < n; k++)
+        sum += weight[k];
+    return weight[i] / sum;
+}
+
+void trigram_weigh(const struct trigram_search *s, const struct trigram_context *c, int32_t depth, float *weight)
+{
+    float plain = 0, noisy = 0;
+    for (int32_t i = 0; i < c->n; i++) {
+        weight[i] = c->weight[i];
+        if (s->noise)
+            weight[i] *= expf(rng_token_gumbel(s->noise->key, s->noise->position + depth, NOISE_TARGET, c->tok[i]));
+        plain += c->weight[i];
+        noisy += weight[i];
+    }
+    for (int32_t i = 0; s->noise && i < c->n; i++)
+        weight[i] *= plain / noisy;
 }
 
 /* What the bonus of all children has in common. */
@@ -56,18 +71,20 @@ static void expand(struct trigram_search *s, int32_t node)
         parent->depth < s->max_depth ? trigrams_find(s->table, parent->prev, parent->tok) : NULL;
     if (!c || s->n + c->n > TRIGRAM_MAX_NODE)
         return;
+    float weight[TRIGRAM_SUCCESSORS];
+    trigram_weigh(s, c, parent->depth, weight);
     parent->first = s->n;
     parent->n_child = c->n;
     for (int32_t i = 0; i < c->n; i++) {
         int32_t at = s->n++;
-        for (; at > parent->first && s->node[at - 1].weight > c->weight[i]; at--)
+        for (; at > parent->first && s->node[at - 1].weight > weight[i]; at--)
             s->node[at] = s->node[at - 1];
         s->node[at] = (struct trigram_node){.prev = parent->tok,
                                             .tok = c->tok[i],
                                             .parent = node,
                                             .depth = parent->depth + 1,
-                                            .weight = c->weight[i],
-                                            .share = trigram_share(c, i)};
+                                            .weight = weight[i],
+                                            .share = trigram_share(weight, c->n, i)};
     }
 }
 
@@ -125,10 +142,11 @@ static void iterate(struct trigram_search *s)
     }
 }
 
-void trigram_search(struct trigram_search *s, struct trigrams *table, int32_t prev, int32_t tok, int32_t max_depth,
-                    uint64_t seed)
+void trigram_search(struct trigram_search *s, struct trigrams *table, const struct trigram_noise *noise, int32_t prev,
+                    int32_t tok, int32_t max_depth, uint64_t seed)
 {
     s->table = table;
+    s->noise = noise;
     s->draw = seed;
     s->max_depth = max_depth < TRIGRAM_DEPTH ? max_depth : TRIGRAM_DEPTH;
     s->n = 1;

@@ -8,6 +8,8 @@
 #include "../ngram/ngram_rig.h"
 #include "../suite.h"
 #include "draft/trigram_drafter.h"
+#include "plan.h"
+#include "rng.h"
 
 static struct history_text text_from(const int32_t *tok, int32_t n, int32_t cut)
 {
@@ -272,8 +274,8 @@ START_TEST(the_search_goes_where_the_table_leads)
         struct trigrams t = random_table(&r, alphabet, rnd_int(&r, 3, 400));
         int32_t a = rnd_int(&r, 0, alphabet - 1), b = rnd_int(&r, 0, alphabet - 1);
         bool known = trigrams_find(&t, a, b) != NULL;
-        trigram_search(&s, &t, a, b, depth, 7);
-        trigram_search(&again, &t, a, b, depth, 7);
+        trigram_search(&s, &t, NULL, a, b, depth, 7);
+        trigram_search(&again, &t, NULL, a, b, depth, 7);
         ck_assert_int_eq(s.n > 1, known);
         ck_assert_int_eq(s.node[0].n_visit, known ? TRIGRAM_ITERATIONS : 1);
         ck_assert_int_eq(s.n, again.n);
@@ -282,6 +284,41 @@ START_TEST(the_search_goes_where_the_table_leads)
             check_node(&s, i);
         free(t.context);
     }
+}
+END_TEST
+
+/* With the target's noise the heaviest child of the root is the token that the target would draw, were the table its law:
+ * at every draw, not only as often as that token is the table's first. */
+START_TEST(the_noise_picks_what_the_target_draws)
+{
+    struct rnd r = rnd_begin("the_noise_picks_what_the_target_draws", 47);
+    static struct trigram_search s;
+    enum { N = 300 };
+    int32_t n_first = 0;
+    struct trigrams t = random_table(&r, 6, 400);
+    const struct trigram_context *c = trigrams_find(&t, 1, 2);
+    ck_assert_int_ge(c->n, 3);
+    for (int32_t position = 0; position < N; position++) {
+        struct trigram_noise noise = {.key = 99, .position = position};
+        int32_t drawn = 0, first = 0;
+        double best = -INFINITY, sum = 0, plain = 0;
+        for (int32_t i = 0; i < c->n; i++) {
+            double value = log((double)c->weight[i]) + (double)rng_token_gumbel(99, position, NOISE_TARGET, c->tok[i]);
+            drawn = value > best ? i : drawn;
+            best = fmax(best, value);
+            first = c->weight[i] > c->weight[first] ? i : first;
+            plain += (double)c->weight[i];
+        }
+        n_first += drawn == first;
+        trigram_search(&s, &t, &noise, 1, 2, TRIGRAM_DEPTH, 7);
+        const struct trigram_node *root = &s.node[0];
+        ck_assert_int_eq(s.node[root->first + root->n_child - 1].tok, c->tok[drawn]);
+        for (int32_t i = root->first; i < root->first + root->n_child; i++)
+            sum += (double)s.node[i].weight;
+        ck_assert_double_eq_tol(sum, plain, 1e-4);
+    }
+    ck_assert_int_lt(n_first, N * 9 / 10); /* the table alone would have missed the others */
+    free(t.context);
 }
 END_TEST
 
@@ -302,7 +339,7 @@ START_TEST(a_draft_is_a_tree_in_order_of_chance)
             tok[i] = rnd_int(&r, 0, alphabet - 1);
         struct history_text text = text_from(tok, n, n / 2);
         trigram_follow(&g, &t, &all, &text, &d);
-        trigram_propose(&g, &t, &s, &all, &text, most, depth, &d);
+        trigram_propose(&g, &t, &s, &all, &text, NULL, most, depth, &d);
         ck_assert_int_le(d.n, most);
         for (int32_t i = 0; i < d.n; i++) {
             ck_assert_int_lt(d.parent[i], i);
@@ -334,7 +371,7 @@ START_TEST(chances_are_learnt)
         for (int32_t n = 2; n < N; n++) {
             struct history_text text = text_from(tok, n, 1);
             trigram_follow(&g, &t, &all, &text, &d);
-            trigram_propose(&g, &t, &s, &all, &text, DRAFT_MAX, TRIGRAM_DEPTH + 1, &d);
+            trigram_propose(&g, &t, &s, &all, &text, NULL, DRAFT_MAX, TRIGRAM_DEPTH + 1, &d);
             n_right += n >= N / 2 && d.n && d.tok[0] == tok[n];
         }
         float rate = trigram_mean_rate(&g, &all);
@@ -357,6 +394,7 @@ int main(void)
     tcase_add_test(tc, a_store_gives_what_it_has_most);
     tcase_add_test(tc, the_papers_score);
     tcase_add_test(tc, the_search_goes_where_the_table_leads);
+    tcase_add_test(tc, the_noise_picks_what_the_target_draws);
     tcase_add_test(tc, a_draft_is_a_tree_in_order_of_chance);
     tcase_add_test(tc, chances_are_learnt);
     return suite_run(tc);

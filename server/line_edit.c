@@ -6,9 +6,11 @@
 #include <limits.h>
 #include <locale.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <wchar.h>
@@ -21,6 +23,8 @@ struct line_edit { /* owner: line_edit_open's caller */
     EditLine *el;
     History *history;
     struct interrupt *in;
+    sigset_t signals; /* what changes the terminal under the editor; blocked while a line is typed */
+    int signal_fd;
     const char *prompt;
     char *line;
     bool interrupted;
@@ -76,17 +80,39 @@ static char *show_prompt(EditLine *el)
     return (char *)self_of(el)->prompt;
 }
 
+/* The window's size, Ctrl-Z, and going on after it. libedit's own handlers (EL_SIGNAL) free memory inside a signal. */
+static void take_signals(struct line_edit *l)
+{
+    struct signalfd_siginfo s;
+    while (read(l->signal_fd, &s, sizeof s) == (ssize_t)sizeof s) {
+        if (s.ssi_signo == SIGWINCH)
+            el_resize(l->el);
+        if (s.ssi_signo == SIGTSTP) {
+            el_set(l->el, EL_PREP_TERM, 0);
+            raise(SIGSTOP);
+        }
+        if (s.ssi_signo == SIGCONT) {
+            el_set(l->el, EL_PREP_TERM, 1);
+            el_set(l->el, EL_REFRESH);
+        }
+    }
+}
+
 /* Waits for the keyboard and for signals: 1 a byte, 0 the end, -1 a signal. */
 static int next_byte(struct line_edit *l, char *c)
 {
     for (;;) {
-        struct pollfd p[2] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = l->in->fd, .events = POLLIN}};
-        if (poll(p, 2, -1) < 0)
-            continue; /* libedit's own signals: the window's size */
+        struct pollfd p[3] = {{.fd = STDIN_FILENO, .events = POLLIN},
+                              {.fd = l->in->fd, .events = POLLIN},
+                              {.fd = l->signal_fd, .events = POLLIN}};
+        if (poll(p, 3, -1) < 0)
+            continue;
         if (p[1].revents && interrupt_take(l->in)) {
             l->interrupted = true;
             return -1;
         }
+        if (p[2].revents)
+            take_signals(l);
         if (!p[0].revents)
             continue;
         ssize_t n = read(STDIN_FILENO, c, 1);
@@ -131,9 +157,14 @@ int line_edit_open(struct interrupt *in, struct line_edit **out, struct err *e)
     if (!l)
         return err_set(e, ERR_NOMEM, "out of memory");
     l->in = in;
+    sigemptyset(&l->signals);
+    sigaddset(&l->signals, SIGWINCH);
+    sigaddset(&l->signals, SIGTSTP);
+    sigaddset(&l->signals, SIGCONT);
+    l->signal_fd = signalfd(-1, &l->signals, SFD_NONBLOCK | SFD_CLOEXEC);
     l->el = el_init("galley", stdin, stdout, stderr);
     l->history = history_init();
-    if (!l->el || !l->history) {
+    if (!l->el || !l->history || l->signal_fd < 0) {
         line_edit_close(l);
         *out = NULL;
         return err_set(e, ERR_IO, "the terminal cannot be used for typing");
@@ -147,7 +178,8 @@ int line_edit_open(struct interrupt *in, struct line_edit **out, struct err *e)
     el_set(l->el, EL_PROMPT, show_prompt);
     el_set(l->el, EL_EDITOR, "emacs");
     el_set(l->el, EL_HIST, history, l->history);
-    el_set(l->el, EL_SIGNAL, 1);
+    /* Keys typed during an answer wait as they are: in canonical mode Ctrl-D would become a NUL. */
+    el_set(l->el, EL_SETTY, "-x", "-icanon", "-echo", NULL);
     el_set(l->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
     el_set(l->el, EL_GETCFN, next_char);
     el_source(l->el, NULL); /* ~/.editrc */
@@ -162,6 +194,8 @@ void line_edit_close(struct line_edit *l)
         el_end(l->el);
     if (l->history)
         history_end(l->history);
+    if (l->signal_fd >= 0)
+        close(l->signal_fd);
     mem_free(l->line);
     mem_free(l);
 }
@@ -169,10 +203,14 @@ void line_edit_close(struct line_edit *l)
 enum line_end line_edit_read(struct line_edit *l, const char *prompt, const char **text)
 {
     int n = 0;
+    sigset_t before;
     l->prompt = prompt;
     l->interrupted = false;
+    sigprocmask(SIG_BLOCK, &l->signals, &before);
+    el_resize(l->el); /* what happened to the window during an answer */
     el_set(l->el, EL_PREP_TERM, 1); /* before the prompt: keys typed at it are ours, not the line discipline's */
     const char *got = el_gets(l->el, &n);
+    sigprocmask(SIG_SETMASK, &before, NULL);
     mem_free(l->line);
     l->line = NULL;
     if (l->interrupted || !got || n <= 0) {

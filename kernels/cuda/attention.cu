@@ -85,10 +85,13 @@ DEV void tile_values(struct lane_state<DIM> *st, const float p[][4], const struc
     }
 }
 
+/* Scores are in base 2, and so is what caps them. */
+constexpr float LOG2_E = 1.44269504f;
+
 /* A tile's keys join the softmax. */
 template <int DIM, int TYPE>
 DEV void tile_join(struct lane_state<DIM> *st, const struct attn_smem<DIM, TYPE> *s, int stage, int opened, int warp,
-                   int32_t key0, const struct view w[2], bool masked, float scale, int lane)
+                   int32_t key0, const struct view w[2], bool masked, float scale, float soft_cap, int lane)
 {
     enum { TILE = attn_dims<DIM>::TILE };
     float p[TILE / 8][4];
@@ -100,6 +103,8 @@ DEV void tile_join(struct lane_state<DIM> *st, const struct attn_smem<DIM, TYPE>
         for (int r = 0; r < 4; r++) {
             int i = j * 8 + lane % 4 * 2 + r % 2;
             p[j][r] = dev_mul(p[j][r], scale * k_scale_of(s, stage, i));
+            if (soft_cap > 0)
+                p[j][r] = dev_soft_cap(p[j][r], soft_cap);
             if (masked && !sees(&w[r / 2], key0 + i))
                 p[j][r] = -INFINITY;
             top[r / 2] = fmaxf(top[r / 2], p[j][r]);
@@ -268,7 +273,7 @@ DEV void item_run(const struct attn_args &a, struct attn_item it, struct attn_sm
         dev_block_sync();
         if (key < end) {
             bool masked = key < all0 || key + TILE > all1;
-            tile_join(&st, s, stage, opened, warp, key, w, masked, a.scale * 1.44269504f, lane);
+            tile_join(&st, s, stage, opened, warp, key, w, masked, a.scale * LOG2_E, a.soft_cap * LOG2_E, lane);
         }
         bool item_ends = key + TILE >= it.key1;
         if (item_ends || key + TILE == split_end) {

@@ -110,7 +110,8 @@ struct attn_args {
     int32_t n_part;       /* that scratch has room for */
     struct kv_layer kv;
     int32_t n_head;
-    float scale; /* of q . k */
+    float scale;    /* of q . k */
+    float soft_cap; /* of scaled scores; 0: none */
 };
 /* Returns -ERR_INVALID for a head size that has no kernel: 64, 80, 96, 128 and 256 have one. */
 int attn_run(const struct attn_args *a, struct CUstream_st *stream);

@@ -7,7 +7,7 @@
  *   model.c     weights: packed on the host into one device allocation
  *   pool.c      KV cache and scratch: one device allocation, planned from the limits; nothing is allocated after it
  *   step.c      a plan's arrays and the lists made from it, in one upload; results back
- *   forward.c   the kernels of a pass, in order
+ *   forward.c   the kernels of a pass, in order; exchange.c: what ranks send each other in it
  *   graphs.c    most of them recorded at start, for the steps that come often */
 #ifndef GALLEY_CUDA_H
 #define GALLEY_CUDA_H
@@ -48,7 +48,7 @@ struct backend {                /* one device; of several, the engine has that o
 };
 
 struct cuda_layer { /* all in bmodel.weights; NULL, or weight.data NULL: the model has none */
-    const float *attn_norm, *ffn_norm, *bq, *bk, *bv, *q_norm, *k_norm;
+    const float *attn_norm, *ffn_norm, *post_attn_norm, *post_ffn_norm, *bq, *bk, *bv, *q_norm, *k_norm;
     struct gemm_weight wq, wk, wv, wo, down;
     struct gemm_weight gate_up;  /* both, where they have one format */
     struct gemm_weight gate, up; /* else each */
@@ -61,10 +61,12 @@ struct cuda_arena {
 };
 void *cuda_arena_take(struct cuda_arena *a, size_t n, size_t size_bytes); /* n elements, aligned to 256 bytes */
 
+enum { CUDA_KINDS = 2 }; /* of layers: model_desc.layer_kind */
+
 /* What a step uploads. Pointers are to host staging; the device has the same bytes at the same offsets. */
 struct cuda_lists {
     /* First what a graph refers to: where these begin depends on n_row and n_mix alone, and bt is the last of them. */
-    struct attn_count *count;
+    struct attn_count *count;  /* [CUDA_KINDS] */
     int32_t *tok, *pos, *slot; /* [n_row] slot: pool slots that the rows write; -1: the row is padding */
     struct mix *mix;           /* part0 counts from the beginning of staging */
     int32_t *bt;
@@ -78,7 +80,8 @@ struct cuda_lists {
     int32_t *move_src, *move_dst; /* [n_move] of at most n_kvop * block_len */
     int32_t n_move;
     struct readout_work read;
-    struct attn_work attn; /* the rows and folds before mix; the items last of all, as far as they are filled */
+    /* For each kind of layer. The rows and folds stand before mix; the items last of all, as far as they are filled. */
+    struct attn_work attn[CUDA_KINDS];
 };
 
 struct cuda_pool {
@@ -90,12 +93,13 @@ struct cuda_pool {
     size_t kv_bytes;   /* of the above */
     /* Scratch. R: limits.n_row, L: rows of logits. */
     float *x;           /* [R][n_embd] the residual stream */
+    float *y;           /* [R][n_embd] what a half of a layer adds to it; NULL where products add it themselves */
     struct bf16 *h;     /* [R][n_embd] normed */
     float *qkv;         /* [R][heads of q, k and v] */
     struct bf16 *q, *o; /* [R][n_head * head_dim] */
     struct bf16 *ff;    /* [R][n_ff] */
     float *gate_up;     /* [R][2 n_ff]; NULL where no layer needs it */
-    float *rope;        /* [R][rope_dim] */
+    float *rope;        /* [n_kind][R][rope_dim] */
     float *attn, *gemm; /* kernels' own */
     float *logits;      /* [L][n_vocab]; of several ranks, those rows that are its own */
     float *score;       /* [L][n_vocab] the same; before, what other ranks sent of them */
@@ -125,13 +129,14 @@ struct cuda_graphs {
 struct bmodel {          /* of several, the engine has that of rank 0 */
     struct backend *b;   /* borrowed */
     struct model_desc d; /* with the rank's own heads and n_ff */
+    int32_t n_kind;      /* of layers: 1 or CUDA_KINDS */
     struct shard shard;
     struct bmodel **rank; /* rank 0's: [n_rank] itself and the others; owned. NULL with one rank, and of others */
     struct plan_limits limits;
     struct cuda_layer *layer; /* [n_layer] owned */
     const void *table;        /* [n_vocab][n_embd] of table_type */
     int32_t table_type;
-    const float *out_norm, *inv_freq;
+    const float *out_norm, *inv_freq[CUDA_KINDS];
     struct gemm_weight out;
     void *weights; /* device; owned */
     size_t weight_bytes;
@@ -174,10 +179,10 @@ size_t cuda_kv_bytes(const struct bmodel *m, const struct kv_config *kv);
 /* Without graphs: cuda_graphs_create. */
 int cuda_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e);
 void cuda_pool_free(struct bmodel *m);
-struct attn_shape cuda_attn_shape(const struct bmodel *m);
+struct attn_shape cuda_attn_shape(const struct bmodel *m, int kind);
 struct kv_layer cuda_kv_layer(const struct cuda_pool *p, int32_t layer);
 
-/* Staging for plans of n: where each array stands. Returns the bytes. */
+/* Staging for plans of n: where each array stands. cap_item: of all kinds of layers together. Returns the bytes. */
 size_t cuda_lists_layout(const struct plan_limits *n, int32_t block_len, int32_t cap_item, char *base,
                          struct cuda_lists *l);
 int cuda_submit(struct bmodel *m, const struct step_plan *p, struct err *e);
@@ -190,8 +195,15 @@ const void *cuda_on_device(const struct bmodel *m, const void *staged);
 /* Makes and uploads the attention lists of a later layer of the step; waits for the stream. */
 int cuda_step_attention(struct bmodel *m, const struct step_plan *p, int32_t layer, struct err *e);
 
+/* ---- Between ranks (exchange.c): nothing where there is one ---- */
+
+/* Queues: n floats at x become the sum of what all ranks have of them. */
+void cuda_sum_ranks(struct bmodel *m, float *x, int64_t n);
+/* Queues: from every rank's part of the vocabulary of all rows, to all of the vocabulary of each rank's own rows. */
+int cuda_exchange_logits(struct bmodel *m, int32_t n_logit, struct err *e);
 /* Moves data once, between all ranks, before any is recorded: libraries connect at first use. Waits. */
-int cuda_forward_meet(struct bmodel *m, struct err *e);
+int cuda_meet(struct bmodel *m, struct err *e);
+
 /* Queues the pass. `graph` stands for cuda_forward_rows; NULL: there is none for this step. */
 int cuda_forward(struct bmodel *m, const struct step_plan *p, struct CUgraphExec_st *graph, struct err *e);
 /* Its part that graphs record: rows through embedding and layers. */

@@ -124,6 +124,19 @@ DEV uint64_t dev_warp_greatest(uint64_t v DEV_AT)
     return v;
 }
 
+/* What a gated linear unit makes of its gate: SiLU, or GELU in its tanh form, which is x * sigmoid(2 z) for tanh's z. */
+DEV float dev_gate(float x, bool gelu)
+{
+    float z = gelu ? 1.5957691216f * (x + 0.044715f * x * x * x) : x; /* 2 sqrt(2 / pi) */
+    return x * dev_reciprocal(1 + dev_exp2(-1.44269504f * z));
+}
+
+/* x becomes cap * tanh(x / cap). */
+DEV float dev_soft_cap(float x, float cap)
+{
+    return cap - 2 * cap * dev_reciprocal(1 + dev_exp2(x * (2 * 1.44269504f / cap)));
+}
+
 /* Over a block. `scratch` is shared memory for one element per warp, free again when the call returns. */
 template <class T, class Reduce> DEV T dev_block_reduce(T v, T none, T *scratch, Reduce reduce DEV_AT)
 {

@@ -3,7 +3,6 @@
  * Where spans run different layers, the kernels of a layer run over each unbroken range of rows that takes part; the
  * attention lists are made anew at each layer where the set of spans changes. */
 #include "cuda.h"
-#include "ranks.h"
 
 struct pass { /* owner: cuda_forward */
     struct bmodel *m;
@@ -69,7 +68,8 @@ static void gate_up_product(const struct pass *s, const struct gemm_weight *w, c
                           .x = x,
                           .n_row = n_row,
                           .x_stride = w->n_in,
-                          .epilogue = GEMM_SWIGLU,
+                          .epilogue = GEMM_GLU,
+                          .gelu = !!(s->m->d.flags & MODEL_GELU),
                           .out_bf16 = out,
                           .out_stride = w->n_out,
                           .n_block = s->m->b->n_block,
@@ -89,88 +89,31 @@ static void norm(const struct pass *s, struct rows r, const float *weight)
     rows_norm(&a, s->stream);
 }
 
-/* ---- Several ranks ---- */
+/* ---- To the residual stream ---- */
 
-static void keep_code(const struct pass *s, int code)
-{
-    if (!s->m->comm_code)
-        s->m->comm_code = code;
-}
-
-/* n floats of the residual stream = the sum of what all ranks have of them. */
-static void sum_ranks(const struct pass *s, float *x, int64_t n)
-{
-    const struct backend *b = s->m->b;
-    int32_t n_rank = b->n_rank;
-    if (n_rank == 1)
-        return;
-    if (!s->pool->gathered) {
-        keep_code(s, b->comm_api->sum(b->comm, x, (size_t)n, s->stream));
-        return;
-    }
-    struct comm_piece send[RANKS_MAX], recv[RANKS_MAX];
-    for (int32_t q = 0; q < n_rank; q++) {
-        send[q] = (struct comm_piece){x, (size_t)n};
-        recv[q] = (struct comm_piece){s->pool->gathered + q * n, (size_t)n};
-    }
-    keep_code(s, b->comm_api->exchange(b->comm, send, recv, s->stream));
-    rows_sum(x, s->pool->gathered, n_rank, n, s->stream);
-}
-
-/* The product that takes a rank's heads or columns back to the stream, which one rank has beside it. */
-static void product_to_stream(const struct pass *s, const struct gemm_weight *w, const struct bf16 *in, struct rows r)
+/* The product that takes a rank's heads or columns back to the stream, which one rank has beside it; by way of y where
+ * more is done to it than added. */
+static void product_to_stream(const struct pass *s, const struct gemm_weight *w, const struct bf16 *in,
+                              const float *post_norm, struct rows r)
 {
     int32_t n = s->m->d.n_embd;
     float *x = s->pool->x + (int64_t)r.row0 * n;
-    product(s, w, in, r.n, x, n, s->m->shard.rank == 0 ? GEMM_ADD : GEMM_STORE);
-    sum_ranks(s, x, (int64_t)r.n * n);
-}
-
-/* From every rank's part of the vocabulary of all rows, to all of the vocabulary of each rank's own rows. */
-static int exchange_logits(const struct pass *s, int32_t n_logit, struct err *e)
-{
-    const struct backend *b = s->m->b;
-    const struct cuda_pool *pool = s->pool;
-    int32_t n_rank = b->n_rank, rank = s->m->shard.rank, n_vocab = s->m->d.n_vocab;
-    int32_t n_own = readout_own_begin(n_logit, rank + 1, n_rank) - readout_own_begin(n_logit, rank, n_rank);
-    struct comm_piece send[RANKS_MAX], recv[RANKS_MAX];
-    int32_t begin[RANKS_MAX + 1];
-    for (int32_t q = 0; q <= n_rank; q++)
-        begin[q] = shard_vocab_begin(n_vocab, q, n_rank);
-    for (int32_t q = 0; q < n_rank; q++) {
-        int32_t row0 = readout_own_begin(n_logit, q, n_rank), row1 = readout_own_begin(n_logit, q + 1, n_rank);
-        size_t n_slice = (size_t)s->m->shard.n_vocab;
-        send[q] = (struct comm_piece){pool->slice + (size_t)row0 * n_slice, (size_t)(row1 - row0) * n_slice};
-        recv[q] = (struct comm_piece){pool->score + (size_t)n_own * (size_t)begin[q],
-                                      (size_t)n_own * (size_t)(begin[q + 1] - begin[q])};
+    if (!s->pool->y) {
+        product(s, w, in, r.n, x, n, s->m->shard.rank == 0 ? GEMM_ADD : GEMM_STORE);
+        cuda_sum_ranks(s->m, x, (int64_t)r.n * n);
+        return;
     }
-    keep_code(s, b->comm_api->exchange(b->comm, send, recv, s->stream));
-    int code = 0;
-    for (int32_t q = 0; !code && n_own && q < n_rank; q++) {
-        size_t width = (size_t)(begin[q + 1] - begin[q]) * sizeof(float);
-        code = b->api->copy_rows(pool->logits + begin[q], (size_t)n_vocab * sizeof(float), recv[q].data, width, width,
-                                 (size_t)n_own, s->stream);
-    }
-    return cuda_check(b, code, "putting logits together", e);
-}
-
-int cuda_forward_meet(struct bmodel *m, struct err *e)
-{
-    const struct backend *b = m->b;
-    const struct cuda_pool *pool = &m->pool;
-    struct comm_piece send[RANKS_MAX], recv[RANKS_MAX];
-    for (int32_t q = 0; q < b->n_rank; q++) {
-        send[q] = (struct comm_piece){pool->x, 1};
-        recv[q] = (struct comm_piece){pool->logits + q, 1};
-    }
-    int rc = cuda_check(b, b->api->zero(pool->x, sizeof(float), b->stream), "meeting the other ranks", e);
-    if (!rc)
-        rc = cuda_comm_check(b, b->comm_api->sum(b->comm, pool->x, 1, b->stream), "meeting the other ranks", e);
-    if (!rc)
-        rc = cuda_comm_check(b, b->comm_api->exchange(b->comm, send, recv, b->stream), "meeting the other ranks", e);
-    if (!rc)
-        rc = cuda_check(b, b->api->stream_wait(b->stream), "meeting the other ranks", e);
-    return rc ? rc : cuda_comm_check(b, b->comm_api->state(b->comm), "meeting the other ranks", e);
+    float *y = s->pool->y + (int64_t)r.row0 * n;
+    product(s, w, in, r.n, y, n, GEMM_STORE);
+    cuda_sum_ranks(s->m, y, (int64_t)r.n * n);
+    struct add_args add = {.x = x,
+                           .y = y,
+                           .weight = post_norm,
+                           .eps = s->m->d.rms_eps,
+                           .scale = s->m->d.residual_scale,
+                           .n_row = r.n,
+                           .n = n};
+    rows_add(&add, s->stream);
 }
 
 /* ---- Before the layers ---- */
@@ -203,6 +146,11 @@ static void move_slots(const struct pass *s)
         kv_move(&a, s->stream);
 }
 
+static float *rope_table(const struct pass *s, int kind)
+{
+    return s->pool->rope + (int64_t)kind * s->m->limits.n_row * s->m->d.rope_dim;
+}
+
 static void embed(const struct pass *s)
 {
     const struct bmodel *m = s->m;
@@ -211,6 +159,7 @@ static void embed(const struct pass *s)
                            .type = m->table_type,
                            .vocab0 = m->shard.vocab0,
                            .n_vocab = m->shard.n_vocab,
+                           .scale = m->d.embd_scale,
                            .bank = m->shard.rank == 0 ? s->pool->bank : NULL,
                            .tok = ON_DEVICE(s, l->tok),
                            .mix = ON_DEVICE(s, l->mix),
@@ -218,18 +167,28 @@ static void embed(const struct pass *s)
                            .x = s->pool->x,
                            .n_row = s->p->n.n_row,
                            .n_embd = m->d.n_embd};
-    struct rope_args rope = {.pos = ON_DEVICE(s, l->pos),
-                             .inv_freq = m->inv_freq,
-                             .mscale = m->d.rope_mscale,
-                             .table = s->pool->rope,
-                             .n_row = s->p->n.n_row,
-                             .n_pair = m->d.rope_dim / 2};
     rows_embed(&a, s->stream);
-    sum_ranks(s, a.x, (int64_t)a.n_row * a.n_embd);
-    kv_rope_table(&rope, s->stream);
+    cuda_sum_ranks(s->m, a.x, (int64_t)a.n_row * a.n_embd);
+    for (int kind = 0; kind < m->n_kind; kind++) {
+        struct rope_args rope = {.pos = ON_DEVICE(s, l->pos),
+                                 .inv_freq = m->inv_freq[kind],
+                                 .mscale = model_mscale(&m->d, kind),
+                                 .table = rope_table(s, kind),
+                                 .n_row = s->p->n.n_row,
+                                 .n_pair = m->d.rope_dim / 2};
+        kv_rope_table(&rope, s->stream);
+    }
 }
 
 /* ---- A layer ---- */
+
+/* Of q or k, where all heads are normed together: then neither bias nor norm is left for kv_heads. */
+static void norm_all(const struct pass *s, struct rows r, float *x, const float *bias, const float *weight, int32_t n)
+{
+    struct heads_norm_args a = {
+        .x = x, .bias = bias, .weight = weight, .eps = s->m->d.rms_eps, .n_row = r.n, .n = n, .stride = s->heads};
+    kv_heads_norm(&a, s->stream);
+}
 
 /* q, k and v of the rows: k and v to the cache. */
 static void layer_heads(const struct pass *s, struct rows r, int32_t layer)
@@ -243,16 +202,21 @@ static void layer_heads(const struct pass *s, struct rows r, int32_t layer)
     product(s, &w->wq, h, r.n, q, s->heads, GEMM_STORE);
     product(s, &w->wk, h, r.n, k, s->heads, GEMM_STORE);
     product(s, &w->wv, h, r.n, v, s->heads, GEMM_STORE);
+    bool together = d->flags & MODEL_QK_NORM_ALL;
+    if (together) {
+        norm_all(s, r, q, w->bq, w->q_norm, s->n_q);
+        norm_all(s, r, k, w->bk, w->k_norm, s->n_kv);
+    }
     struct heads_args a = {.q = q,
                            .k = k,
                            .v = v,
-                           .bq = w->bq,
-                           .bk = w->bk,
+                           .bq = together ? NULL : w->bq,
+                           .bk = together ? NULL : w->bk,
                            .bv = w->bv,
-                           .q_norm = w->q_norm,
-                           .k_norm = w->k_norm,
+                           .q_norm = together ? NULL : w->q_norm,
+                           .k_norm = together ? NULL : w->k_norm,
                            .eps = d->rms_eps,
-                           .rope = pool->rope + (int64_t)r.row0 * d->rope_dim,
+                           .rope = rope_table(s, d->layer_kind[layer]) + (int64_t)r.row0 * d->rope_dim,
                            .rope_dim = d->rope_dim,
                            .neox = !!(d->flags & MODEL_NEOX_ROPE),
                            .slot = ON_DEVICE(s, s->m->lists.slot) + r.row0,
@@ -267,8 +231,9 @@ static void layer_heads(const struct pass *s, struct rows r, int32_t layer)
 /* Of all rows that run the layer: the items name them. */
 static int layer_attention(const struct pass *s, int32_t layer, struct err *e)
 {
-    const struct attn_work *w = &s->m->lists.attn;
-    struct attn_args a = {.count = ON_DEVICE(s, s->m->lists.count),
+    int kind = s->m->d.layer_kind[layer];
+    const struct attn_work *w = &s->m->lists.attn[kind];
+    struct attn_args a = {.count = (const struct attn_count *)ON_DEVICE(s, s->m->lists.count) + kind,
                           .row = ON_DEVICE(s, w->row),
                           .item = (const struct attn_item *)(const void *)s->pool->upload,
                           .fold = ON_DEVICE(s, w->fold),
@@ -280,7 +245,8 @@ static int layer_attention(const struct pass *s, int32_t layer, struct err *e)
                           .n_part = s->pool->cap_part,
                           .kv = cuda_kv_layer(s->pool, layer),
                           .n_head = s->m->d.n_head,
-                          .scale = s->m->d.attn_scale};
+                          .scale = s->m->d.attn_scale,
+                          .soft_cap = s->m->d.attn_softcap};
     if (s->grid)
         a.grid = *s->grid;
     int rc = attn_run(&a, s->stream);
@@ -295,7 +261,7 @@ static void layer_rest(const struct pass *s, struct rows r, int32_t layer)
     const struct cuda_pool *pool = s->pool;
     const struct bf16 *h = pool->h + (int64_t)r.row0 * d->n_embd;
     struct bf16 *ff = pool->ff + (int64_t)r.row0 * d->n_ff;
-    product_to_stream(s, &w->wo, pool->o + (int64_t)r.row0 * s->n_q, r);
+    product_to_stream(s, &w->wo, pool->o + (int64_t)r.row0 * s->n_q, w->post_attn_norm, r);
     norm(s, r, w->ffn_norm);
     if (w->gate_up.data) {
         gate_up_product(s, &w->gate_up, h, r.n, ff);
@@ -304,11 +270,16 @@ static void layer_rest(const struct pass *s, struct rows r, int32_t layer)
         float *gate = pool->gate_up + (int64_t)r.row0 * stride, *up = gate + d->n_ff;
         product(s, &w->gate, h, r.n, gate, stride, GEMM_STORE);
         product(s, &w->up, h, r.n, up, stride, GEMM_STORE);
-        rows_swiglu(
-            &(struct swiglu_args){.gate = gate, .up = up, .out = ff, .n_row = r.n, .n = d->n_ff, .stride = stride},
-            s->stream);
+        struct glu_args a = {.gate = gate,
+                             .up = up,
+                             .out = ff,
+                             .n_row = r.n,
+                             .n = d->n_ff,
+                             .stride = stride,
+                             .gelu = !!(d->flags & MODEL_GELU)};
+        rows_glu(&a, s->stream);
     }
-    product_to_stream(s, &w->down, ff, r);
+    product_to_stream(s, &w->down, ff, w->post_ffn_norm, r);
 }
 
 static int layer_run(const struct pass *s, int32_t layer, struct err *e)
@@ -343,7 +314,7 @@ static void fill_plane(const struct pass *s)
 
 static int read_logits(const struct pass *s, struct err *e)
 {
-    const struct bmodel *m = s->m;
+    struct bmodel *m = s->m;
     const struct cuda_lists *l = &m->lists;
     const struct readout_work *w = &l->read;
     struct norm_args rows = {.x = s->pool->x,
@@ -374,9 +345,11 @@ static int read_logits(const struct pass *s, struct err *e)
                              .f = s->pool->result,
                              .i = (int32_t *)(void *)(s->pool->result + s->p->n.n_out_f)};
     rows_norm(&rows, s->stream);
-    product(s, &m->out, s->pool->h, w->n_logit, m->b->n_rank == 1 ? s->pool->logits : s->pool->slice, m->shard.n_vocab,
-            GEMM_STORE);
-    int rc = m->b->n_rank > 1 ? exchange_logits(s, w->n_logit, e) : 0;
+    float *out = m->b->n_rank == 1 ? s->pool->logits : s->pool->slice;
+    product(s, &m->out, s->pool->h, w->n_logit, out, m->shard.n_vocab, GEMM_STORE);
+    if (m->d.logit_scale != 1 || m->d.logit_softcap > 0)
+        rows_cap(out, (int64_t)w->n_logit * m->shard.n_vocab, m->d.logit_scale, m->d.logit_softcap, s->stream);
+    int rc = m->b->n_rank > 1 ? cuda_exchange_logits(m, w->n_logit, e) : 0;
     if (w->n_raw)
         readouts_raw(&a, s->stream);
     if (w->n_law_row)
@@ -408,7 +381,7 @@ static void read_contrast(const struct pass *s)
 {
     const struct readout_work *w = &s->m->lists.read;
     struct contrast_args a = {.job = ON_DEVICE(s, w->contrast),
-                              .row = ON_DEVICE(s, s->m->lists.attn.row),
+                              .row = ON_DEVICE(s, s->m->lists.attn[0].row),
                               .bt = ON_DEVICE(s, s->m->lists.bt),
                               .plane = s->pool->plane,
                               .part = s->pool->contrast,

@@ -68,7 +68,7 @@ enum {
 struct gemm_weight { /* data belongs to the caller: in host memory when packed, in device memory when launched */
     enum gemm_format format;
     int32_t n_out, n_in; /* of each matrix */
-    int32_t n_matrix;    /* 2: gate and up of SwiGLU, whose panels alternate */
+    int32_t n_matrix;    /* 2: gate and up of a GLU, whose panels alternate */
     int32_t n_panel, n_slab;
     size_t panel_bytes;
     void *data; /* [n_panel][panel_bytes], 16-byte aligned */
@@ -90,9 +90,9 @@ int gemm_pack(const struct gemm_weight *w, int32_t matrix, int32_t row0, int typ
 /* ---- Products ---- */
 
 enum gemm_epilogue {
-    GEMM_STORE,  /* out = y + bias */
-    GEMM_ADD,    /* out += y + bias: the residual stream */
-    GEMM_SWIGLU, /* out_bf16 = silu(gate) * up, of a weight with two matrices */
+    GEMM_STORE, /* out = y + bias */
+    GEMM_ADD,   /* out += y + bias: the residual stream */
+    GEMM_GLU,   /* out_bf16 = act(gate) * up, of a weight with two matrices */
 };
 
 struct gemm_args {
@@ -100,9 +100,10 @@ struct gemm_args {
     const struct bf16 *x; /* [n_row][x_stride], 16-byte aligned; x_stride a multiple of 8 */
     int32_t n_row, x_stride;
     enum gemm_epilogue epilogue;
-    const float *bias;     /* [n_out] or NULL; not with GEMM_SWIGLU */
+    int32_t gelu;          /* GEMM_GLU: act is GELU (tanh); else SiLU */
+    const float *bias;     /* [n_out] or NULL; not with GEMM_GLU */
     float *out;            /* [n_row][out_stride] */
-    struct bf16 *out_bf16; /* the same, of GEMM_SWIGLU */
+    struct bf16 *out_bf16; /* the same, of GEMM_GLU */
     int32_t out_stride;
     int32_t n_block; /* blocks that keep the device busy: where tiles are fewer, slices run side by side */
     float *scratch;  /* gemm_scratch_bytes; NULL: they never do */

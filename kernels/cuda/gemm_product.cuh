@@ -314,21 +314,16 @@ DEV void stage_x(unsigned char *x, const struct gemm_args *a, int row0, int slab
 
 /* ---- What becomes of the sums ---- */
 
-DEV float swiglu(float gate, float up)
-{
-    return gate / (1 + dev_exp2(-1.44269504f * gate)) * up;
-}
-
 /* Outputs `o` of panels panel and panel + 1 of a row. */
 DEV void gemm_finish(const struct gemm_args *a, int panel, int o, int row, float y0, float y1)
 {
     if (row >= a->n_row)
         return;
     int64_t at = (int64_t)row * a->out_stride;
-    if (a->epilogue == GEMM_SWIGLU) {
+    if (a->epilogue == GEMM_GLU) {
         int out = panel / 2 * GEMM_PANEL + o;
         if (out < a->weight.n_out)
-            a->out_bf16[at + out] = dev_to_bf16(swiglu(y0, y1));
+            a->out_bf16[at + out] = dev_to_bf16(dev_gate(y0, a->gelu) * y1);
         return;
     }
     UNROLL

@@ -53,11 +53,14 @@ int32_t cuda_graph_rows(const struct bmodel *m, const struct step_plan *p)
 
 struct CUgraphExec_st *cuda_graph_of(struct bmodel *m, int32_t n_row)
 {
-    const struct attn_work *w = &m->lists.attn;
-    bool wide = w->n_item > w->n_narrow;
-    struct CUgraphExec_st *g = m->graphs.exec[bucket_of(n_row)][(wide ? KIND_WIDE : 0) | (w->n_fold ? KIND_FOLDS : 0)];
-    if (g && wide)
-        m->lists.count->n_narrow = 0; /* four warps take them as well, with the same results */
+    int kind = 0;
+    for (int i = 0; i < m->n_kind; i++) {
+        const struct attn_work *w = &m->lists.attn[i];
+        kind |= (w->n_item > w->n_narrow ? KIND_WIDE : 0) | (w->n_fold ? KIND_FOLDS : 0);
+    }
+    struct CUgraphExec_st *g = m->graphs.exec[bucket_of(n_row)][kind];
+    for (int i = 0; g && kind & KIND_WIDE && i < m->n_kind; i++)
+        m->lists.count[i].n_narrow = 0; /* four warps take them as well, with the same results */
     return g;
 }
 

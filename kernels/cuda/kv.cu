@@ -15,6 +15,25 @@ KERNEL __launch_bounds__(128) k_rope_table(struct rope_args a)
     }
 }
 
+/* ---- All heads of a row: one block ---- */
+
+struct heads_norm_smem {
+    float scratch[DEV_WARP];
+};
+
+KERNEL __launch_bounds__(256) k_heads_norm(struct heads_norm_args a)
+{
+    SMEM_DYN(heads_norm_smem, s);
+    float *x = a.x + (int64_t)blockIdx.x * a.stride, sum = 0;
+    for (int i = threadIdx.x; i < a.n; i += blockDim.x) { /* each thread sees what it wrote itself */
+        x[i] += a.bias ? a.bias[i] : 0;
+        sum += x[i] * x[i];
+    }
+    float scale = dev_rsqrt(dev_block_sum(sum, s->scratch) / a.n + a.eps);
+    for (int i = threadIdx.x; i < a.n; i += blockDim.x)
+        x[i] = x[i] * scale * a.weight[i];
+}
+
 /* ---- Heads: one warp a head of a row ---- */
 
 enum { HEAD_WARPS = 4 };
@@ -154,6 +173,11 @@ template <bool TO_STAGING> KERNEL __launch_bounds__(128) k_move(struct move_args
 void kv_rope_table(const struct rope_args *a, struct CUstream_st *stream)
 {
     LAUNCH(k_rope_table, a->n_row, a->n_pair > 32 ? 64 : 32, 0, stream, *a);
+}
+
+void kv_heads_norm(const struct heads_norm_args *a, struct CUstream_st *stream)
+{
+    LAUNCH(k_heads_norm, a->n_row, a->n >= 256 ? 256 : 64, sizeof(struct heads_norm_smem), stream, *a);
 }
 
 void kv_heads(const struct heads_args *a, struct CUstream_st *stream)

@@ -45,6 +45,16 @@ struct rope_args {
 };
 void kv_rope_table(const struct rope_args *a, struct CUstream_st *stream);
 
+/* x = RMS norm of x + bias, over all heads of a row together (OLMo 2); in place, before kv_heads. */
+struct heads_norm_args {
+    float *x;            /* n_row rows of n, `stride` elements apart */
+    const float *bias;   /* [n]; NULL: none */
+    const float *weight; /* [n] */
+    float eps;
+    int32_t n_row, n, stride;
+};
+void kv_heads_norm(const struct heads_norm_args *a, struct CUstream_st *stream);
+
 /* What stands between the q, k, v products and attention: bias, norm of q and k heads, rotation; q to bf16, k and v to
  * the cache. */
 struct heads_args {

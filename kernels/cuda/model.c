@@ -188,9 +188,14 @@ static int load_layer(struct loader *ld, const struct layer_weights *w, struct c
         struct view from;
         const float **to;
     } vector[] = {
-        {view_all(&w->attn_norm), &l->attn_norm}, {view_all(&w->ffn_norm), &l->ffn_norm},
-        {view_cols(&w->bq, q0, n_q), &l->bq},     {view_cols(&w->bk, kv0, n_kv), &l->bk},
-        {view_cols(&w->bv, kv0, n_kv), &l->bv},   {view_all(&w->q_norm), &l->q_norm},
+        {view_all(&w->attn_norm), &l->attn_norm},
+        {view_all(&w->ffn_norm), &l->ffn_norm},
+        {view_all(&w->post_attn_norm), &l->post_attn_norm},
+        {view_all(&w->post_ffn_norm), &l->post_ffn_norm},
+        {view_cols(&w->bq, q0, n_q), &l->bq},
+        {view_cols(&w->bk, kv0, n_kv), &l->bk},
+        {view_cols(&w->bv, kv0, n_kv), &l->bv},
+        {view_all(&w->q_norm), &l->q_norm},
         {view_all(&w->k_norm), &l->k_norm},
     };
     int rc = 0;
@@ -213,8 +218,12 @@ static int walk(struct loader *ld, const struct model_weights *w)
 {
     struct bmodel *m = ld->m;
     int32_t vocab0 = m->shard.vocab0, n_vocab = m->shard.n_vocab;
-    struct tensor freq = {.data = m->d.rope_inv_freq, .type = DT_F32, .n_row = 1, .n_col = m->d.rope_dim / 2};
-    int rc = load_vector(ld, view_all(&freq), &m->inv_freq);
+    int rc = 0;
+    for (int kind = 0; !rc && kind < m->n_kind; kind++) {
+        struct tensor freq = {
+            .data = model_inv_freq(&m->d, kind), .type = DT_F32, .n_row = 1, .n_col = m->d.rope_dim / 2};
+        rc = load_vector(ld, view_all(&freq), &m->inv_freq[kind]);
+    }
     if (!rc)
         rc = load_table(ld, view_rows(&w->tok_embd, vocab0, n_vocab));
     if (!rc)
@@ -238,34 +247,21 @@ static int check_shape(const struct model_desc *d, struct err *e)
 }
 
 /* What models may have and this back end does not compute yet. */
-static int refuse_features(const struct model_desc *d, const struct model_weights *w, struct err *e)
+static int refuse_features(const struct model_desc *d, int32_t n_rank, struct err *e)
 {
-    bool no_pre_norm = false, post_norm = false, kinds = false;
-    for (int32_t l = 0; l < d->n_layer; l++) {
-        const struct layer_weights *y = &w->layer[l];
-        no_pre_norm |= !y->attn_norm.data || !y->ffn_norm.data;
-        post_norm |= y->post_attn_norm.data || y->post_ffn_norm.data;
-        kinds |= d->layer_kind[l] != 0;
-    }
-    const struct {
-        bool has;
-        const char *what;
-    } features[] = {
-        {d->n_expert > 0, "mixtures of experts"},
-        {kinds, "layers of two kinds (sliding windows or rotations in some of them)"},
-        {no_pre_norm, "layers without a norm before attention"},
-        {post_norm, "norms after attention and feed-forward"},
-        {d->flags & MODEL_QK_NORM_ALL, "norms over all query heads together"},
-        {d->flags & MODEL_GELU, "GELU"},
-        {d->attn_softcap > 0 || d->logit_softcap > 0, "soft caps"},
-        {d->embd_scale != 1 || d->residual_scale != 1 || d->logit_scale != 1,
-         "multipliers of embeddings, residuals or logits"},
-    };
-    for (size_t i = 0; i < sizeof features / sizeof *features; i++)
-        if (features[i].has)
-            return err_set(e, ERR_INVALID, "cuda does not compute %s, which this model has; --backend cpu does",
-                           features[i].what);
-    return 0;
+    const char *what = d->n_expert > 0                              ? "mixtures of experts"
+                       : n_rank > 1 && d->flags & MODEL_QK_NORM_ALL ? "norms over all heads together on several GPUs"
+                                                                    : NULL;
+    return what ? err_set(e, ERR_INVALID, "cuda does not compute %s, which this model has; --backend cpu does", what)
+                : 0;
+}
+
+static int32_t count_kinds(const struct model_desc *d)
+{
+    for (int32_t l = 0; l < d->n_layer; l++)
+        if (d->layer_kind[l])
+            return CUDA_KINDS;
+    return 1;
 }
 
 /* Room on the device for what the first walk counted. */
@@ -307,7 +303,7 @@ int cuda_load(struct backend *b, const struct model_desc *d, const struct model_
     *out = NULL;
     struct shard shard;
     struct model_desc own;
-    int rc = refuse_features(d, w, e);
+    int rc = refuse_features(d, b->n_rank, e);
     if (!rc)
         rc = shard_make(d, b->index, b->n_rank, &shard, &own, e);
     if (!rc)
@@ -325,6 +321,7 @@ int cuda_load(struct backend *b, const struct model_desc *d, const struct model_
     }
     m->b = b;
     m->d = own;
+    m->n_kind = count_kinds(d);
     m->shard = shard;
     m->limits = b->opt.limits;
     m->limits.n_vocab = d->n_vocab;

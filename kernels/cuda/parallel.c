@@ -254,7 +254,7 @@ static int free_kv(struct backend *b, void *arg, struct err *e)
 static int meet(struct backend *b, void *arg, struct err *e)
 {
     struct creating *c = arg;
-    return cuda_forward_meet(c->rank[b->index], e);
+    return cuda_meet(c->rank[b->index], e);
 }
 
 static int record_graphs(struct backend *b, void *arg, struct err *e)

@@ -28,12 +28,12 @@ static int kv_type_of(const struct kv_config *kv)
     return n_8bit == 2 ? KV_FP8 : KV_BF16;
 }
 
-struct attn_shape cuda_attn_shape(const struct bmodel *m)
+struct attn_shape cuda_attn_shape(const struct bmodel *m, int kind)
 {
     return (struct attn_shape){.n_head = m->d.n_head,
                                .n_head_kv = m->d.n_head_kv,
                                .head_dim = m->d.head_dim,
-                               .sliding_window = m->d.sliding_window};
+                               .sliding_window = model_window(&m->d, kind)};
 }
 
 struct kv_layer cuda_kv_layer(const struct cuda_pool *p, int32_t layer)
@@ -85,6 +85,15 @@ static size_t gemm_scratch(const struct bmodel *m, int32_t n_logit)
     return bytes;
 }
 
+/* Products add to the residual stream themselves, unless what they bring is normed or scaled first. */
+static bool adds_apart(const struct bmodel *m)
+{
+    bool apart = m->d.residual_scale != 1;
+    for (int32_t l = 0; l < m->d.n_layer; l++)
+        apart |= m->layer[l].post_attn_norm || m->layer[l].post_ffn_norm;
+    return apart;
+}
+
 static bool has_mixed_ffn(const struct bmodel *m)
 {
     for (int32_t l = 0; l < m->d.n_layer; l++)
@@ -105,13 +114,15 @@ static void lay_rows(const struct bmodel *m, struct cuda_arena *a, struct cuda_p
     size_t n = (size_t)m->limits.n_row, n_q = (size_t)(d->n_head * d->head_dim),
            n_kv = (size_t)(d->n_head_kv * d->head_dim);
     p->x = cuda_arena_take(a, n * (size_t)d->n_embd, sizeof *p->x);
+    if (adds_apart(m))
+        p->y = cuda_arena_take(a, n * (size_t)d->n_embd, sizeof *p->y);
     p->h = cuda_arena_take(a, n * (size_t)d->n_embd, sizeof *p->h);
     p->qkv = cuda_arena_take(a, n * (n_q + 2 * n_kv), sizeof *p->qkv);
     p->q = cuda_arena_take(a, n * n_q, sizeof *p->q);
     p->o = cuda_arena_take(a, n * n_q, sizeof *p->o);
     p->ff = cuda_arena_take(a, n * (size_t)d->n_ff, sizeof *p->ff);
     p->gate_up = cuda_arena_take(a, has_mixed_ffn(m) ? 2 * n * (size_t)d->n_ff : 0, sizeof *p->gate_up);
-    p->rope = cuda_arena_take(a, n * (size_t)d->rope_dim, sizeof *p->rope);
+    p->rope = cuda_arena_take(a, (size_t)m->n_kind * n * (size_t)d->rope_dim, sizeof *p->rope);
     if (sums_in_order(m->b))
         p->gathered = cuda_arena_take(a, (size_t)m->b->n_rank * n * (size_t)d->n_embd, sizeof *p->gathered);
 }
@@ -145,7 +156,7 @@ size_t cuda_pool_layout(const struct bmodel *m, const struct kv_config *kv, char
 {
     const struct plan_limits *n = &m->limits;
     struct cuda_arena a = {.base = base};
-    struct attn_shape shape = cuda_attn_shape(m);
+    struct attn_shape shape = cuda_attn_shape(m, 0);
     struct cuda_lists lists;
     int32_t n_logit = n->n_row < n->n_readout ? n->n_row : n->n_readout;
     int type = kv_type_of(kv);
@@ -157,7 +168,7 @@ size_t cuda_pool_layout(const struct bmodel *m, const struct kv_config *kv, char
                                   .head_dim = m->d.head_dim,
                                   .block_shift = __builtin_ctz((unsigned)kv->block_len)};
     p->cap_part = attn_work_min_part(n) + CUT_PARTS * m->b->n_block;
-    p->cap_item = attn_work_max_item(n, &shape, p->cap_part);
+    p->cap_item = m->n_kind * attn_work_max_item(n, &shape, p->cap_part);
     struct plan_limits staged = *n;
     staged.n_mix = n->n_mix > n->n_row ? n->n_mix : n->n_row; /* graphs have one for each row */
     p->upload_bytes = cuda_lists_layout(&staged, kv->block_len, p->cap_item, NULL, &lists);

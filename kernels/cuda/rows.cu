@@ -63,6 +63,9 @@ template <class T> KERNEL __launch_bounds__(512) k_embed(struct embed_args a)
             for (int k = 0; k < 4; k++)
                 sum.v[k] += part[j].weight * q.v[k];
         }
+        UNROLL
+        for (int k = 0; k < 4; k++)
+            sum.v[k] *= from_bank ? 1 : a.scale;
         *(struct quad *)(a.x + (int64_t)row * a.n_embd + i) = sum;
     }
 }
@@ -109,15 +112,30 @@ KERNEL __launch_bounds__(512) k_norm(struct norm_args a)
     float *x = a.x + (int64_t)(a.row ? a.row[row] : row) * a.n;
     if (a.delta)
         add_delta(x, a.delta + (int64_t)row * a.n, a.n);
-    float scale = norm_scale(x, a.n, a.eps, s->scratch);
+    float scale = a.weight ? norm_scale(x, a.n, a.eps, s->scratch) : 1;
     for (int i = threadIdx.x * 4; i < a.n; i += blockDim.x * 4) {
-        struct quad q = norm_quad(x, a.weight, scale, i);
+        struct quad q = a.weight ? norm_quad(x, a.weight, scale, i) : quad_load(x + i);
         if (a.out) {
             quad_store_bf16(a.out + (int64_t)row * a.n + i, q);
             continue;
         }
         for (int k = 0; k < 4; k++) /* results lie at any offset */
             a.out_f32[a.out_at[row] + i + k] = q.v[k];
+    }
+}
+
+KERNEL __launch_bounds__(512) k_add(struct add_args a)
+{
+    SMEM_DYN(norm_smem, s);
+    float *x = a.x + (int64_t)blockIdx.x * a.n;
+    const float *y = a.y + (int64_t)blockIdx.x * a.n;
+    float scale = a.weight ? norm_scale(y, a.n, a.eps, s->scratch) : 1;
+    for (int i = threadIdx.x * 4; i < a.n; i += blockDim.x * 4) {
+        struct quad q = quad_load(x + i), add = a.weight ? norm_quad(y, a.weight, scale, i) : quad_load(y + i);
+        UNROLL
+        for (int k = 0; k < 4; k++)
+            q.v[k] += add.v[k] * a.scale;
+        *(struct quad *)(x + i) = q;
     }
 }
 
@@ -142,12 +160,7 @@ KERNEL __launch_bounds__(512) k_plane(struct plane_args a)
 
 /* ---- The rest ---- */
 
-DEV float silu(float x)
-{
-    return x / (1 + dev_exp2(-1.44269504f * x));
-}
-
-KERNEL __launch_bounds__(512) k_swiglu(struct swiglu_args a)
+KERNEL __launch_bounds__(512) k_glu(struct glu_args a)
 {
     int32_t row = blockIdx.x;
     const float *gate = a.gate + (int64_t)row * a.stride, *up = a.up + (int64_t)row * a.stride;
@@ -155,7 +168,7 @@ KERNEL __launch_bounds__(512) k_swiglu(struct swiglu_args a)
         struct quad g = quad_load(gate + i), u = quad_load(up + i);
         UNROLL
         for (int k = 0; k < 4; k++)
-            g.v[k] = silu(g.v[k]) * u.v[k];
+            g.v[k] = dev_gate(g.v[k], a.gelu) * u.v[k];
         quad_store_bf16(a.out + (int64_t)row * a.n + i, g);
     }
 }
@@ -167,6 +180,14 @@ KERNEL __launch_bounds__(512)
     float *dst = bank + (int64_t)to[blockIdx.x] * n_embd;
     for (int i = threadIdx.x * 4; i < n_embd; i += blockDim.x * 4)
         *(struct quad *)(dst + i) = quad_load(src + i);
+}
+
+KERNEL __launch_bounds__(256) k_cap(float *x, int64_t n, float scale, float cap)
+{
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
+        float v = x[i] * scale;
+        x[i] = cap > 0 ? dev_soft_cap(v, cap) : v;
+    }
 }
 
 KERNEL __launch_bounds__(512) k_sum(float *x, const float *part, int32_t n_part, int64_t n)
@@ -208,15 +229,20 @@ void rows_norm(const struct norm_args *a, struct CUstream_st *stream)
     LAUNCH(k_norm, a->n_row, rows_block_threads(a->n), sizeof(struct norm_smem), stream, *a);
 }
 
+void rows_add(const struct add_args *a, struct CUstream_st *stream)
+{
+    LAUNCH(k_add, a->n_row, rows_block_threads(a->n), sizeof(struct norm_smem), stream, *a);
+}
+
 void rows_plane(const struct plane_args *a, struct CUstream_st *stream)
 {
     LAUNCH(k_plane, a->n_row, rows_block_threads(a->n), sizeof(struct norm_smem), stream, *a);
 }
 
-void rows_swiglu(const struct swiglu_args *a, struct CUstream_st *stream)
+void rows_glu(const struct glu_args *a, struct CUstream_st *stream)
 {
     int32_t threads = rows_block_threads(a->n), per_block = threads * 4;
-    LAUNCH(k_swiglu, dim3(a->n_row, (a->n + per_block - 1) / per_block), threads, 0, stream, *a);
+    LAUNCH(k_glu, dim3(a->n_row, (a->n + per_block - 1) / per_block), threads, 0, stream, *a);
 }
 
 void rows_save(const float *x, float *bank, const int32_t *from, const int32_t *to, int32_t n_row, int32_t n_embd,
@@ -225,8 +251,21 @@ void rows_save(const float *x, float *bank, const int32_t *from, const int32_t *
     LAUNCH(k_save, n_row, rows_block_threads(n_embd), 0, stream, x, bank, from, to, n_embd);
 }
 
+enum { FLAT_THREADS = 256, FLAT_BLOCKS = 1024 };
+
+/* Blocks for n pieces of work that any of them may take. */
+static unsigned flat_blocks(int64_t n)
+{
+    int64_t n_block = (n + FLAT_THREADS - 1) / FLAT_THREADS;
+    return (unsigned)(n_block < FLAT_BLOCKS ? n_block : (int64_t)FLAT_BLOCKS);
+}
+
 void rows_sum(float *x, const float *part, int32_t n_part, int64_t n, struct CUstream_st *stream)
 {
-    const int64_t threads = 256, most = 1024, n_block = (n / 4 + threads - 1) / threads;
-    LAUNCH(k_sum, (unsigned)(n_block < most ? n_block : most), (unsigned)threads, 0, stream, x, part, n_part, n);
+    LAUNCH(k_sum, flat_blocks(n / 4), FLAT_THREADS, 0, stream, x, part, n_part, n);
+}
+
+void rows_cap(float *x, int64_t n, float scale, float cap, struct CUstream_st *stream)
+{
+    LAUNCH(k_cap, flat_blocks(n), FLAT_THREADS, 0, stream, x, n, scale, cap);
 }

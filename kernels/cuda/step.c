@@ -24,12 +24,14 @@ size_t cuda_lists_layout(const struct plan_limits *n, int32_t block_len, int32_t
     struct cuda_arena a = {.base = base};
     size_t n_row = (size_t)n->n_row, n_move = (size_t)n->n_kvop * (size_t)block_len;
     *l = (struct cuda_lists){0};
-    l->count = cuda_arena_take(&a, 1, sizeof *l->count);
+    l->count = cuda_arena_take(&a, CUDA_KINDS, sizeof *l->count);
     l->tok = cuda_arena_take(&a, n_row, sizeof *l->tok);
     l->pos = cuda_arena_take(&a, n_row, sizeof *l->pos);
     l->slot = cuda_arena_take(&a, n_row, sizeof *l->slot);
-    l->attn.row = cuda_arena_take(&a, n_row, sizeof *l->attn.row);
-    l->attn.fold = cuda_arena_take(&a, n_row, sizeof *l->attn.fold);
+    for (int kind = 0; kind < CUDA_KINDS; kind++) {
+        l->attn[kind].row = cuda_arena_take(&a, n_row, sizeof *l->attn->row);
+        l->attn[kind].fold = cuda_arena_take(&a, n_row, sizeof *l->attn->fold);
+    }
     l->mix = cuda_arena_take(&a, (size_t)n->n_mix, sizeof *l->mix);
     l->bt = cuda_arena_take(&a, (size_t)n->n_bt, sizeof *l->bt);
     l->part = cuda_arena_take(&a, (size_t)n->n_part, sizeof *l->part);
@@ -42,8 +44,8 @@ size_t cuda_lists_layout(const struct plan_limits *n, int32_t block_len, int32_t
     l->move_src = cuda_arena_take(&a, n_move, sizeof *l->move_src);
     l->move_dst = cuda_arena_take(&a, n_move, sizeof *l->move_dst);
     lay_readouts(n, &a, &l->read);
-    l->attn.item = cuda_arena_take(&a, (size_t)cap_item, sizeof *l->attn.item);
-    l->attn.cap_item = cap_item;
+    l->attn->item = cuda_arena_take(&a, (size_t)cap_item, sizeof *l->attn->item);
+    l->attn->cap_item = cap_item;
     return a.at;
 }
 
@@ -91,24 +93,33 @@ static void pad_rows(const struct step_plan *p, int32_t n_row, struct cuda_lists
     }
 }
 
+/* A list for each kind of layer, one behind the other. */
 static void make_attention(struct bmodel *m, const struct step_plan *p, int32_t layer)
 {
-    struct attn_shape shape = cuda_attn_shape(m);
     struct cuda_lists *l = &m->lists;
-    l->attn.cap_part = m->pool.cap_part;
-    attn_work_make(p, layer, &shape, m->b->n_block, m->b->opt.deterministic, &l->attn);
-    *l->count = (struct attn_count){
-        .n_narrow = l->attn.n_narrow,
-        .n_item = l->attn.n_item,
-        .n_fold = l->attn.n_fold,
-        .item0 = (int32_t)(l->attn.item - (const struct attn_item *)(const void *)m->pool.host_upload)};
+    for (int kind = 0; kind < m->n_kind; kind++) {
+        struct attn_shape shape = cuda_attn_shape(m, kind);
+        struct attn_work *w = &l->attn[kind];
+        if (kind) {
+            w->item = w[-1].item + w[-1].n_item;
+            w->cap_item = w[-1].cap_item - w[-1].n_item;
+        }
+        w->cap_part = m->pool.cap_part;
+        attn_work_make(p, layer, &shape, m->b->n_block, m->b->opt.deterministic, w);
+        l->count[kind] = (struct attn_count){
+            .n_narrow = w->n_narrow,
+            .n_item = w->n_item,
+            .n_fold = w->n_fold,
+            .item0 = (int32_t)(w->item - (const struct attn_item *)(const void *)m->pool.host_upload)};
+    }
 }
 
 /* Staging up to the end of the items. */
 static int upload(struct bmodel *m, struct err *e)
 {
     const struct backend *b = m->b;
-    const char *from = m->pool.host_upload, *end = (const char *)(m->lists.attn.item + m->lists.attn.n_item);
+    const struct attn_work *last = &m->lists.attn[m->n_kind - 1];
+    const char *from = m->pool.host_upload, *end = (const char *)(last->item + last->n_item);
     return cuda_check(b, b->api->copy(m->pool.upload, from, (size_t)(end - from), b->stream), "uploading a plan", e);
 }
 
@@ -127,7 +138,8 @@ static struct CUgraphExec_st *make_lists(struct bmodel *m, const struct step_pla
     l->n_move = kv_moves(p, l->move_src, l->move_dst);
     readout_work_make(p, m->pool.map, &l->read);
     readout_work_share(m->pool.map, m->shard.rank, m->shard.n_rank, &l->read);
-    memset(l->attn.row, 0, (size_t)p->n.n_row * sizeof *l->attn.row);
+    for (int kind = 0; kind < m->n_kind; kind++)
+        memset(l->attn[kind].row, 0, (size_t)p->n.n_row * sizeof *l->attn->row);
     make_attention(m, p, 0);
     return graph_rows ? cuda_graph_of(m, graph_rows) : NULL;
 }

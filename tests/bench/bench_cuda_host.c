@@ -116,8 +116,8 @@ static void part_readouts(void)
 
 static void part_attention(void)
 {
-    struct attn_shape s = cuda_attn_shape(&model);
-    attn_work_make(&plan, 0, &s, device.n_block, 0, &model.lists.attn);
+    struct attn_shape s = cuda_attn_shape(&model, 0);
+    attn_work_make(&plan, 0, &s, device.n_block, 0, model.lists.attn);
 }
 
 static void part_tables(void)
@@ -163,7 +163,7 @@ static void bench(int n_span, int32_t ctx_len, int n)
     model.graphs.off = false;
     double graph = time_us(part_submit, n);
     struct fake_calls c = fake_runtime_calls();
-    const struct attn_work *w = &model.lists.attn;
+    const struct attn_work *w = model.lists.attn;
     size_t upload = (size_t)((const char *)(w->item + w->n_item) - model.pool.host_upload);
     printf("%5d %6d %8.1f %8ld %8.1f %5ld+%ld+%ld %9.1f %8.1f %8.1f %8.1f %9.1f\n", n_span, ctx_len, plain, n_plain,
            graph, c.n_graph / n, c.n_kernel / n, c.n_copy / n, time_us(part_tables, n), time_us(part_slots, n),

@@ -22,6 +22,8 @@ void pair_open(struct pair *g, const struct case_config *c, struct rnd *rnd, con
     tiny_model_make(&g->tiny, rnd, CASE_LAYERS, c->n_head, c->n_head_kv, c->head_dim, c->n_embd, c->n_ff, CASE_VOCAB,
                     c->flags, c->type, c->biases, c->tied);
     g->tiny.d.sliding_window = c->window;
+    if (c->features)
+        tiny_model_extend(&g->tiny, rnd, c->features, c->type);
     rig_open_with(&g->got, got, &g->tiny, &kv, got_opt);
     rig_open(&g->want, want, &g->tiny, &kv, 0);
 }

@@ -11,7 +11,8 @@ struct case_config {
     int n_head, n_head_kv, head_dim, n_embd, n_ff, window, kv_type, type;
     uint32_t flags;
     int biases, tied;
-    double tolerance; /* largest difference of a log-probability, as a share of the largest one */
+    double tolerance;                     /* largest difference of a log-probability, as a share of the largest one */
+    const struct tiny_features *features; /* NULL: none */
 };
 
 /* The same plans on both: the builders below add to two rigs what is drawn once. */

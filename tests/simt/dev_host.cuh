@@ -90,6 +90,11 @@ DEV float dev_exp2(float x)
     return exp2f(x);
 }
 
+DEV float dev_reciprocal(float x)
+{
+    return 1 / x;
+}
+
 DEV float dev_rsqrt(float x)
 {
     return 1 / sqrtf(x);

@@ -17,13 +17,15 @@ enum { V = CASE_VOCAB, N_TOK = 61, N_LATE = 9, N_BRANCH = 4, N_READ = 64, SEQ_BL
 static const struct {
     int n_head, n_head_kv, head_dim, n_embd, n_ff, window, kv_type, type, n_rank;
     uint32_t flags;
+    const struct tiny_features *features; /* NULL: none */
 } cases[] = {
     {4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, 1, MODEL_NEOX_ROPE},
     {6, 2, 64, 128, 192, 24, DT_BF16, DT_Q8_0, 1, 0},
     {4, 1, 80, 104, 136, 0, DT_Q8_0, DT_F16, 1, MODEL_QK_NORM},
+    {4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, 1, MODEL_NEOX_ROPE, &tiny_gemma},
     {4, 4, 64, 128, 256, 0, DT_BF16, DT_BF16, 4, 0},
 };
-enum { N_CASE = sizeof cases / sizeof *cases };
+enum { N_CASE = sizeof cases / sizeof *cases, SEVERAL_GPUS = N_CASE - 1 };
 
 static struct rnd rnd;
 static struct tiny_model tiny;
@@ -137,6 +139,8 @@ static void begin(struct rig *g, int i, bool deterministic, struct answer *alone
     tiny_model_make(&tiny, &rnd, CASE_LAYERS, cases[i].n_head, cases[i].n_head_kv, cases[i].head_dim, cases[i].n_embd,
                     cases[i].n_ff, V, cases[i].flags, cases[i].type, 0, 0);
     tiny.d.sliding_window = cases[i].window;
+    if (cases[i].features)
+        tiny_model_extend(&tiny, &rnd, cases[i].features, cases[i].type);
     for (int t = 0; t < N_TOK; t++)
         text[t] = rnd_int(&rnd, 0, V - 1);
     struct kv_config kv = {
@@ -181,7 +185,7 @@ START_TEST(without_the_mode_it_has_not)
     read_tree(&g, &other);
     ck_assert(!same(&alone, &other));
     end(&g);
-    begin(&g, N_CASE - 1, false, &alone);
+    begin(&g, SEVERAL_GPUS, false, &alone);
     read_text(&g, 5, 30, 0, &other);
     ck_assert(!same(&alone, &other));
     end(&g);

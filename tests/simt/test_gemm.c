@@ -156,7 +156,12 @@ END_TEST
 
 /* ---- Epilogues ---- */
 
-static void check_swiglu(const struct product *p, const uint16_t *out, const uint16_t *before)
+static double gelu_of(double x)
+{
+    return .5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + .044715 * x * x * x)));
+}
+
+static void check_glu(const struct product *p, const uint16_t *out, const uint16_t *before)
 {
     int32_t n_out = p->w.weight.n_out, stride = p->args.out_stride;
     for (int32_t r = 0; r < p->args.n_row; r++)
@@ -167,24 +172,25 @@ static void check_swiglu(const struct product *p, const uint16_t *out, const uin
                 continue;
             }
             double gate = p->want[w], up = p->want[w + (size_t)(p->args.n_row * n_out)];
-            double want = gate / (1 + exp(-gate)) * up;
+            double want = (p->args.gelu ? gelu_of(gate) : gate / (1 + exp(-gate))) * up;
             CK_CLOSE(bf16_to_f32(out[at]), want, fabs(want) * 0x1.1p-8 + 1e-4, "row %d of %d, output %d", r,
                      p->args.n_row, o);
         }
 }
 
-static void run_swiglu(int32_t n_row, float *scratch)
+static void run_glu(int32_t n_row, int gelu, float *scratch)
 {
     struct product p;
     product_open(&p, GEMM_Q8_0, 2, 37, 96, n_row, 3);
     size_t n = (size_t)n_row * (size_t)p.args.out_stride;
     uint16_t *out = values_bf16(78, n, 1), *before = values_bf16(78, n, 1);
-    p.args.epilogue = GEMM_SWIGLU;
+    p.args.epilogue = GEMM_GLU;
+    p.args.gelu = gelu;
     p.args.out_bf16 = (struct bf16 *)out;
     p.args.scratch = scratch;
     p.args.n_block = 64;
     gemm_launch(&p.args, NULL);
-    check_swiglu(&p, out, before);
+    check_glu(&p, out, before);
     free(out), free(before);
     product_close(&p);
 }
@@ -196,8 +202,10 @@ START_TEST(test_epilogues)
     for (int i = 0; i < 2; i++) {
         struct product p;
         simt_seed((uint64_t)i);
-        run_swiglu(rows[i], NULL);
-        run_swiglu(rows[i], scratch);
+        for (int gelu = 0; gelu < 2; gelu++) {
+            run_glu(rows[i], gelu, NULL);
+            run_glu(rows[i], gelu, scratch);
+        }
         product_open(&p, GEMM_BF16, 1, 35, 72, rows[i], 4);
         p.args.bias = p.bias;
         run_and_check(&p, gemm_launch);

@@ -22,6 +22,8 @@ static const struct {
     {{4, 2, 64, 128, 256, 20, DT_BF16, DT_Q8_0, MODEL_NEOX_ROPE, 1, 1, 5e-3}, 4, true}, /* KV heads are shared */
     {{8, 2, 64, 256, 512, 0, DT_BF16, DT_Q4_K, 0, 0, 0, 5e-3}, 2, true},                /* whole blocks of 256 */
     {{4, 2, 64, 128, 192, 0, DT_Q8_0, DT_BF16, 0, 0, 1, 2e-2}, 2, false},
+    {{4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, MODEL_NEOX_ROPE, 0, 1, 5e-3, &tiny_gemma}, 2, false},
+    {{4, 2, 64, 128, 192, 0, DT_BF16, DT_F32, 0, 0, 1, 5e-3, &tiny_granite}, 4, true},
 };
 enum { N_CASE = sizeof cases / sizeof *cases };
 

@@ -43,6 +43,7 @@ static void check_embed(int type, int32_t n, int32_t vocab0, int32_t n_vocab, in
                                     .type = type,
                                     .vocab0 = vocab0,
                                     .n_vocab = n_vocab,
+                                    .scale = 3,
                                     .bank = with_bank ? bank : NULL,
                                     .tok = tok,
                                     .mix = mix,
@@ -60,9 +61,9 @@ static void check_embed(int type, int32_t n, int32_t vocab0, int32_t n_vocab, in
                 if (m.from_bank)
                     want += with_bank ? (double)q.weight * bank[q.src * n + i] : 0;
                 else if (q.src >= vocab0 && q.src < vocab0 + n_vocab)
-                    want += (double)q.weight * table_value(type, table, (size_t)((q.src - vocab0) * n + i));
+                    want += 3 * (double)q.weight * table_value(type, table, (size_t)((q.src - vocab0) * n + i));
             }
-            CK_CLOSE(x[r * n + i], want, 1e-6, "type %d, row %d, element %d of %d", type, r, i, n);
+            CK_CLOSE(x[r * n + i], want, 3e-6, "type %d, row %d, element %d of %d", type, r, i, n);
         }
     free(source), free(bank), free(table), free(x);
 }
@@ -169,27 +170,116 @@ START_TEST(test_plane)
 }
 END_TEST
 
-START_TEST(test_swiglu)
+static double gelu_of(double x)
+{
+    return .5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + .044715 * x * x * x)));
+}
+
+START_TEST(test_glu)
 {
     for (int w = 0; w < N_WIDTH; w++) {
         int32_t n = widths[w], stride = 2 * n;
         float *gate_up = values_f32(7, (size_t)N_ROW * (size_t)stride, 20);
         uint16_t *out = malloc((size_t)(N_ROW * n) * sizeof *out);
         gate_up[0] = -INFINITY, gate_up[1] = 1000, gate_up[2] = -1000;
-        rows_swiglu(&(struct swiglu_args){.gate = gate_up,
-                                          .up = gate_up + n,
-                                          .out = (struct bf16 *)out,
-                                          .n_row = N_ROW,
-                                          .n = n,
-                                          .stride = stride},
-                    NULL);
+        rows_glu(&(struct glu_args){.gate = gate_up,
+                                    .up = gate_up + n,
+                                    .out = (struct bf16 *)out,
+                                    .n_row = N_ROW,
+                                    .n = n,
+                                    .stride = stride,
+                                    .gelu = _i},
+                 NULL);
         for (int r = 0; r < N_ROW; r++)
             for (int32_t i = r == 0; i < n; i++) {
-                double g = gate_up[r * stride + i], want = g / (1 + exp(-g)) * gate_up[r * stride + n + i];
-                CK_CLOSE(bf16_to_f32(out[r * n + i]), want, fabs(want) * 0x1.02p-8 + 1e-30, "row %d of %d", r, n);
+                double g = gate_up[r * stride + i],
+                       want = (_i ? gelu_of(g) : g / (1 + exp(-g))) * gate_up[r * stride + n + i];
+                double far =
+                    _i ? 1e-5 * fabs(g * gate_up[r * stride + n + i]) : 1e-30; /* where the tail of GELU ends */
+                CK_CLOSE(bf16_to_f32(out[r * n + i]), want, fabs(want) * 0x1.02p-8 + far, "row %d of %d", r, n);
             }
         free(gate_up), free(out);
     }
+}
+END_TEST
+
+/* x += scale * y, and of y's norm. */
+START_TEST(test_add)
+{
+    for (int w = 0; w < N_WIDTH; w++)
+        for (int normed = 0; normed < 2; normed++) {
+            int32_t n = widths[w];
+            float *x = values_f32(21, (size_t)(N_ROW * n), 3), *y = values_f32(22, (size_t)(N_ROW * n), 5),
+                  *weight = values_f32(23, (size_t)n, 2), *before = values_f32(21, (size_t)(N_ROW * n), 3);
+            rows_add(&(struct add_args){.x = x,
+                                        .y = y,
+                                        .weight = normed ? weight : NULL,
+                                        .eps = 1e-5f,
+                                        .scale = .4f,
+                                        .n_row = N_ROW,
+                                        .n = n},
+                     NULL);
+            for (int r = 0; r < N_ROW; r++) {
+                double sum = 0;
+                for (int32_t i = 0; i < n; i++)
+                    sum += (double)y[r * n + i] * y[r * n + i];
+                double scale = 1 / sqrt(sum / n + 1e-5);
+                for (int32_t i = 0; i < n; i++) {
+                    double add = .4 * y[r * n + i] * (normed ? scale * weight[i] : 1);
+                    CK_CLOSE(x[r * n + i], before[r * n + i] + add, fabs(add) * 1e-5 + 1e-5, "row %d of %d", r, n);
+                }
+            }
+            free(x), free(y), free(weight), free(before);
+        }
+}
+END_TEST
+
+START_TEST(test_cap)
+{
+    enum { N = 1003 };
+    static const float caps[] = {0, 2, 30};
+    for (int c = 0; c < 3; c++) {
+        float *x = values_f32(24, N, 200), *before = values_f32(24, N, 200);
+        before[0] = x[0] = 1e30f, before[1] = x[1] = -1e30f, before[2] = x[2] = 1e-3f;
+        rows_cap(x, N, .5f, caps[c], NULL);
+        for (int i = 0; i < N; i++) {
+            double v = .5 * before[i], want = caps[c] > 0 ? caps[c] * tanh(v / caps[c]) : v;
+            CK_CLOSE(x[i], want, fabs(want) * 1e-6 + caps[c] * 1e-6, "%d with cap %g", i, (double)caps[c]);
+        }
+        free(x), free(before);
+    }
+}
+END_TEST
+
+START_TEST(test_heads_norm)
+{
+    static const int32_t wide[] = {60, 256, 1000};
+    for (int w = 0; w < 3; w++)
+        for (int biased = 0; biased < 2; biased++) {
+            int32_t n = wide[w], stride = n + 13;
+            float *x = values_f32(25, (size_t)(N_ROW * stride), 3),
+                  *before = values_f32(25, (size_t)(N_ROW * stride), 3), *weight = values_f32(26, (size_t)n, 2),
+                  *bias = values_f32(27, (size_t)n, 1);
+            kv_heads_norm(&(struct heads_norm_args){.x = x,
+                                                    .bias = biased ? bias : NULL,
+                                                    .weight = weight,
+                                                    .eps = 1e-6f,
+                                                    .n_row = N_ROW,
+                                                    .n = n,
+                                                    .stride = stride},
+                          NULL);
+            for (int r = 0; r < N_ROW; r++) {
+                double sum = 0;
+                for (int32_t i = 0; i < n; i++)
+                    sum += pow((double)before[r * stride + i] + (biased ? bias[i] : 0), 2);
+                for (int32_t i = 0; i < stride; i++) {
+                    double v = before[r * stride + i];
+                    double want = i < n ? (v + (biased ? bias[i] : 0)) / sqrt(sum / n + 1e-6) * weight[i] : v;
+                    CK_CLOSE(x[r * stride + i], want, fabs(want) * 1e-5, "row %d, element %d of %d", r, i, n);
+                }
+            }
+            free(x), free(before), free(weight), free(bias);
+        }
 }
 END_TEST
 
@@ -444,7 +534,10 @@ int main(void)
     tcase_add_test(tc, test_norm);
     tcase_add_test(tc, test_norm_of_some_rows);
     tcase_add_test(tc, test_plane);
-    tcase_add_test(tc, test_swiglu);
+    tcase_add_loop_test(tc, test_glu, 0, 2);
+    tcase_add_test(tc, test_add);
+    tcase_add_test(tc, test_cap);
+    tcase_add_test(tc, test_heads_norm);
     tcase_add_test(tc, test_save);
     tcase_add_test(tc, test_heads);
     tcase_add_test(tc, test_sum);

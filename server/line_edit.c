@@ -80,6 +80,25 @@ static char *show_prompt(EditLine *el)
     return (char *)self_of(el)->prompt;
 }
 
+static void draw_again(struct line_edit *l)
+{
+    el_set(l->el, EL_PREP_TERM, 1);
+    el_set(l->el, EL_REFRESH);
+}
+
+/* Ctrl-Z with the terminal as it was. Where no shell could continue us (a container's first process) nothing happens. */
+static void stop(struct line_edit *l)
+{
+    sigset_t stops;
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGTSTP);
+    el_set(l->el, EL_PREP_TERM, 0);
+    raise(SIGTSTP);
+    sigprocmask(SIG_UNBLOCK, &stops, NULL);
+    sigprocmask(SIG_BLOCK, &stops, NULL);
+    draw_again(l);
+}
+
 /* The window's size, Ctrl-Z, and going on after it. libedit's own handlers (EL_SIGNAL) free memory inside a signal. */
 static void take_signals(struct line_edit *l)
 {
@@ -87,14 +106,10 @@ static void take_signals(struct line_edit *l)
     while (read(l->signal_fd, &s, sizeof s) == (ssize_t)sizeof s) {
         if (s.ssi_signo == SIGWINCH)
             el_resize(l->el);
-        if (s.ssi_signo == SIGTSTP) {
-            el_set(l->el, EL_PREP_TERM, 0);
-            raise(SIGSTOP);
-        }
-        if (s.ssi_signo == SIGCONT) {
-            el_set(l->el, EL_PREP_TERM, 1);
-            el_set(l->el, EL_REFRESH);
-        }
+        if (s.ssi_signo == SIGTSTP)
+            stop(l);
+        if (s.ssi_signo == SIGCONT)
+            draw_again(l);
     }
 }
 

@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -65,17 +66,23 @@ class Recorder(http.server.ThreadingHTTPServer):
 
 
 class Terminal:
-    """galley run in a terminal of 80 columns."""
+    """galley run in a terminal of 80 columns; with a shell, which has typed the command."""
 
-    def __init__(self, *flags, home, env=None):
+    def __init__(self, *flags, home, env=None, shell=False):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.environ.pop("XDG_STATE_HOME", None)
             os.environ.update(HOME=home, TERM="xterm", LC_ALL="C.UTF-8", **(env or {}))
-            os.execv(GALLEY, [GALLEY, "run", *flags])
+            if not shell:
+                os.execv(GALLEY, [GALLEY, "run", *flags])
+            os.environ.update(PS1="$ ")
+            os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.seen = ""
         self.raw = b""
+        if shell:
+            self.until("$ ")
+            self.type(shlex.join([GALLEY, "run", *flags]) + "\r")
 
     def read(self, seconds):
         ready, _, _ = select.select([self.fd], [], [], seconds)
@@ -379,15 +386,37 @@ class AtTheTerminal(Base):
         t.until("> ")
         t.type("abc")
         time.sleep(0.2)
-        os.kill(t.pid, signal.SIGTSTP)
+        os.kill(t.pid, signal.SIGSTOP)
         time.sleep(0.2)
         os.kill(t.pid, signal.SIGCONT)
+        time.sleep(0.2)
+        t.type("\x1a")  # there is no shell that could continue it: it goes on
         time.sleep(0.2)
         t.type("def\r")
         t.until("Hello there.")
         self.assertEqual(r.asked[-1][1]["messages"][-1]["content"], "abcdef")
         t.until("> ")
         t.type("\x04")
+        self.assertEqual(t.wait(), 0)
+
+    def test_stopped_by_a_shell(self):
+        """Ctrl-Z gives the shell its terminal back, fg goes on with the line."""
+        r = self.recorder()
+        t = Terminal("--url", r.url, home=self.home, shell=True)
+        t.until("> ")
+        t.type("abc")
+        t.until("abc")  # or the terminal forgets it with Ctrl-Z
+        t.type("\x1a")
+        t.until("Stopped")
+        t.type("fg\r")
+        t.until("> ")
+        t.type("def\r")
+        t.until("Hello there.")
+        self.assertEqual(r.asked[-1][1]["messages"][-1]["content"], "abcdef")
+        t.until("> ")
+        t.type("\x04")
+        time.sleep(0.2)
+        t.type("exit\r")
         self.assertEqual(t.wait(), 0)
 
     def own(self):

@@ -84,7 +84,7 @@ bool engine_failed(const struct engine *eng);
 /* Requests submitted and not yet done. Any thread. */
 int32_t engine_n_pending(const struct engine *eng);
 
-struct sampling_defaults { /* of requests that do not say: generation_config.json; a GGUF file has none */
+struct sampling_defaults { /* of requests that do not say: generation_config.json, general.sampling.* */
     bool has_temperature, has_top_p, has_min_p, has_top_k, has_repetition_penalty;
     float temperature, top_p, min_p, repetition_penalty;
     int32_t top_k;

@@ -18,6 +18,21 @@ void model_begin(struct model *m, const struct family *f)
     m->desc.rope_mscale = m->desc.rope_mscale_1 = 1;
 }
 
+void model_set_sampling(struct model *m, const struct sampling_said *said)
+{
+    struct sampling_defaults *d = &m->info.sampling;
+    d->has_temperature = said->temperature >= 0 && said->temperature <= 100;
+    d->has_top_p = said->top_p > 0 && said->top_p <= 1;
+    d->has_min_p = said->min_p >= 0 && said->min_p <= 1;
+    d->has_top_k = said->top_k >= 0 && said->top_k <= INT32_MAX;
+    d->has_repetition_penalty = said->repetition_penalty > 0 && said->repetition_penalty <= 100;
+    d->temperature = d->has_temperature ? (float)said->temperature : 0;
+    d->top_p = d->has_top_p ? (float)said->top_p : 0;
+    d->min_p = d->has_min_p ? (float)said->min_p : 0;
+    d->top_k = d->has_top_k ? (int32_t)said->top_k : 0;
+    d->repetition_penalty = d->has_repetition_penalty ? (float)said->repetition_penalty : 0;
+}
+
 int model_check_heads(struct model *m, struct err *e)
 {
     struct model_desc *d = &m->desc;

@@ -137,6 +137,25 @@ static int read_exit(struct model *m, struct err *e)
     return rc;
 }
 
+/* NAN: there is no such number. */
+static double number_or_nan(const struct model *m, const char *key)
+{
+    float x;
+    uint32_t n;
+    return !gguf_get_f32(m->gguf, key, &x, NULL) ? (double)x : !gguf_get_u32(m->gguf, key, &n, NULL) ? n : (double)NAN;
+}
+
+/* llama.cpp's converter takes them from generation_config.json. */
+static void read_sampling(struct model *m)
+{
+    model_set_sampling(m, &(struct sampling_said){
+                              .temperature = number_or_nan(m, "general.sampling.temp"),
+                              .top_p = number_or_nan(m, "general.sampling.top_p"),
+                              .min_p = number_or_nan(m, "general.sampling.min_p"),
+                              .top_k = number_or_nan(m, "general.sampling.top_k"),
+                              .repetition_penalty = number_or_nan(m, "general.sampling.penalty_repeat")});
+}
+
 /* ---- Layers: windows and rotations ---- */
 
 /* Each pair's own factor, if there is a tensor of that name. */
@@ -295,6 +314,7 @@ int model_from_gguf(struct model *m, const char *path, struct err *e)
         snprintf(m->info.name, sizeof m->info.name, "%.*s", (int)name.len, name.p);
     if (!m->architecture)
         return err_set(e, ERR_NOMEM, "out of memory");
+    read_sampling(m);
     rc = read_sizes(m, e);
     if (!rc)
         rc = read_scales(m, e);

@@ -317,25 +317,16 @@ static int read_template(struct model *m, const char *dir, struct err *e)
     return rc;
 }
 
-/* What requests that do not say are sampled with; only values that a request could have. */
-static void read_sampling(struct model_info *info, const json_t *g)
+/* What requests that do not say are sampled with. */
+static void read_sampling(struct model *m, const json_t *g)
 {
-    double t = number(g, "temperature", -1), p = number(g, "top_p", -1), min_p = number(g, "min_p", -1),
-           r = number(g, "repetition_penalty", -1);
-    int64_t k = whole(g, "top_k", -1);
-    struct sampling_defaults *d = &info->sampling;
     if (json_is_false(json_object_get(g, "do_sample")))
         return;
-    d->has_temperature = t >= 0 && t <= 100;
-    d->temperature = (float)t;
-    d->has_top_p = p > 0 && p <= 1;
-    d->top_p = (float)p;
-    d->has_min_p = min_p >= 0 && min_p <= 1;
-    d->min_p = (float)min_p;
-    d->has_repetition_penalty = r > 0 && r <= 100;
-    d->repetition_penalty = (float)r;
-    d->has_top_k = k >= 0 && k <= INT32_MAX;
-    d->top_k = (int32_t)k;
+    model_set_sampling(m, &(struct sampling_said){.temperature = number(g, "temperature", (double)NAN),
+                                                  .top_p = number(g, "top_p", (double)NAN),
+                                                  .min_p = number(g, "min_p", (double)NAN),
+                                                  .top_k = number(g, "top_k", (double)NAN),
+                                                  .repetition_penalty = number(g, "repetition_penalty", (double)NAN)});
 }
 
 static int read_neighbours(struct model *m, const char *dir, const json_t *config, struct err *e)
@@ -345,7 +336,7 @@ static int read_neighbours(struct model *m, const char *dir, const json_t *confi
     int rc = hf_json(dir, "generation_config.json", &g, e);
     if (rc)
         return rc;
-    read_sampling(&m->info, g);
+    read_sampling(m, g);
     const json_t *ids = json_object_get(g, "eos_token_id");
     int n = hf_ids(ids ? ids : json_object_get(config, "eos_token_id"), eos, HF_MAX_EOS);
     json_decref(g);

@@ -43,6 +43,12 @@ int model_from_hf(struct model *m, const char *dir, struct err *e);
 int model_take_tensors(struct model *m, struct err *e);
 /* What a description begins with: nothing scaled, capped or windowed. */
 void model_begin(struct model *m, const struct family *f);
+/* What the files say of sampling, NAN where nothing. */
+struct sampling_said {
+    double temperature, top_p, min_p, top_k, repetition_penalty;
+};
+/* Keeps what a request could say as well; the rest is as if not there. */
+void model_set_sampling(struct model *m, const struct sampling_said *said);
 /* Whether heads, their sizes and what of them rotates fit together; sets attn_scale. */
 int model_check_heads(struct model *m, struct err *e);
 /* Layers l with slides[l] see a window, the others all; `global` and `local` are their rotations (local NULL: the

@@ -74,6 +74,7 @@ struct shape {
 enum { N_SHAPE = 9 };
 
 int32_t tiny_exit_layer, tiny_head_dim;
+void (*tiny_more_keys)(struct gguf_writer *w);
 
 static int32_t head_dim(void)
 {
@@ -144,6 +145,8 @@ char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed, float flaw
     }
     if (tiny_exit_layer)
         gguf_put_u32(w, "galley.early_exit_layer", (uint32_t)tiny_exit_layer);
+    if (tiny_more_keys)
+        tiny_more_keys(w);
     put_vocab(w);
 
     const struct shape embd = {"", TINY_VOCAB, N_EMBD}, norm = {"", 1, N_EMBD};

@@ -10,6 +10,9 @@ enum { TINY_VOCAB = 320, TINY_EOS = 257, TINY_IM_START = 258, TINY_IM_END = 259 
 extern int32_t tiny_exit_layer;
 /* Elements of a head of the files written from now on; 0: 16. */
 extern int32_t tiny_head_dim;
+/* Puts more keys into the files written from now on; NULL: none. */
+struct gguf_writer;
+extern void (*tiny_more_keys)(struct gguf_writer *w);
 
 /* 256 byte tokens, then <|endoftext|>, ... , then two- and three-letter tokens. Returns a path the caller unlinks and
  * frees. `flaw`: noise on the weights, as a share of them, for a model that is nearly the one of this seed. */

@@ -99,13 +99,14 @@ void copy_propose(struct copy_drafter *c, struct accept_rates *all, const struct
     c->follow = m.at;
     if (m.at < 0)
         return;
-    int32_t end = source_end(t, m.at);
+    int32_t end = source_end(t, m.at), period = t->n - m.at;
+    bool loops = end == t->n && m.len >= period; /* the text ends in the same twice: the third is copied as it grows */
     d->predicted = m.at < t->n_part[0];
     d->strong = m.len >= c->history.min_match;
     float chance = 1;
-    for (int32_t i = 0; i < DRAFT_MAX && m.at + i < end; i++) {
+    for (int32_t i = 0; i < DRAFT_MAX && (loops || m.at + i < end); i++) {
         uint8_t g = agreement(m.len + i);
-        d->tok[i] = history_tok(t, m.at + i);
+        d->tok[i] = i < period ? history_tok(t, m.at + i) : d->tok[i - period];
         d->parent[i] = (int16_t)(i - 1);
         d->guess[i] = g;
         d->chance[i] = chance *= accept_rate(&c->rates, all, g, prior[g]);

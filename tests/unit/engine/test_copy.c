@@ -69,6 +69,29 @@ START_TEST(the_papers_example)
 }
 END_TEST
 
+/* What stands twice at the end, one token or several, is copied on past the end of the text. */
+START_TEST(a_loop_is_copied_on)
+{
+    enum { PERIODS = 5, N = 3 + 2 * PERIODS };
+    for (int32_t period = 1; period <= PERIODS; period++) {
+        int32_t tok[N] = {91, 92, 93}, n = 3 + 2 * period + (period < 3 ? 2 : 0); /* three tokens agree at least */
+        for (int32_t i = 3; i < n; i++)
+            tok[i] = (i - 3) % period;
+        struct copy_drafter c;
+        struct accept_rates all = {0};
+        struct draft d = {0};
+        void *mem = malloc(copy_bytes(N));
+        copy_init(&c, mem, N, 3, false);
+        struct history_text t = text_from(tok, n, 0, 3);
+        copy_propose(&c, &all, &t, &d);
+        ck_assert_int_eq(d.n, DRAFT_MAX);
+        for (int32_t i = 0; i < d.n; i++)
+            ck_assert_int_eq(d.tok[i], (n - 3 + i) % period);
+        free(mem);
+    }
+}
+END_TEST
+
 /* The prediction says 1..40; the answer exchanges, drops and inserts tokens. Copying must find its place again at once.
  */
 START_TEST(an_edited_prediction_is_followed)
@@ -105,6 +128,7 @@ int main(void)
     TCase *tc = tcase_create("copy");
     tcase_add_test(tc, finds_the_longest_and_most_recent);
     tcase_add_test(tc, the_papers_example);
+    tcase_add_test(tc, a_loop_is_copied_on);
     tcase_add_test(tc, an_edited_prediction_is_followed);
     return suite_run(tc);
 }

@@ -72,9 +72,19 @@ VEC vi start_of(const enum pack F, const int half, const union act_line *a)
     return vi_zero();
 }
 
-VEC vi dot4(const enum pack F, vi acc, vcodes w, const int8_t *q)
+/* So many codes are multiplied in turn for a row; of the largest code. */
+VEC int run_of(const enum pack F)
 {
-    return F == PACK_Q8_0 ? dot4_s8(acc, w, q) : dot4_u8(acc, w, q);
+    return F == PACK_Q8_0   ? 1
+           : F == PACK_Q6_K  ? dot4_run(63)
+           : F == PACK_Q5_K  ? dot4_run(31)
+           : F == PACK_MXFP4 ? dot4_run(24)
+                             : dot4_run(15);
+}
+
+VEC vi dot4(const enum pack F, vi acc, const vcodes *w, const int8_t *q)
+{
+    return F == PACK_Q8_0 ? dot4_s8(acc, *w, q) : dot4_u8(acc, w, q, run_of(F));
 }
 
 /* One block times n rows; independent chains in turn hide the dot products' latency. */
@@ -88,10 +98,10 @@ VEC void block_rows(const enum pack F, const int n, const struct block *w, const
         for (int r = 0; r < n; r++)
             t[r] = start_of(F, half, &a[r]);
         VEC_UNROLL(8)
-        for (int i = 0; i < n_dot; i++) {
+        for (int i = 0; i < n_dot; i += run_of(F)) {
             VEC_UNROLL(4)
             for (int r = 0; r < n; r++)
-                t[r] = dot4(F, t[r], w->code[n_dot * half + i], a[r].q + 4 * (n_dot * half + i));
+                t[r] = dot4(F, t[r], &w->code[n_dot * half + i], a[r].q + 4 * (n_dot * half + i));
         }
         VEC_UNROLL(4)
         for (int r = 0; r < n; r++)

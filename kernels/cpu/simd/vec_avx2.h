@@ -241,20 +241,32 @@ VEC __m256i four_codes(const int8_t *p)
     memcpy(&x, p, 4);
     return _mm256_set1_epi32(x);
 }
-/* Codes up to 127: two products of at most 127 * 127 fit the 16 bits of vpmaddubsw. */
-VEC __m256i dot4_u7_half(__m256i acc, __m256i w, __m256i a)
+/* Codes up to `most`: so many sums of two products each fit 16 bits together, and are widened at once. (Codes up to 15
+ * would allow 8, which is slower.) */
+VEC int dot4_run(int most)
 {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1)));
+    return most < 32 ? 4 : most < 64 ? 2 : 1;
 }
-VEC vi dot4_u8(vi acc, vcodes w, const int8_t *p)
+VEC __m256i widen_add(__m256i acc, __m256i pairs)
 {
-    __m256i a = four_codes(p);
-    return (vi){dot4_u7_half(acc.lo, w.lo, a), dot4_u7_half(acc.hi, w.hi, a)};
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+/* n in turn: 1 .. dot4_run. */
+VEC vi dot4_u8(vi acc, const vcodes *w, const int8_t *p, int n)
+{
+    __m256i a = four_codes(p), lo = _mm256_maddubs_epi16(w->lo, a), hi = _mm256_maddubs_epi16(w->hi, a);
+    VEC_UNROLL(4)
+    for (int i = 1; i < n; i++) {
+        a = four_codes(p + 4 * i);
+        lo = _mm256_add_epi16(lo, _mm256_maddubs_epi16(w[i].lo, a));
+        hi = _mm256_add_epi16(hi, _mm256_maddubs_epi16(w[i].hi, a));
+    }
+    return (vi){widen_add(acc.lo, lo), widen_add(acc.hi, hi)};
 }
 /* |w| times a with w's sign: at most 2 * 128 * 127, which fits as well. */
 VEC __m256i dot4_s8_half(__m256i acc, __m256i w, __m256i a)
 {
-    return dot4_u7_half(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+    return widen_add(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w)));
 }
 VEC vi dot4_s8(vi acc, vcodes w, const int8_t *p)
 {

@@ -190,15 +190,21 @@ VEC vcodes codes_fp4(vcodes a)
 #if defined(__AVX512VNNI__)
 enum { VEC_OFFSET_CODES = 1 }; /* codes are u8 as stored; sums start at minus the offset */
 
-/* gcc 12 splits the broadcast from vpdpbusd; kept together they need no register. */
-VEC vi dot4_u8(vi acc, vcodes w, const int8_t *p)
+VEC int dot4_run(int most) /* in 32 bits at once: rows may take turns */
 {
-    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t *)(const void *)p));
+    (void)most;
+    return 1;
+}
+/* gcc 12 splits the broadcast from vpdpbusd; kept together they need no register. */
+VEC vi dot4_u8(vi acc, const vcodes *w, const int8_t *p, int n)
+{
+    (void)n;
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(*w), "m"(*(const int32_t *)(const void *)p));
     return acc;
 }
 VEC vi dot4_s8(vi acc, vcodes w, const int8_t *p) /* codes stored with offset 128; the sum starts at -128 sum */
 {
-    return dot4_u8(acc, w, p);
+    return dot4_u8(acc, &w, p, 1);
 }
 VEC vcodes codes_signed(vcodes a)
 {
@@ -213,21 +219,31 @@ VEC __m512i four_codes(const int8_t *p)
     memcpy(&four, p, sizeof four);
     return _mm512_set1_epi32(four);
 }
-/* Codes up to 127: two products of at most 127 * 127 fit the 16 bits of vpmaddubsw. */
-VEC vi dot4_u7(vi acc, vcodes w, __m512i a)
+/* Codes up to `most`: so many sums of two products each fit 16 bits together, and are widened at once. (Codes up to 15
+ * would allow 8, which is slower.) */
+VEC int dot4_run(int most)
 {
-    return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, a), _mm512_set1_epi16(1)));
+    return most < 32 ? 4 : most < 64 ? 2 : 1;
 }
-VEC vi dot4_u8(vi acc, vcodes w, const int8_t *p)
+VEC vi widen_add(vi acc, __m512i pairs)
 {
-    return dot4_u7(acc, w, four_codes(p));
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+/* n in turn: 1 .. dot4_run. */
+VEC vi dot4_u8(vi acc, const vcodes *w, const int8_t *p, int n)
+{
+    __m512i pairs = _mm512_maddubs_epi16(*w, four_codes(p));
+    VEC_UNROLL(4)
+    for (int i = 1; i < n; i++)
+        pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(w[i], four_codes(p + 4 * i)));
+    return widen_add(acc, pairs);
 }
 /* |w| times a with w's sign: at most 2 * 128 * 127, which fits as well. */
 VEC vi dot4_s8(vi acc, vcodes w, const int8_t *p)
 {
     __m512i a = four_codes(p);
     a = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), vi_zero(), a);
-    return dot4_u7(acc, _mm512_abs_epi8(w), a);
+    return widen_add(acc, _mm512_maddubs_epi16(_mm512_abs_epi8(w), a));
 }
 VEC vcodes codes_signed(vcodes a)
 {

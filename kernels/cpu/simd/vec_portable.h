@@ -261,9 +261,15 @@ VEC vcodes codes_fp4(vcodes a)
         a.v[i] = value[a.v[i]];
     return a;
 }
-VEC vi dot4_u8(vi acc, vcodes w, const int8_t *p)
+VEC int dot4_run(int most)
 {
-    LANES for (int j = 0; j < 4; j++) acc.v[i] += w.v[4 * i + j] * p[j];
+    (void)most;
+    return 1;
+}
+VEC vi dot4_u8(vi acc, const vcodes *w, const int8_t *p, int n)
+{
+    (void)n;
+    LANES for (int j = 0; j < 4; j++) acc.v[i] += w->v[4 * i + j] * p[j];
     return acc;
 }
 VEC vi dot4_s8(vi acc, vcodes w, const int8_t *p)

@@ -325,7 +325,7 @@ static void read_sampling(struct model *m, const json_t *g)
     model_set_sampling(m, &(struct sampling_said){.temperature = number(g, "temperature", (double)NAN),
                                                   .top_p = number(g, "top_p", (double)NAN),
                                                   .min_p = number(g, "min_p", (double)NAN),
-                                                  .top_k = number(g, "top_k", (double)NAN),
+                                                  .top_k = (double)whole(g, "top_k", -1),
                                                   .repetition_penalty = number(g, "repetition_penalty", (double)NAN)});
 }
 

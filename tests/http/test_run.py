@@ -234,11 +234,6 @@ class Pipes(Base):
 
 
 class AtTheTerminal(Base):
-    def ended(self, t):
-        """What it wrote until it ended, as it should."""
-        self.assertEqual(t.wait(), 0)
-        return t.seen
-
     def test_conversation(self):
         r = self.recorder()
         t = self.terminal("--url", r.url, "--system", "S")
@@ -363,7 +358,8 @@ class AtTheTerminal(Base):
         t.ask("go on")
         s.until(lambda: s.metric("vllm:num_requests_running") == 1, "a running request")
         t.type("/help\r\x04")
-        self.assertIn("/clear forgets the chat", self.ended(t))
+        self.assertEqual(t.wait(), 0)
+        self.assertIn("/clear forgets the chat", t.seen)
         s.stop()
 
     def test_resized(self):

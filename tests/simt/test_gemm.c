@@ -156,11 +156,6 @@ END_TEST
 
 /* ---- Epilogues ---- */
 
-static double gelu_of(double x)
-{
-    return .5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + .044715 * x * x * x)));
-}
-
 static void check_glu(const struct product *p, const uint16_t *out, const uint16_t *before)
 {
     int32_t n_out = p->w.weight.n_out, stride = p->args.out_stride;

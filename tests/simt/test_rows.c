@@ -170,11 +170,6 @@ START_TEST(test_plane)
 }
 END_TEST
 
-static double gelu_of(double x)
-{
-    return .5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + .044715 * x * x * x)));
-}
-
 START_TEST(test_glu)
 {
     for (int w = 0; w < N_WIDTH; w++) {

@@ -59,4 +59,10 @@ static inline float fp8_value(uint8_t u)
         }                                                                                                              \
     } while (0)
 
+/* GELU in its tanh form. */
+static inline double gelu_of(double x)
+{
+    return .5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + .044715 * x * x * x)));
+}
+
 #endif

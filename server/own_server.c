@@ -27,6 +27,23 @@ static void run_child(char **argv, pid_t parent)
     _exit(127);
 }
 
+/* Under TMPDIR, or /tmp where there is none or a socket's name would not fit. */
+static int make_folder(struct own_server *s, struct err *e)
+{
+    static const char name[] = "/galley-run-XXXXXX";
+    const char *tmp = getenv("TMPDIR");
+    if (!tmp || *tmp != '/' || strlen(tmp) + sizeof name > sizeof s->folder)
+        tmp = "/tmp";
+    snprintf(s->folder, sizeof s->folder, "%s%s", tmp, name);
+    if (!mkdtemp(s->folder)) {
+        int why = errno;
+        s->folder[0] = 0;
+        return err_set(e, ERR_IO, "%s: %s", tmp, strerror(why));
+    }
+    snprintf(s->socket, sizeof s->socket, "%s/socket", s->folder);
+    return 0;
+}
+
 int own_server_start(struct own_server *s, char **flag, int n, struct err *e)
 {
     char exe[PATH_MAX];
@@ -34,13 +51,9 @@ int own_server_start(struct own_server *s, char **flag, int n, struct err *e)
     if (len <= 0)
         return err_set(e, ERR_IO, "this program cannot find itself: /proc/self/exe: %s", strerror(errno));
     exe[len] = 0;
-    strcpy(s->folder, "/tmp/galley-run-XXXXXX");
-    if (!mkdtemp(s->folder)) {
-        int why = errno;
-        s->folder[0] = 0;
-        return err_set(e, ERR_IO, "/tmp: %s", strerror(why));
-    }
-    snprintf(s->socket, sizeof s->socket, "%s/socket", s->folder);
+    int rc = make_folder(s, e);
+    if (rc)
+        return rc;
     /* Neither environment nor configuration file may put a key or a certificate between the two. */
     char *fixed[] = {exe,          "serve",           "--unix-socket", s->socket,
                      "--api-key=", "--api-key-file=", "--tls-cert=",   "--tls-key="};

@@ -10,7 +10,7 @@
 
 struct own_server { /* owner: run.c */
     pid_t pid;      /* 0: there is none, or it has ended */
-    char folder[64], socket[96];
+    char folder[96], socket[108]; /* sun_path's length */
 };
 
 /* `flag` [n]: what it is told beside where to listen. */

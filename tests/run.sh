@@ -59,13 +59,14 @@ elif [ ! -f build/release/build.ninja ]; then
     nvcc=-Dnvcc=none # it takes minutes that the short run does not have
 fi
 build build/release --buildtype=release -Dfull=$full $nvcc
-build build/asan --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dfull=$full
+# Sanitizers' reports need lines, not variables, which take a fifth of the time to compile.
+build build/asan --buildtype=debugoptimized -Dc_args=-g1 -Db_sanitize=address,undefined -Db_lundef=false -Dfull=$full
 run_suite build/release 2
 run_suite build/asan 6
 
 if $full; then
     ensure_packages $FUZZ_PACKAGES
-    build build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dfull=true
+    build build/tsan --buildtype=debugoptimized -Dc_args=-g1 -Db_sanitize=thread -Db_lundef=false -Dfull=true
     run_suite build/tsan 10
     [ -f build/fuzz/build.ninja ] || CC=clang meson setup build/fuzz --buildtype=debugoptimized -Dfuzz=true -Db_sanitize=address,undefined \
         -Db_lundef=false >/dev/null || die "meson setup failed for the fuzzers"

@@ -21,6 +21,7 @@ import termios
 import threading
 import time
 import unittest
+from unittest import mock
 
 from harness import Server
 
@@ -142,11 +143,12 @@ class Base(unittest.TestCase):
     def setUp(self):
         self.home = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.home)
-        self.tmp_before = self.run_folders()
+        env = mock.patch.dict(os.environ, TMPDIR=self.home)
+        env.start()
+        self.addCleanup(env.stop)
 
-    @staticmethod
-    def run_folders():
-        return {f for f in os.listdir("/tmp") if f.startswith("galley-run-")}
+    def run_folders(self):
+        return [f for f in os.listdir(self.home) if f.startswith("galley-run-")]
 
     def terminal(self, *flags, **kw):
         return Terminal(*flags, home=self.home, **kw)
@@ -220,7 +222,7 @@ class Pipes(Base):
         self.assertEqual(done.stdout, whole["choices"][0]["message"]["content"] + "\n")
         self.assertEqual(there, done.stdout)
         self.assertEqual(done.stderr, "")
-        self.assertEqual(self.run_folders(), self.tmp_before)
+        self.assertEqual(self.run_folders(), [])
 
     def test_interrupted(self):
         s = fake(step_us=20000)
@@ -432,7 +434,7 @@ class AtTheTerminal(Base):
         t.type("\x04")
         self.assertEqual(t.wait(), 0)
         self.assertFalse(is_there(server))
-        self.assertEqual(self.run_folders(), self.tmp_before)
+        self.assertEqual(self.run_folders(), [])
 
     def test_ends_with_its_terminal(self):
         for how in ("hangup", "term", "kill"):
@@ -447,10 +449,10 @@ class AtTheTerminal(Base):
                 time.sleep(0.02)
             self.assertFalse(is_there(server), how)
             if how == "kill":  # nobody was left to remove it
-                for folder in self.run_folders() - self.tmp_before:
-                    os.rmdir(os.path.join("/tmp", folder))
+                left, = self.run_folders()
+                os.rmdir(os.path.join(self.home, left))
             else:
-                self.assertEqual(self.run_folders(), self.tmp_before, how)
+                self.assertEqual(self.run_folders(), [], how)
 
 
 class Health(Base):

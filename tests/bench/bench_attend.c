@@ -15,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "backend.h"
 #include "pool.h"
+#include "random_model.h"
 #include "rng.h"
 
 enum {
@@ -30,9 +30,10 @@ enum {
     READ_BYTES = 4 << 20, /* at once; the next read is of other memory */
 };
 
-static const struct shape {
-    int32_t n_head, n_head_kv, head_dim;
-} shapes[] = {{32, 8, 64}, {16, 8, 128}};
+static const struct model_shape shapes[] = {
+    {"heads of 64", N_LAYER, N_EMBD, N_EMBD, 32, 8, 64, N_VOCAB, 0, false},
+    {"heads of 128", N_LAYER, N_EMBD, N_EMBD, 16, 8, 128, N_VOCAB, 0, false},
+};
 
 static const int32_t contexts[] = {512, 2048, 8192, 16384};
 
@@ -50,14 +51,6 @@ struct bench {
     int32_t next_block, n_thread;
     double seconds, bandwidth;
 };
-
-static void check(int rc, const struct err *e)
-{
-    if (rc) {
-        fprintf(stderr, "bench_attend: %s\n", e->msg);
-        exit(1);
-    }
-}
 
 static double now(const struct bench *t)
 {
@@ -81,26 +74,9 @@ static struct tensor tensor(const void *data, int64_t n_row, int64_t n_col)
     return (struct tensor){.data = data, .type = DT_F32, .n_row = n_row, .n_col = n_col};
 }
 
-static void load(struct bench *t, const struct shape *s)
+static void load(struct bench *t, const struct model_shape *s)
 {
-    struct model_desc *d = &t->d;
-    *d = (struct model_desc){.n_vocab = N_VOCAB,
-                             .n_embd = N_EMBD,
-                             .n_layer = N_LAYER,
-                             .n_head = s->n_head,
-                             .n_head_kv = s->n_head_kv,
-                             .head_dim = s->head_dim,
-                             .n_ff = N_EMBD,
-                             .n_ctx_train = DEEPEST,
-                             .rope_dim = s->head_dim,
-                             .rms_eps = 1e-5f,
-                             .attn_scale = 1 / sqrtf((float)s->head_dim),
-                             .rope_mscale = 1,
-                             .embd_scale = 1,
-                             .residual_scale = 1,
-                             .logit_scale = 1};
-    for (int32_t i = 0; i < s->head_dim / 2; i++)
-        d->rope_inv_freq[i] = powf(500000, -2.0f * (float)i / (float)s->head_dim);
+    model_shape_describe(s, &t->d);
     int32_t n_q = s->n_head * s->head_dim, n_kv = s->n_head_kv * s->head_dim;
     float *w = random_floats((size_t)n_q * N_EMBD);
     struct layer_weights layer = {.attn_norm = tensor(w, 1, N_EMBD),
@@ -118,7 +94,7 @@ static void load(struct bench *t, const struct shape *s)
     struct model_weights mw = {
         .tok_embd = tensor(w, N_VOCAB, N_EMBD), .out_norm = tensor(w, 1, N_EMBD), .layer = layers};
     struct err e = {0};
-    check(t->ops->load(t->b, d, &mw, NULL, NULL, &t->m, &e), &e);
+    bench_check(t->ops->load(t->b, &t->d, &mw, NULL, NULL, &t->m, &e), &e);
     free(w);
 }
 
@@ -128,8 +104,8 @@ static double step(struct bench *t)
 {
     struct err e = {0};
     double start = now(t);
-    check(t->ops->submit(t->m, &t->plan, &e), &e);
-    check(t->ops->wait(t->m, &t->out, &e), &e);
+    bench_check(t->ops->submit(t->m, &t->plan, &e), &e);
+    bench_check(t->ops->wait(t->m, &t->out, &e), &e);
     return now(t) - start;
 }
 
@@ -164,18 +140,18 @@ static void fill_pool(struct bench *t)
     }
 }
 
-static void open_model(struct bench *t, const struct shape *s, int type)
+static void open_model(struct bench *t, const struct model_shape *s, int type)
 {
     struct err e = {0};
     int32_t n_kv = s->n_head_kv * s->head_dim;
     int32_t n_block = (int32_t)(POOL_BYTES / (dtype_row_bytes(type, n_kv) * 2 * N_LAYER * BLOCK));
     struct plan_limits limits = {
         .n_span = PROMPT, .n_row = PROMPT, .n_kvop = 128, .n_bt = (DEEPEST + PROMPT) / BLOCK + 1, .n_vocab = N_VOCAB};
-    check(t->ops->open(&(struct backend_options){.n_thread = t->n_thread, .limits = limits}, &t->b, &e), &e);
+    bench_check(t->ops->open(&(struct backend_options){.n_thread = t->n_thread, .limits = limits}, &t->b, &e), &e);
     load(t, s);
     t->kv = (struct kv_config){.block_len = BLOCK, .n_block = n_block, .k_type = type, .v_type = type};
-    check(t->ops->kv_create(t->m, &t->kv, &e), &e);
-    check(plan_create(&t->plan, &limits, &e), &e);
+    bench_check(t->ops->kv_create(t->m, &t->kv, &e), &e);
+    bench_check(plan_create(&t->plan, &limits, &e), &e);
     fill_pool(t);
 }
 
@@ -290,7 +266,7 @@ int main(int argc, char **argv)
             return 1;
     }
     t.ops = backend_find("cpu", &e);
-    check(pool_create(&t.pool, t.n_thread, &e), &e);
+    bench_check(pool_create(&t.pool, t.n_thread, &e), &e);
     t.memory = aligned_alloc(2 << 20, POOL_BYTES);
     madvise(t.memory, POOL_BYTES, MADV_HUGEPAGE);
     memset(t.memory, 1, POOL_BYTES);

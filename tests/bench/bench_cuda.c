@@ -1,7 +1,7 @@
 /* Times steps of a back end on a device through its contract, with random weights of a known model's shape:
  *
- *     bench_cuda [-m llama-8b|llama-1b|tiny] [-t BF16] [-l layers] [-b cuda] [-p ranks] [-D] [-w GB/s] [-f TFLOP/s] [-s
- * seconds a figure] JOB...
+ *     bench_cuda [-m llama-8b|llama-1b|qwen3-0.6b|tiny] [-t BF16] [-l layers] [-b cuda] [-p ranks] [-D] [-w GB/s] [-f
+ * TFLOP/s] [-s seconds a figure] JOB...
  *
  *     decode=BATCH:CONTEXT    a token of each of BATCH sequences
  *     verify=ROWS:CONTEXT     one sequence's last token and a tree of ROWS - 1 drafts, probed, beside a step of one row
@@ -11,26 +11,15 @@
  * against. A step counts the weights it must read (all but the embedding table) and the KV cache of its contexts.
  * Contexts are not computed: the cache holds zeros. Where it is smaller than all contexts together, they share blocks
  * of it. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
-#include "backend.h"
+#include "random_model.h"
 #include "rng.h"
 #include "wake.h"
 
 enum { BLOCK = 16, MAX_BATCH = 256, MAX_TREE_ROWS = 64, PROBED = 4, MAX_STEPS = 2000 };
-
-static const struct shape {
-    const char *name;
-    int32_t n_layer, n_embd, n_ff, n_head, n_head_kv, head_dim, n_vocab;
-} shapes[] = {
-    {"llama-8b", 32, 4096, 14336, 32, 8, 128, 128256},
-    {"llama-1b", 16, 2048, 8192, 32, 8, 64, 128256},
-    {"tiny", 4, 256, 768, 4, 2, 64, 4096},
-};
 
 struct bench {
     const struct backend_ops *ops;
@@ -49,85 +38,13 @@ struct job {
     int32_t n, context;
 };
 
-static void check(int rc, const struct err *e)
-{
-    if (rc) {
-        fprintf(stderr, "bench_cuda: %s\n", e->msg);
-        exit(1);
-    }
-}
-
-/* ---- The model ---- */
-
-/* Enough different blocks, over and over. */
-static void *random_blocks(int type, size_t bytes)
-{
-    const struct dtype_info *info = dtype_info(type);
-    uint8_t *p = malloc(bytes);
-    size_t unit = (size_t)info->block_bytes, n = bytes / unit < 65536 ? bytes / unit : 65536;
-    float x[256];
-    for (size_t i = 0; i < n; i++) {
-        for (int j = 0; j < info->block_len; j++)
-            x[j] = (float)((double)(rng_mix(i * 256 + (size_t)j) >> 11) * 0x1p-53 - 0.5) * 0.05f;
-        dtype_from_f32(type, x, p + i * unit, info->block_len);
-    }
-    for (size_t done = n * unit; done < bytes; done *= 2)
-        memcpy(p + done, p, bytes - done < done ? bytes - done : done);
-    return p;
-}
-
-static void describe(struct bench *t, const struct shape *s)
-{
-    t->d = (struct model_desc){.n_vocab = s->n_vocab,
-                               .n_embd = s->n_embd,
-                               .n_layer = s->n_layer,
-                               .n_head = s->n_head,
-                               .n_head_kv = s->n_head_kv,
-                               .head_dim = s->head_dim,
-                               .n_ff = s->n_ff,
-                               .n_ctx_train = 131072,
-                               .rope_dim = s->head_dim,
-                               .rms_eps = 1e-5f,
-                               .attn_scale = 1 / sqrtf((float)s->head_dim),
-                               .rope_mscale = 1,
-                               .embd_scale = 1,
-                               .residual_scale = 1,
-                               .logit_scale = 1};
-    for (int32_t i = 0; i < s->head_dim / 2; i++)
-        t->d.rope_inv_freq[i] = powf(500000, -2.0f * (float)i / (float)s->head_dim);
-}
-
-/* All tensors are one buffer, which load copies. */
-static void load_random(struct bench *t, int type)
+/* What a step reads and computes with: the layers' matrices and the head. */
+static void count_weights(struct bench *t, int type)
 {
     const struct model_desc *d = &t->d;
-    int64_t n_q = d->n_head * d->head_dim, n_kv = d->n_head_kv * d->head_dim, n = d->n_embd, n_ff = d->n_ff;
-    void *w = random_blocks(type, dtype_row_bytes(type, n) * (size_t)d->n_vocab);
-    float *ones = malloc(sizeof *ones * (size_t)n);
-    for (int64_t i = 0; i < n; i++)
-        ones[i] = 1;
-    struct layer_weights layer = {.attn_norm = {ones, DT_F32, 1, n},
-                                  .ffn_norm = {ones, DT_F32, 1, n},
-                                  .wq = {w, type, n_q, n},
-                                  .wk = {w, type, n_kv, n},
-                                  .wv = {w, type, n_kv, n},
-                                  .wo = {w, type, n, n_q},
-                                  .gate = {w, type, n_ff, n},
-                                  .up = {w, type, n_ff, n},
-                                  .down = {w, type, n, n_ff}};
-    struct model_weights all = {.tok_embd = {w, type, d->n_vocab, n},
-                                .out_norm = {ones, DT_F32, 1, n},
-                                .out = {w, type, d->n_vocab, n},
-                                .layer = malloc(sizeof layer * (size_t)d->n_layer)};
-    for (int32_t l = 0; l < d->n_layer; l++)
-        all.layer[l] = layer;
-    struct err e = {0};
-    double start = (double)clock_ns();
-    check(t->ops->load(t->b, d, &all, NULL, NULL, &t->m, &e), &e);
-    t->n_param = (double)d->n_layer * (double)(n * (2 * n_q + 2 * n_kv + 3 * n_ff)) + (double)(d->n_vocab * n);
-    t->read_bytes = t->n_param / (double)n * (double)dtype_row_bytes(type, n);
-    printf("load seconds=%.1f\n", ((double)clock_ns() - start) * 1e-9);
-    free(w), free(ones), free(all.layer);
+    double n_q = d->n_head * d->head_dim, n_kv = d->n_head_kv * d->head_dim, n = d->n_embd;
+    t->n_param = d->n_layer * n * (2 * n_q + 2 * n_kv + 3.0 * d->n_ff) + d->n_vocab * n;
+    t->read_bytes = t->n_param / n * (double)dtype_row_bytes(type, d->n_embd);
 }
 
 /* ---- Plans ---- */
@@ -192,8 +109,8 @@ static double time_step(struct bench *t)
     int n = -2; /* two to warm up */
     for (int64_t end = clock_ns() + (int64_t)(t->seconds * 1e9); n < 3 || (clock_ns() < end && n < MAX_STEPS); n++) {
         int64_t start = clock_ns();
-        check(t->ops->submit(t->m, &t->plan, &e), &e);
-        check(t->ops->wait(t->m, &t->out, &e), &e);
+        bench_check(t->ops->submit(t->m, &t->plan, &e), &e);
+        bench_check(t->ops->wait(t->m, &t->out, &e), &e);
         if (n >= 0)
             took[n] = (double)(clock_ns() - start) * 1e-9;
     }
@@ -297,7 +214,7 @@ static void make_pool(struct bench *t, int64_t n_block)
         n_block = fits < n_block ? fits : n_block;
     }
     t->n_block = kv.n_block = (int32_t)n_block;
-    check(t->ops->kv_create(t->m, &kv, &e), &e);
+    bench_check(t->ops->kv_create(t->m, &kv, &e), &e);
 }
 
 static void usage(void)
@@ -338,28 +255,27 @@ int main(int argc, char **argv)
         else
             usage();
     }
-    const struct shape *s = NULL;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        if (!strcmp(shapes[i].name, name))
-            s = &shapes[i];
+    const struct model_shape *known = model_shape_find(name);
     int type = dtype_by_name(type_name), n_job = argc - optind;
     struct job *job = calloc((size_t)n_job + 1, sizeof *job);
-    if (!s || type < 0 || !n_job)
+    if (!known || type < 0 || !n_job)
         usage();
     for (int i = 0; i < n_job; i++)
         if (parse_job(argv[optind + i], &job[i]))
             usage();
     t.ops = backend_find(backend, &e);
-    check(t.ops ? 0 : -ERR_NOTFOUND, &e);
-    describe(&t, s);
+    bench_check(t.ops ? 0 : -ERR_NOTFOUND, &e);
+    struct model_shape shape = *known;
     if (n_layer > 0)
-        t.d.n_layer = n_layer;
+        shape.n_layer = n_layer;
+    model_shape_describe(&shape, &t.d);
+    count_weights(&t, type);
     int64_t n_block;
-    opt.limits = limits_of(job, n_job, s->n_vocab, &n_block);
-    check(t.ops->open(&opt, &t.b, &e), &e);
-    load_random(&t, type);
+    opt.limits = limits_of(job, n_job, shape.n_vocab, &n_block);
+    bench_check(t.ops->open(&opt, &t.b, &e), &e);
+    t.m = random_model_load(t.ops, t.b, &shape, type);
     make_pool(&t, n_block);
-    check(plan_create(&t.plan, &opt.limits, &e), &e);
+    bench_check(plan_create(&t.plan, &opt.limits, &e), &e);
     t.out.f = malloc((size_t)opt.limits.n_out_f * sizeof(float));
     t.out.i = malloc((size_t)opt.limits.n_out_i * sizeof(int32_t));
     struct backend_stats stats;

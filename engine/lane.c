@@ -59,7 +59,7 @@ int lane_run(struct lane *lane, struct step_cost *cost, struct err *e)
 /* ---- What they cost ---- */
 
 enum { TIME_NS = 60 * 1000 * 1000, DRAFT_ROWS = 32, MAX_ROW = 1024 };
-static const double LONG_S = 0.2;
+static const double SLOW_S = 0.01, LONG_S = 0.2;
 
 /* Times a step of n rows of one sequence, each with a draw, as verifying needs it. */
 static int time_step(struct lane *lane, int32_t n_layer, int32_t n, double *seconds, struct err *e)
@@ -82,18 +82,37 @@ static int time_step(struct lane *lane, int32_t n_layer, int32_t n, double *seco
     return submit_and_wait(lane, seconds, e);
 }
 
+/* Where steps are long, as a large model's on a CPU, each is timed once, the first included: its page faults are few
+ * beside it, and all of this is time that a start takes. Two points say the least about drafts. */
+static int time_few(struct lane *lane, int32_t n_layer, double first, struct step_cost *cost, int32_t most,
+                    struct err *e)
+{
+    double s = first;
+    int rc = 0;
+    cost_set(cost, 1, s);
+    for (int32_t n = 4; !rc && n <= most && n <= DRAFT_ROWS && (cost->n_point < 2 || s <= LONG_S); n *= 4) {
+        rc = time_step(lane, n_layer, n, &s, e);
+        if (!rc)
+            cost_set(cost, n, s);
+    }
+    return rc;
+}
+
 /* Powers of two, the better of two runs each, until the time is used up; then powers of four, once, up to where drafts
- * end or a step is long. Without a second point nothing could be said of drafts, so two are always taken. */
+ * end or a step is long. */
 int lane_calibrate(struct lane *lane, int32_t n_layer, struct step_cost *cost, int32_t max_row, struct err *e)
 {
     int32_t slots = lane->env.n_block * lane->env.block_len, most = max_row < slots ? max_row : slots;
     double s = 0, again = 0;
+    most = most < MAX_ROW ? most : MAX_ROW;
     cost_init(cost);
     int rc = time_step(lane, n_layer, 1, &s, e); /* warms up */
+    if (rc || s > SLOW_S)
+        return rc ? rc : time_few(lane, n_layer, s, cost, most, e);
     int64_t from = clock_ns();
     bool late = false;
-    for (int32_t n = 1; !rc && n <= most && n <= MAX_ROW; n *= late && cost->n_point > 1 ? 4 : 2) {
-        if (late && cost->n_point >= 2 && (n > DRAFT_ROWS || s > LONG_S))
+    for (int32_t n = 1; !rc && n <= most; n *= late ? 4 : 2) {
+        if (late && cost->n_point > 1 && (n > DRAFT_ROWS || s > LONG_S))
             break;
         rc = time_step(lane, n_layer, n, &s, e);
         late = clock_ns() - from > TIME_NS;

@@ -16,15 +16,23 @@ static bool uses_cache(const struct lane *lane, const struct seq *s)
 
 enum { MAX_BLOCK_LEN = 256 };
 
+/* Tokens that may come from the cache, all but the last at most: a position that is scored has to be computed. */
+static int32_t n_matchable(const struct seq *s)
+{
+    const struct gen_params *p = &s->req->p;
+    bool scores_output = p->decoding.strategy == DECODE_SUPERPOSED && p->decoding.superposed.rescore;
+    return p->n_prompt_logprobs >= 0 ? 0 : scores_output ? s->req->n_prompt : seq_n_tok(s);
+}
+
 void seq_match_prefix(struct lane *lane, const struct seq *s, struct seq_kv *kv)
 {
     struct kv_pool *pool = &lane->pool;
     int32_t tok[MAX_BLOCK_LEN], len = pool->block_len;
     kv->published_id = kv_root(pool, s->req->p.cache_salt);
     kv->n_published = 0;
-    if (!uses_cache(lane, s) || s->req->p.n_prompt_logprobs >= 0) /* a position is scored when it is computed */
+    if (!uses_cache(lane, s))
         return;
-    while ((kv->n_block + 1) * len < seq_n_tok(s)) { /* at least one token stays to be computed */
+    while ((kv->n_block + 1) * len < n_matchable(s)) {
         copy_tokens(s, kv->n_block * len, len, tok);
         int32_t b = kv_find(pool, kv->published_id, tok);
         if (b < 0)

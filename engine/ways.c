@@ -134,7 +134,8 @@ static int check_superposed(struct gen_params *p, struct superposition_params *u
         {"decoding.top", u->n_top, 0, SUPERPOSED_MAX_TOP, false},
         {"decoding.alpha", u->alpha, 0, 1, false},
         {"decoding.tau", u->tau, 0.01, 10, false},
-        {"max_tokens", p->max_tokens, -1, SUPERPOSED_MAX_TOKENS, false},
+        {"decoding.reset_every", u->reset_every, 0, SUPERPOSED_MAX_TOKENS, false},
+        {"max_tokens", p->max_tokens, -1, u->reset_every ? INT32_MAX : SUPERPOSED_MAX_TOKENS, false},
         {"top_logprobs", p->n_logprobs, -1, u->rescore ? 0 : -1, false},
         {"n", p->n, 1, u->n_draft, false},
     };
@@ -154,7 +155,7 @@ static int check_superposed(struct gen_params *p, struct superposition_params *u
                              "decoding.alpha: the server was started without an n-gram store (--ngram)");
     if (u->n_top == 0)
         u->n_top = 3 * u->n_draft;
-    if (p->max_tokens < 0)
+    if (p->max_tokens < 0 && u->reset_every == 0)
         p->max_tokens = SUPERPOSED_MAX_TOKENS;
     return 0;
 }
@@ -286,6 +287,11 @@ static bool init_superposed(struct request *r)
     u->how.alpha = p->alpha;
     u->how.tau = p->tau;
     u->n_top = p->n_top;
+    if (p->reset_every) {
+        u->before = take(r, (size_t)r->p.max_tokens, sizeof *u->before);
+        if (!u->before)
+            return false;
+    }
     u->gang = (struct gang){.gather = superposed_gather, .token = superposed_token};
     init_members(r, &u->gang, 0);
     r->decoding.width = p->n_draft;

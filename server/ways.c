@@ -63,13 +63,14 @@ static bool read_beam(const json_t *o, struct beam_params *b, struct api_error *
 
 static bool read_superposed(const json_t *o, struct superposition_params *u, struct api_error *e)
 {
-    static const char *const key[] = {"strategy", "num_drafts", "top", "alpha", "tau", "rescore"};
+    static const char *const key[] = {"strategy", "num_drafts", "top", "alpha", "tau", "rescore", "reset_every"};
     return only_keys(o, "decoding", key, sizeof key / sizeof *key, e) &&
            field_int32_as(o, "num_drafts", "decoding.num_drafts", INT32_MIN, INT32_MAX, &u->n_draft, e) &&
            field_int32_as(o, "top", "decoding.top", INT32_MIN, INT32_MAX, &u->n_top, e) &&
            field_float_as(o, "alpha", "decoding.alpha", &u->alpha, e) &&
            field_float_as(o, "tau", "decoding.tau", &u->tau, e) &&
-           field_bool_as(o, "rescore", "decoding.rescore", &u->rescore, e);
+           field_bool_as(o, "rescore", "decoding.rescore", &u->rescore, e) &&
+           field_int32_as(o, "reset_every", "decoding.reset_every", INT32_MIN, INT32_MAX, &u->reset_every, e);
 }
 
 bool way_read(const json_t *o, struct decoding_params *d, struct api_error *e)
@@ -107,8 +108,8 @@ void way_write(const struct job *j, const struct request_decoding *did, struct t
     else if (d->strategy == DECODE_CONTRASTIVE)
         tb_printf(b, ",\"penalty_alpha\":%.7g,\"top_k\":%d", d->contrastive.alpha, d->contrastive.k);
     else if (d->strategy == DECODE_SUPERPOSED)
-        tb_printf(b, ",\"num_drafts\":%d,\"alpha\":%.7g,\"tau\":%.7g", did->width, d->superposed.alpha,
-                  d->superposed.tau);
+        tb_printf(b, ",\"num_drafts\":%d,\"alpha\":%.7g,\"tau\":%.7g,\"reset_every\":%d", did->width,
+                  d->superposed.alpha, d->superposed.tau, d->superposed.reset_every);
     else
         tb_printf(b, ",\"num_beams\":%d,\"num_beam_groups\":%d", did->width, d->beam.n_group);
     if ((d->strategy == DECODE_BEAM || d->strategy == DECODE_SUPERPOSED) && j->best_of == j->par.p.n)

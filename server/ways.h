@@ -7,7 +7,8 @@
  *   {"strategy": "beam", "num_beams": 1..32 (4), "length_penalty": -10..10 (1), "early_stopping": false}
  *   {"strategy": "diverse_beam", "num_beams" (8), "num_beam_groups": 2.. (4), "diversity_penalty": 0..100 (0.5), ...}
  *   {"strategy": "superposed", "num_drafts": 1..10 (3, at least n), "top": 1..64 (three for each draft), "alpha": 0..1
- *    (0.54; 0 without --ngram), "tau": 0.01..10 (0.06), "rescore": true}
+ *    (0.54; 0 without --ngram), "tau": 0.01..10 (0.06), "rescore": true,
+ *    "reset_every": 0..20 (0: never)}
  */
 #ifndef GALLEY_WAYS_SERVER_H
 #define GALLEY_WAYS_SERVER_H

@@ -192,12 +192,15 @@ struct beam_params {
     bool early_stopping;    /* [false] end with the first `width` texts that ended */
 };
 
-/* autoregressive.md, section 2. A request has SUPERPOSED_MAX_TOKENS at most: further on the mixture says nothing. */
+/* autoregressive.md, section 2. Without resets a request has SUPERPOSED_MAX_TOKENS at most: further on the mixture says
+ * nothing. */
 struct superposition_params {
-    int32_t n_draft;  /* [0: 3, or n] 1..10; a request's choices are the best of them */
-    int32_t n_top;    /* [0] three for each draft; 1..64 tokens considered at a place */
-    float alpha, tau; /* [0.54] 0..1, the weight of the n-grams; [0.06] 0.01..10, of the shared distribution */
-    bool rescore;     /* [true] rank the drafts by their exact log-probability a token, not by the method's score */
+    int32_t n_draft;     /* [0: 3, or n] 1..10; a request's choices are the best of them */
+    int32_t n_top;       /* [0] three for each draft; 1..64 tokens considered at a place */
+    float alpha, tau;    /* [0.54] 0..1, the weight of the n-grams; [0.06] 0.01..10, of the shared distribution */
+    bool rescore;        /* [true] rank the drafts by their exact log-probability a token, not by the method's score */
+    int32_t reset_every; /* [0] never; 1..20: after so many tokens one draft is drawn (temperature 0: the best is
+                            taken), and the others begin again behind it */
 };
 
 /* What is drafted is verified: up to DECODE_SPECULATIVE nothing changes the law of the text, and only a verifier asked

@@ -115,6 +115,27 @@ class Ways(unittest.TestCase):
         self.assertEqual(len(quick["choices"]), 5)
         self.assertNotIn("logprob", quick["decoding"]["scores"][0])
 
+    def test_superposed_resets(self):
+        body = {"prompt": "Once upon a time there was", "n": 3, "max_tokens": 40, "logprobs": 0, "seed": 5,
+                "decoding": {"strategy": "superposed", "reset_every": 9}}
+        a = self.s.ok(TEXT, body)
+        self.assertEqual((a["decoding"]["reset_every"], a["decoding"]["steps"]), (9, 40))
+        said = [c["logprobs"]["tokens"] for c in a["choices"]]
+        whole = [tokens for tokens in said if len(tokens) == 40]  # others ended in an earlier stretch
+        self.assertTrue(whole)
+        self.assertEqual({tuple(tokens[:36]) for tokens in whole}, {tuple(whole[0][:36])})
+        self.assertEqual(len({tuple(tokens) for tokens in said}), 3)
+        for c, score in zip(a["choices"], a["decoding"]["scores"]):
+            self.assertAlmostEqual(sum(c["logprobs"]["token_logprobs"]), score["logprob"], places=3)
+        exact = self.s.ok(TEXT, {**body, "prompt": body["prompt"] + a["choices"][0]["text"], "n": 1, "max_tokens": 0,
+                                 "echo": True, "decoding": "auto"})["choices"][0]["logprobs"]["token_logprobs"]
+        for got, want in zip(a["choices"][0]["logprobs"]["token_logprobs"], exact[-len(said[0]):]):
+            self.assertAlmostEqual(got, want, places=4)
+        self.assertEqual(self.s.ok(TEXT, body)["choices"], a["choices"])
+        one = {"strategy": "superposed", "num_drafts": 1, "alpha": 0, "reset_every": 20}
+        self.assertEqual(self.s.ok(TEXT, {**body, "n": 1, "decoding": one})["choices"],
+                         self.s.ok(TEXT, {**body, "n": 1, "temperature": 0, "decoding": "off"})["choices"])
+
     def test_several_prompts(self):
         body = {"prompt": ["Once upon", "There was"], "max_tokens": 12, "temperature": 0, "n": 2}
         both = self.s.ok(TEXT, {**body, "decoding": "beam"})
@@ -151,6 +172,9 @@ class Ways(unittest.TestCase):
         short = {"max_tokens": 9}
         self.refused({"decoding": "superposed", "n": 11, **short}, "decoding.num_drafts")
         self.refused({"decoding": {"strategy": "superposed", "tau": 0}, **short}, "decoding.tau")
+        for every in (-1, 21):
+            self.refused({"decoding": {"strategy": "superposed", "reset_every": every}}, "decoding.reset_every", "20")
+        self.refused({"decoding": {"strategy": "superposed", "reset_every": 2.5}, **short}, "decoding.reset_every")
         self.refused({"decoding": "superposed", "frequency_penalty": 1, **short}, "decoding.strategy", "penalties")
         self.refused({"decoding": {"strategy": "superposed", "rescore": False}, "logprobs": True, **short}, "top_logprobs")
         self.refused({"decoding": "sideways"}, "decoding.strategy", '"cautious"', '"diverse_beam"')

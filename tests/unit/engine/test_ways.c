@@ -12,7 +12,7 @@
 #include "strategy/contrastive.h"
 #include "../suite.h"
 
-enum { N_PROMPT = 20, N_OUT = 24 };
+enum { N_PROMPT = 20, N_OUT = 24, N_STRETCHED = 60, N_ENDS = 40 };
 
 static struct gen_params way(enum decode_strategy strategy, int32_t max_tokens)
 {
@@ -174,6 +174,11 @@ START_TEST(the_simplest_case_is_plain)
         p.decoding.superposed.n_draft = 1;
         p.decoding.superposed.alpha = 0;
         expect_plain(prompt, p);
+        p.max_tokens = 60;
+        p.decoding.superposed.reset_every = rnd_int(&r, 1, SUPERPOSED_MAX_TOKENS);
+        p.n_logprobs = round % 2 ? 0 : -1; /* those of decided tokens as well */
+        p.decoding.superposed.rescore = round % 3 || round % 2;
+        expect_plain(prompt, p);
     }
     close_engine();
 }
@@ -314,13 +319,22 @@ END_TEST
 START_TEST(drafts_are_scored_exactly)
 {
     struct rnd r = rnd_begin("drafts_are_scored_exactly", 68);
-    int32_t text[N_PROMPT + N_OUT];
+    int32_t text[N_PROMPT + N_STRETCHED], ends[N_ENDS], n_early = 0;
     if (_i)
         rig_ops = backend_find(backends[_i], NULL);
     open_engine(256, 128, 256, 40);
-    for (int round = 0; round < 6; round++) {
+    for (int round = 0; round < 12; round++) {
         random_prompt(&r, text, N_PROMPT);
         struct gen_params p = way(DECODE_SUPERPOSED, rnd_int(&r, 1, SUPERPOSED_MAX_TOKENS)), score = params(0);
+        if (round >= 6) { /* with resets, and many ends */
+            p.max_tokens = rnd_int(&r, SUPERPOSED_MAX_TOKENS, N_STRETCHED);
+            p.decoding.superposed.reset_every = rnd_int(&r, 1, 12);
+            random_prompt(&r, ends, N_ENDS);
+            p.stop_ids = ends;
+            p.n_stop_ids = N_ENDS;
+            p.temperature = 1;
+            p.has_seed = true;
+        }
         p.ignore_eos = round % 2;
         p.n = round % 3 ? 3 : 10;
         p.n_logprobs = 0;
@@ -331,6 +345,8 @@ START_TEST(drafts_are_scored_exactly)
         for (int32_t c = 0; c < p.n; c++) {
             double sum = 0, method, logprob;
             memcpy(text + N_PROMPT, h->tok[c], sizeof *text * (size_t)h->n_tok[c]);
+            n_early +=
+                p.decoding.superposed.reset_every && h->n_tok[c] + p.decoding.superposed.reset_every < p.max_tokens;
             score.n_prompt_logprobs = 0;
             struct heard *scored = ask(text, N_PROMPT + h->n_tok[c], &score);
             finish(scored);
@@ -350,6 +366,179 @@ START_TEST(drafts_are_scored_exactly)
         }
         forget(h);
     }
+    ck_assert_int_gt(n_early, 3); /* texts that ended before the last stretch */
+    close_engine();
+}
+END_TEST
+
+/* ---- Superposed Decoding with resets ---- */
+
+static struct gen_params superposed(int32_t max_tokens, int32_t reset_every)
+{
+    struct gen_params p = way(DECODE_SUPERPOSED, max_tokens);
+    p.temperature = 1;
+    p.has_seed = true;
+    p.decoding.superposed.alpha = 0;
+    p.decoding.superposed.tau = 1;
+    p.decoding.superposed.reset_every = reset_every;
+    return p;
+}
+
+static bool begins_with(const struct heard *h, int32_t choice, const int32_t *tok, int32_t n)
+{
+    return h->n_tok[choice] >= n && !memcmp(h->tok[choice], tok, sizeof *tok * (size_t)n);
+}
+
+/* Every stretch is what a request says whose prompt is the text before it, and what goes on is one of its drafts. */
+START_TEST(stretches_are_requests_of_their_own)
+{
+    struct rnd r = rnd_begin("stretches_are_requests_of_their_own", 71);
+    int32_t text[N_PROMPT + N_STRETCHED];
+    if (_i)
+        rig_ops = backend_find(backends[_i], NULL);
+    open_engine(256, 128, 64, 16);
+    for (int round = 0; round < 8; round++) {
+        int32_t every = rnd_int(&r, 1, 12), n = 0;
+        struct gen_params p = superposed(rnd_int(&r, 2 * every, N_STRETCHED), every), one = superposed(every, 0);
+        p.seed = (uint64_t)round;
+        p.n = one.n = rnd_int(&r, 2, 5);
+        p.decoding.superposed.n_draft = one.decoding.superposed.n_draft = p.n;
+        p.n_logprobs = one.n_logprobs = 0;
+        random_prompt(&r, text, N_PROMPT);
+        struct heard *h = run(text, &p);
+        for (; n < p.max_tokens; n += every) {
+            bool last = n + every >= p.max_tokens;
+            int32_t n_same = 0, least = last ? p.n : 1;
+            one.max_tokens = last ? p.max_tokens - n : every;
+            memcpy(text + N_PROMPT, h->tok[0], sizeof *text * (size_t)n);
+            struct heard *alone = ask(text, N_PROMPT + n, &one);
+            finish(alone);
+            for (int32_t c = 0; c < p.n; c++) { /* the last: in the same order */
+                const int32_t *said = h->tok[c] + n;
+                for (int32_t k = last ? c : 0; k < (last ? c + 1 : p.n); k++)
+                    if (begins_with(alone, k, said, one.max_tokens)) {
+                        ck_assert_mem_eq(alone->logprob[k], h->logprob[c] + n, sizeof(float) * (size_t)one.max_tokens);
+                        n_same++;
+                    }
+            }
+            ck_assert_int_ge(n_same, least);
+            forget(alone);
+        }
+        for (int32_t c = 1; c < p.n; c++) /* all that was decided they share */
+            ck_assert(begins_with(h, c, h->tok[0], (p.max_tokens - 1) / every * every));
+        forget(h);
+    }
+    close_engine();
+}
+END_TEST
+
+START_TEST(a_reset_behind_the_end_changes_nothing)
+{
+    struct rnd r = rnd_begin("a_reset_behind_the_end_changes_nothing", 72);
+    int32_t prompt[N_PROMPT];
+    open_engine(256, 128, 64, 16);
+    for (int round = 0; round < 20; round++) {
+        struct gen_params p = superposed(rnd_int(&r, 1, SUPERPOSED_MAX_TOKENS), 0);
+        p.n = rnd_int(&r, 1, 5);
+        p.n_logprobs = round % 2 - 1;
+        p.ignore_eos = round % 3;
+        random_prompt(&r, prompt, N_PROMPT);
+        struct heard *never = run(prompt, &p);
+        p.decoding.superposed.reset_every = rnd_int(&r, p.max_tokens, SUPERPOSED_MAX_TOKENS);
+        struct heard *late = run(prompt, &p);
+        expect_same(never, late);
+        forget(never);
+        forget(late);
+    }
+    close_engine();
+}
+END_TEST
+
+/* A reset draws from the softmax of the drafts' scores; at temperature 0 it takes the best. */
+START_TEST(a_reset_draws_by_the_scores)
+{
+    struct rnd r = rnd_begin("a_reset_draws_by_the_scores", 73);
+    enum { DRAWS = 3000, DRAFTS = 4, EVERY = 3 };
+    int32_t prompt[N_PROMPT], n_drawn[DRAFTS] = {0};
+    double share[DRAFTS], sum = 0, score, logprob, chi = 0, chi_flat = 0;
+    rig_ops = backend_find("cpu", NULL);
+    open_engine(256, 64, 64, 8);
+    random_prompt(&r, prompt, N_PROMPT);
+    struct gen_params p = superposed(EVERY, 0);
+    p.n = p.decoding.superposed.n_draft = DRAFTS;
+    p.decoding.superposed.rescore = false;
+    p.decoding.superposed.tau = .4f; /* so that all of them are drawn, and not equally */
+    struct heard *draft = run(prompt, &p);
+    for (int i = 0; i < DRAFTS; i++) {
+        ck_assert(request_score(draft->r, i, &score, &logprob));
+        sum += share[i] = exp(score);
+    }
+    p.max_tokens = EVERY + 1;
+    p.decoding.superposed.reset_every = EVERY;
+    for (int i = -1; i < DRAWS; i++) {
+        int32_t k = 0;
+        p.seed = (uint64_t)i;
+        p.temperature = i < 0 ? 0 : 1;
+        struct heard *h = run(prompt, &p), *again = i % 100 ? NULL : run(prompt, &p);
+        while (k < DRAFTS && !begins_with(h, 0, draft->tok[k], EVERY))
+            k++;
+        ck_assert_int_lt(k, i < 0 ? 1 : DRAFTS); /* they stand in order of score */
+        n_drawn[k] += i >= 0;
+        if (again) {
+            expect_same(h, again);
+            forget(again);
+        }
+        forget(h);
+    }
+    for (int i = 0; i < DRAFTS; i++) {
+        double expected = DRAWS * share[i] / sum, flat = DRAWS / (double)DRAFTS;
+        chi += (n_drawn[i] - expected) * (n_drawn[i] - expected) / expected;
+        chi_flat += (n_drawn[i] - flat) * (n_drawn[i] - flat) / flat;
+    }
+    ck_assert_msg(chi < 16.3, "chi-square %g", chi); /* 3 degrees of freedom, p = 0.001 */
+    ck_assert_msg(chi_flat > 100, "chi-square %g of equal shares", chi_flat);
+    forget(draft);
+    close_engine();
+}
+END_TEST
+
+/* As the scheduler does it when blocks run out. */
+static void preempt_all(void)
+{
+    for (struct seq *s; (s = eng->running.tail) != NULL;) {
+        sched_remove(eng, s);
+        seq_release(eng, s);
+        sched_add(eng, s);
+    }
+}
+
+/* Preempted after any number of steps - in the prompt, in a stretch, in its scoring - the text is the same. */
+START_TEST(a_stretch_begins_again)
+{
+    struct rnd r = rnd_begin("a_stretch_begins_again", 74);
+    int32_t prompt[N_PROMPT], ends[N_ENDS], n_step = 1;
+    random_prompt(&r, prompt, N_PROMPT);
+    random_prompt(&r, ends, N_ENDS);
+    open_engine(128, 64, 64, 8);
+    struct gen_params p = superposed(30, 7);
+    p.n = 4;
+    p.n_logprobs = 0;
+    p.stop_ids = ends;
+    p.n_stop_ids = N_ENDS;
+    p.no_cache = _i;
+    struct heard *alone = run(prompt, &p), *h = NULL;
+    for (bool done = false; !done; n_step++) {
+        h = ask(prompt, N_PROMPT, &p);
+        for (int32_t i = 0; i < n_step && !h->done; i++)
+            step();
+        done = h->done;
+        preempt_all();
+        finish(h);
+        expect_same(alone, h);
+        forget(h);
+    }
+    ck_assert_int_gt(n_step, 30);
+    forget(alone);
     close_engine();
 }
 END_TEST
@@ -414,6 +603,10 @@ static struct gen_params some_way(struct rnd *r, int round)
         p.decoding.superposed.alpha = 0;
         p.decoding.superposed.tau = .5f;
         p.decoding.superposed.n_draft = rnd_int(r, 2, 6);
+        if (round % 2) {
+            p.decoding.superposed.reset_every = rnd_int(r, 1, 8);
+            p.max_tokens += SUPERPOSED_MAX_TOKENS;
+        }
     }
     p.decoding.cautious.max_trials = rnd_int(r, 2, 5);
     p.decoding.cautious.max_segment = rnd_int(r, 1, 12);
@@ -489,15 +682,15 @@ END_TEST
 START_TEST(clients_that_read_slowly)
 {
     struct rnd r = rnd_begin("clients_that_read_slowly", 67);
-    static const enum decode_strategy kind[] = {DECODE_CAUTIOUS, DECODE_BEAM};
+    static const enum decode_strategy kind[] = {DECODE_CAUTIOUS, DECODE_BEAM, DECODE_SUPERPOSED};
     int32_t prompt[N_PROMPT];
     random_prompt(&r, prompt, N_PROMPT);
     open_engine(512, 256, 64, 16);
-    for (int i = 0; i < 2; i++) {
-        struct gen_params p = way(kind[i], 300);
+    for (int i = 0; i < 3; i++) {
+        struct gen_params p = kind[i] == DECODE_SUPERPOSED ? superposed(300, 20) : way(kind[i], 300);
         p.temperature = 1;
         p.has_seed = true;
-        p.n_logprobs = 5;
+        p.n_logprobs = kind[i] == DECODE_SUPERPOSED ? 0 : 5;
         struct heard *read = run(prompt, &p), *h = ask(prompt, N_PROMPT, &p);
         for (int n = 0; n < 4000; n++)
             engine_step(eng);
@@ -547,6 +740,11 @@ START_TEST(bad_requests_are_refused)
     refused(p, "decoding.strategy");
     p = way(DECODE_SUPERPOSED, 21);
     refused(p, "max_tokens");
+    p.decoding.superposed.alpha = 0;
+    p.decoding.superposed.reset_every = 21;
+    refused(p, "decoding.reset_every");
+    p.decoding.superposed.reset_every = -1;
+    refused(p, "decoding.reset_every");
     p = way(DECODE_BEAM, 4);
     p.n = 5;
     refused(p, "n");
@@ -579,6 +777,10 @@ int main(void)
     tcase_add_test(tc, one_place);
     tcase_add_loop_test(tc, beams_are_those_of_a_plain_search, 0, 3);
     tcase_add_loop_test(tc, drafts_are_scored_exactly, 0, 3);
+    tcase_add_loop_test(tc, stretches_are_requests_of_their_own, 0, 3);
+    tcase_add_test(tc, a_reset_behind_the_end_changes_nothing);
+    tcase_add_test(tc, a_reset_draws_by_the_scores);
+    tcase_add_loop_test(tc, a_stretch_begins_again, 0, 2);
     tcase_add_test(tc, the_order_statistic);
     tcase_add_loop_test(tc, company_and_preemption_change_nothing, 0, 3);
     tcase_add_test(tc, clients_leave);

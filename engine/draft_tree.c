@@ -75,7 +75,8 @@ struct tree_shape tree_shape(const struct seq *s)
     if (d->tree.nodes == 0)
         return (struct tree_shape){.named = true, .nodes = named, .width = 1, .depth = named};
     int32_t depth = d->tree.depth ? d->tree.depth : TREE_DEFAULT_DEPTH, cap = s->req->eng->opt.max_draft,
-            nodes = verified_shares(s->verified) ? DRAFT_MAX : d->tree.nodes; /* its draws may be spent on others, too */
+            nodes =
+                verified_shares(s->verified) ? DRAFT_MAX : d->tree.nodes; /* its draws may be spent on others, too */
     return (struct tree_shape){.named = true,
                                .nodes = nodes < cap ? nodes : cap,
                                .width = d->tree.width ? d->tree.width : TREE_DEFAULT_WIDTH,
@@ -190,6 +191,8 @@ float tree_grow(struct seq *s, int32_t node, const int32_t *tok, const float *lo
     int32_t n = s->verified ? draw(s, node, tok, logprob, shape.width, c)
                             : rank(s, tok, logprob, seq_n_tok(s) + tree_depth(s, node), c);
     for (int32_t i = 0; i < n && i < shape.width && tree_may_grow(s, node); i++) {
+        if (c[i].p < (double)s->req->p.decoding.threshold)
+            break;
         float chance = add_child(s, node, c[i].tok, c[i].p, i > 0, shape.named);
         first = i ? first : chance;
     }

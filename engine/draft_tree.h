@@ -26,7 +26,7 @@ float tree_mean_rate(const struct seq *s);
 int32_t tree_depth(const struct seq *s, int32_t node);
 
 /* Gives the node children, from the likeliest tokens after it and their log-probabilities [TREE_CANDIDATES, -1 ends].
- * Returns the chance of the first, 0: there is none. */
+ * Returns the chance of the first, 0: there is none, or the chain ends because its drafter is unsure. */
 float tree_grow(struct seq *s, int32_t node, const int32_t *tok, const float *logprob);
 
 /* The same for the n nodes of a depth that a verifier's drafts are drawn from at once; verified_read knows what follows

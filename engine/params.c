@@ -130,6 +130,31 @@ static int check_verify(const struct gen_params *p, struct err *e)
     return 0;
 }
 
+/* A threshold is a chain's, of a model that may draft. */
+static int check_threshold(const struct gen_params *p, struct err *e)
+{
+    const char *field = "decoding.draft.threshold";
+    const struct decoding_params *d = &p->decoding;
+    bool from_model = d->source == DRAFT_SOURCE_AUTO || d->source == DRAFT_SOURCE_MODEL ||
+                      d->source == DRAFT_SOURCE_EXIT || d->fallback != DRAFT_SOURCE_AUTO;
+    if (d->threshold == 0)
+        return 0;
+    if (d->strategy != DECODE_SPECULATIVE || !from_model)
+        return err_set_field(e, ERR_INVALID, field,
+                             "%s says where a model's chain ends; it needs decoding.strategy \"model\" or "
+                             "\"early_exit\", or a decoding.draft.fallback",
+                             field);
+    if (d->tree.nodes)
+        return err_set_field(e, ERR_INVALID, field,
+                             "%s is of chains; a tree has decoding.draft.tree.threshold (sampling \"dyspec\")", field);
+    if (params_names_verifier(p))
+        return err_set_field(e, ERR_INVALID, field,
+                             "%s needs decoding.verify \"nss\": \"%s\" does not keep the law where a drawn token is "
+                             "left out",
+                             field, verify_name(params_verifier(p)));
+    return 0;
+}
+
 static int check_drafter(const char *field, enum draft_source source, const struct request_limits *lim, struct err *e)
 {
     if (source == DRAFT_SOURCE_MODEL && !lim->has_draft)
@@ -153,6 +178,7 @@ static int check_params(struct gen_params *p, const struct request_limits *lim, 
         {"top_h_mode", p->top_h_mode, TOP_H_PARTIAL, TOP_H_ENTROPY, false},
         {"top_h_n", p->top_h_n, 1, INT32_MAX, false},
         {"top_k", p->top_k, 0, INT32_MAX, false},
+        {"decoding.draft.threshold", p->decoding.threshold, 0, 1, false},
         {"decoding.draft.tree.threshold", p->decoding.tree.threshold, 0, 1, false},
         {"repetition_penalty", p->repetition_penalty, 0, 100, true},
         {"frequency_penalty", p->frequency_penalty, -2, 2, false},
@@ -181,7 +207,7 @@ static int check_params(struct gen_params *p, const struct request_limits *lim, 
             return -ERR_INVALID;
     if (p->cache_salt && (!*p->cache_salt || strlen(p->cache_salt) > MAX_SALT))
         return err_set_field(e, ERR_INVALID, "cache_salt", "cache_salt must have 1 to %d bytes", MAX_SALT);
-    if (check_verify(p, e) || way_check(p, lim, e))
+    if (check_verify(p, e) || way_check(p, lim, e) || check_threshold(p, e))
         return -ERR_INVALID;
     if (check_drafter("decoding.draft.source", p->decoding.source, lim, e) ||
         check_drafter("decoding.draft.fallback", p->decoding.fallback, lim, e))

@@ -163,7 +163,8 @@ static int check_superposed(struct gen_params *p, struct superposition_params *u
 int way_check(struct gen_params *p, const struct request_limits *lim, struct err *e)
 {
     struct decoding_params *d = &p->decoding;
-    if (!decodes_exactly(d->strategy) && (p->n_prediction || d->source || d->max_draft || d->tree.nodes || d->verify))
+    if (!decodes_exactly(d->strategy) &&
+        (p->n_prediction || d->source || d->max_draft || d->threshold > 0 || d->tree.nodes || d->verify))
         return err_set_field(e, ERR_INVALID, "decoding.draft", "decoding.draft: nothing is drafted with this strategy");
     switch (d->strategy) {
     case DECODE_CAUTIOUS:

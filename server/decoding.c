@@ -124,7 +124,7 @@ static bool read_fallback(const json_t *draft, struct decoding_params *d, struct
 
 static bool read_draft(const json_t *draft, struct decoding_params *d, struct api_error *e)
 {
-    static const char *const key[] = {"source", "fallback", "max", "min_match", "scope", "tree"};
+    static const char *const key[] = {"source", "fallback", "max", "threshold", "min_match", "scope", "tree"};
     const char *source = NULL, *scope = scope_name[d->scope];
     int64_t max = d->max_draft, min_match = d->min_match;
     if (!draft)
@@ -137,6 +137,7 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
         !field_string_as(draft, "source", "decoding.draft.source", &source, e) ||
         !field_string_as(draft, "scope", "decoding.draft.scope", &scope, e) ||
         !field_int_as(draft, "max", "decoding.draft.max", 1, 64, &max, e) ||
+        !field_float_as(draft, "threshold", "decoding.draft.threshold", &d->threshold, e) ||
         !field_int_as(draft, "min_match", "decoding.draft.min_match", 1, 16, &min_match, e))
         return false;
     if (d->strategy == DECODE_OFF) {
@@ -305,6 +306,8 @@ static void write_draft(const struct decoding_params *d, const char *verify, str
     tb_printf(b, ",\"draft\":{\"source\":\"%s\"", source_name[d->source]);
     if (d->fallback)
         tb_printf(b, ",\"fallback\":\"%s\"", source_name[d->fallback]);
+    if (d->threshold > 0)
+        tb_printf(b, ",\"threshold\":%.7g", d->threshold);
     tb_printf(b, "},\"verify\":\"%s\"", verify);
 }
 

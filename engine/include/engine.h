@@ -212,6 +212,9 @@ struct decoding_params {
     enum draft_scope scope;
     int32_t max_draft; /* [0] auto's choice, the paper's 10 (copy), 5 (model) or 8 (trigram) when speculative; 1..64
                           drafted tokens a step */
+    float threshold;   /* [0] 0..1: a model's chain ends before a token that the drafter's own law (at temperature 0: of
+                          temperature 1) gives a smaller probability. Not of trees, nor with a named verifier, whose draws
+                          must not be taken back */
     struct {           /* speculative from the model: a tree instead of a chain */
         int32_t nodes; /* [0] a chain; 1..64 */
         int32_t width; /* [0] 2; 1..8 children of a node */

@@ -7,8 +7,9 @@ Prompts come from the demo model's own generator (config/demo/train), with names
 tell, stories to edit (rename someone, mend typos), and the same edits with the unedited story as `prediction`. Every
 answer is compared with plain decoding's: at temperature 0 and with a seed it has to be the same text. The ways take
 turns prompt by prompt, so that a noisy machine disturbs all alike; figures are sums over prompts, medians over --rounds.
-Use widen.py to give the demo target the size and cost of a real model. The way "mixed" is all exact ways in turn, trees
-and a copy that falls back on the model among them, in one batch: with a small --kv-mem they are preempted as well.
+Use widen.py to give the demo target the size and cost of a real model. A way may carry a threshold for its drafts,
+"model:0.5". The way "mixed" is all exact ways in turn, trees and a copy that falls back on the model among them, in one
+batch: with a small --kv-mem they are preempted as well.
 """
 
 import argparse
@@ -79,9 +80,16 @@ def post(url, body):
     return answer
 
 
+def decoding(way, seed):
+    if way == "mixed":
+        return MIXED[seed % len(MIXED)]
+    strategy, _, threshold = way.partition(":")
+    return {"strategy": strategy, "draft": {"threshold": float(threshold)}} if threshold else strategy
+
+
 def request(case, way, args, seed):
     body = {"messages": [{"role": "user", "content": case["question"]}], "temperature": args.temperature,
-            "max_tokens": args.max_tokens, "seed": seed, "decoding": MIXED[seed % len(MIXED)] if way == "mixed" else way}
+            "max_tokens": args.max_tokens, "seed": seed, "decoding": decoding(way, seed)}
     if "prediction" in case and way in ("auto", "copy", "speculative"):
         body["prediction"] = {"type": "content", "content": case["prediction"]}
     return body

@@ -16,6 +16,7 @@ WAYS = ("auto", "off", "speculative", "copy", "model", "early_exit",
         {"strategy": "early_exit", "draft": {"tree": {"nodes": 12, "width": 2, "depth": 6}}},
         {"strategy": "speculative", "draft": {"source": "copy", "max": 3, "min_match": 1}},
         {"strategy": "copy", "draft": {"fallback": "model"}}, {"strategy": "copy", "draft": {"fallback": "early_exit"}},
+        {"strategy": "model", "draft": {"threshold": 0.4}}, {"strategy": "early_exit", "draft": {"threshold": 0.6, "max": 12}},
         {"strategy": "speculative", "draft": {"source": "model", "max": 16}, "verify": "nss", "lossless": True},
         {"strategy": "model", "draft": {"tree": {"nodes": 24, "width": 3, "depth": 5}}},
         "trigram", {"strategy": "speculative", "draft": {"source": "trigram", "max": 64}})
@@ -145,6 +146,32 @@ class Decoding(unittest.TestCase):
             self.assertGreater(a["accepted"], copied["accepted"] + 20)
         self.refused({"decoding": {"strategy": "model", "draft": {"fallback": "model"}}}, "decoding.draft.fallback", "copy")
         self.refused({"decoding": {"strategy": "copy", "draft": {"fallback": "copy"}}}, "decoding.draft.fallback", '"model"')
+
+    def test_an_unsure_drafter_drafts_less(self):
+        question = "Tell me a story about a fox."
+        for more in ({}, {"temperature": 0.9, "seed": 7}):
+            plain = self.s.ok(CHAT, tell(question, decoding="off", **more))
+            for strategy in ("model", "early_exit"):
+                told = []
+                for threshold in (0, 0.3, 0.7, 1):
+                    way = {"strategy": strategy, "draft": {"threshold": threshold}}
+                    a = self.s.ok(CHAT, tell(question, decoding=way, **more))
+                    self.assertEqual(content(a), content(plain), way)
+                    self.assertEqual(a["decoding"]["draft"].get("threshold", 0), threshold)
+                    told.append(a["decoding"])
+                for looser, stricter in zip(told, told[1:]):
+                    self.assertGreater(looser["drafted"], stricter["drafted"])
+                self.assertGreater(told[2]["accepted"] / told[2]["drafted"], told[0]["accepted"] / told[0]["drafted"])
+        way = {"strategy": "copy", "draft": {"fallback": "model", "threshold": 0.5}}
+        self.assertEqual(content(self.s.ok(CHAT, tell(question, decoding=way))),
+                         content(self.s.ok(CHAT, tell(question, decoding="off"))))
+        field, half = "decoding.draft.threshold", {"threshold": 0.5}
+        self.refused({"decoding": {"strategy": "model", "draft": {"threshold": 1.1}}}, field, "1")
+        self.refused({"decoding": {"strategy": "model", "draft": {"threshold": "low"}}}, field)
+        self.refused({"decoding": {"draft": half}}, field, '"model"')
+        self.refused({"decoding": {"strategy": "copy", "draft": half}}, field, "fallback")
+        self.refused({"decoding": {"strategy": "model", "draft": {**half, "tree": {}}}}, field, "tree.threshold")
+        self.refused({"decoding": {"strategy": "model", "verify": "block", "draft": half}, "temperature": 1}, field, "block")
 
     def test_a_text_that_may_depend_on_its_drafts(self):
         free = {"strategy": "model", "invariant_seed": False}

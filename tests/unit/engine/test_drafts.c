@@ -1,5 +1,6 @@
 /* Above all: no draft, good or bad, changes what a request says. */
 #include <check.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,8 @@ enum { N_PROMPT = 20, N_OUT = 60, N_ROUND = 60, BANNED = 101 };
 
 enum { RIGHT, FLAWED, NONSENSE, ENDING, FORBIDDEN, N_PREDICTED };
 
-/* What the client predicts: the truth, or mistakes in it, nothing but them, ends of text, a token that the request bans.
+/* What the client predicts: the truth, or mistakes in it, nothing but them, ends of text, a token that the request
+ * bans.
  */
 static int32_t predict(struct rnd *r, const int32_t *truth, int32_t n, int kind, int32_t *out)
 {
@@ -94,6 +96,7 @@ START_TEST(no_draft_changes_the_text)
     static const struct {
         int32_t n_block, batch, seqs;
     } engine[] = {{256, 128, 1}, {256, 512, 32}, {20, 64, 16}, {256, 9, 8}};
+    static const float threshold[] = {0, .01f, .1f, .5f, 1};
     for (size_t k = 0; k < sizeof engine / sizeof *engine; k++) {
         open_engine(320, engine[k].n_block, engine[k].batch, engine[k].seqs);
         int64_t n_drafted = 0, n_accepted = 0;
@@ -120,6 +123,10 @@ START_TEST(no_draft_changes_the_text)
                 p.decoding.tree.width = rnd_int(&r, 1, 8);
                 p.decoding.tree.depth = rnd_int(&r, 1, 8);
             }
+            bool is_chain = p.decoding.source == DRAFT_SOURCE_MODEL || p.decoding.source == DRAFT_SOURCE_EXIT ||
+                            p.decoding.fallback != DRAFT_SOURCE_AUTO;
+            if (p.decoding.strategy == DECODE_SPECULATIVE && is_chain && p.decoding.tree.nodes == 0)
+                p.decoding.threshold = threshold[rnd_int(&r, 0, 4)];
             h[i] = ask(prompt[i], N_PROMPT, &p);
         }
         for (int i = 0; i < N_ROUND; i++) {
@@ -312,6 +319,139 @@ START_TEST(a_perfect_draft_model_saves_steps)
 }
 END_TEST
 
+/* The drafted tokens that a drafter which knows what the target knows is sure of, at most `max` a step, and the steps.
+ */
+static int64_t sure_drafts(const struct heard *plain, float threshold, int32_t max, int64_t *n_step)
+{
+    int64_t n_drafted = 0;
+    *n_step = 0;
+    for (int32_t at = 0; at < N_OUT; at++, ++*n_step) /* the last token of a step is the target's */
+        for (int32_t n = 0; n < max && at < N_OUT - 1 && exp((double)plain->logprob[0][at]) >= threshold; n++, at++)
+            n_drafted++;
+    return n_drafted;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* A chain has exactly the tokens before the first that its drafter gives less than the threshold. */
+START_TEST(a_chain_ends_where_its_drafter_is_unsure)
+{
+    struct rnd r = rnd_begin("a_chain_ends_where_its_drafter_is_unsure", 40);
+    enum { N_THRESHOLD = 5, MAX = 5 };
+    int32_t prompt[N_PROMPT];
+    float sorted[N_OUT];
+    random_prompt(&r, prompt, N_PROMPT);
+    rig_ops = backend_find("cpu", NULL);
+    rig_add_draft(1, 0);
+    open_engine(512, 64, 512, 8);
+    for (int sampled = 0; sampled < 2; sampled++) {
+        struct gen_params p = params(N_OUT);
+        p.temperature = (float)sampled;
+        p.has_seed = true;
+        p.n_logprobs = 0;
+        p.decoding.strategy = DECODE_OFF;
+        struct heard *plain = ask(prompt, N_PROMPT, &p);
+        finish(plain);
+        memcpy(sorted, plain->logprob[0], sizeof sorted);
+        qsort(sorted, N_OUT, sizeof *sorted, by_value);
+        int64_t before = -1;
+        for (int i = 0; i < N_THRESHOLD; i++) { /* between two probabilities that occur; 0; 1 */
+            int32_t k = i * N_OUT / (N_THRESHOLD - 1);
+            float threshold = i == 0                 ? 0
+                              : i == N_THRESHOLD - 1 ? 1
+                                                     : (float)(exp((double)sorted[k - 1]) + exp((double)sorted[k])) / 2;
+            int64_t n_step, n_drafted = sure_drafts(plain, threshold, MAX, &n_step);
+            p.decoding = (struct decoding_params){
+                .strategy = DECODE_SPECULATIVE, .source = DRAFT_SOURCE_MODEL, .threshold = threshold};
+            struct heard *h = ask(prompt, N_PROMPT, &p);
+            finish(h);
+            expect_same(plain, h);
+            if (!sampled) { /* what is sampled may not be among the likeliest that a drafter ranks */
+                ck_assert_int_eq(request_decoding(h->r)->n_drafted, n_drafted);
+                ck_assert_int_eq(request_decoding(h->r)->n_accepted, n_drafted);
+                ck_assert_int_eq(request_decoding(h->r)->n_step, n_step);
+            }
+            n_drafted = request_decoding(h->r)->n_drafted;
+            ck_assert(before < 0 || n_drafted < before + sampled);
+            before = n_drafted;
+            forget(h);
+        }
+        ck_assert_int_eq(before, 0); /* of nothing was the drafter certain */
+        forget(plain);
+    }
+    close_engine();
+}
+END_TEST
+
+/* Where the law leaves one token, the drafter is certain of it: a threshold of 1 drafts what none does. */
+START_TEST(a_threshold_of_one_drafts_what_is_certain)
+{
+    struct rnd r = rnd_begin("a_threshold_of_one_drafts_what_is_certain", 41);
+    static const char *const backend[] = {NULL, "ref", "cpu"};
+    int32_t prompt[N_PROMPT];
+    random_prompt(&r, prompt, N_PROMPT);
+    if (backend[_i])
+        rig_ops = backend_find(backend[_i], NULL);
+    rig_add_draft(1, 0);
+    open_engine(512, 64, 512, 8);
+    struct gen_params p = params(N_OUT);
+    p.temperature = .7f;
+    p.top_k = 1;
+    p.decoding = (struct decoding_params){.strategy = DECODE_SPECULATIVE, .source = DRAFT_SOURCE_MODEL, .threshold = 1};
+    struct heard *h = ask(prompt, N_PROMPT, &p);
+    finish(h);
+    ck_assert_int_eq(request_decoding(h->r)->n_step, N_OUT / 6);
+    forget(h);
+    p.top_k = 2;
+    h = ask(prompt, N_PROMPT, &p);
+    finish(h);
+    ck_assert_int_eq(request_decoding(h->r)->n_drafted, 0);
+    forget(h);
+    close_engine();
+}
+END_TEST
+
+static void refused(const struct decoding_params *d, float temperature)
+{
+    struct err e = {0};
+    struct request *r;
+    struct gen_params p = params(N_OUT);
+    p.decoding = *d;
+    p.temperature = temperature;
+    ck_assert_int_eq(request_create(eng, (int32_t[]){1, 2}, 2, &p, &rig_sink, NULL, &r, &e), -ERR_INVALID);
+    ck_assert_str_eq(e.field, "decoding.draft.threshold");
+}
+
+START_TEST(thresholds_of_what_is_no_chain_are_refused)
+{
+    rig_add_draft(1, 0);
+    open_engine(64, 16, 32, 8);
+    struct decoding_params d = {.strategy = DECODE_SPECULATIVE, .source = DRAFT_SOURCE_MODEL, .threshold = 1.5f};
+    refused(&d, 0);
+    d.threshold = -1;
+    refused(&d, 0);
+    d.threshold = .5f;
+    d.verify = DECODE_VERIFY_BLOCK;
+    refused(&d, 1);
+    d.verify = DECODE_VERIFY_AUTO;
+    d.tree.nodes = 8;
+    refused(&d, 0);
+    d.tree.nodes = 0;
+    d.source = DRAFT_SOURCE_COPY;
+    refused(&d, 0);
+    d.source = DRAFT_SOURCE_TRIGRAM;
+    refused(&d, 0);
+    d.source = DRAFT_SOURCE_AUTO;
+    d.strategy = DECODE_AUTO;
+    refused(&d, 0);
+    close_engine();
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("drafts");
@@ -322,5 +462,8 @@ int main(void)
     tcase_add_test(tc, auto_does_not_search_where_it_cannot_pay);
     tcase_add_test(tc, a_right_prediction_saves_steps);
     tcase_add_test(tc, a_perfect_draft_model_saves_steps);
+    tcase_add_test(tc, a_chain_ends_where_its_drafter_is_unsure);
+    tcase_add_loop_test(tc, a_threshold_of_one_drafts_what_is_certain, 0, 3);
+    tcase_add_test(tc, thresholds_of_what_is_no_chain_are_refused);
     return suite_run(tc);
 }

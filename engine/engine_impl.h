@@ -39,8 +39,8 @@ struct seq_list {
  * are the target's own, in slots that verifying writes again. */
 struct drafter {
     struct lane *lane;       /* NULL: there is none */
-    struct step_cost *cost;  /* of its waves */
-    int32_t n_layer;         /* of the lane's model that a wave runs */
+    struct step_cost *cost;  /* of its waves; of the first exit's */
+    int32_t n_layer;         /* of the lane's model that a wave runs, unless a request names exits */
     bool is_exit;            /* the target's first layers */
     struct tree_rates rates; /* how often its choices come true, over all sequences */
 };
@@ -75,7 +75,7 @@ struct engine {
     struct accept_rates copy_rates; /* how often copies come true, over all sequences */
     struct trigram_source *trigram; /* trigrams.c's; NULL: nothing is ever drafted */
     struct drafter drafter[N_DRAFTER];
-    struct step_cost exit_cost;
+    struct step_cost exit_cost[MAX_EXIT]; /* of waves to the model's exits */
     struct wave *wave; /* waves.c's */
     struct step_gain gain; /* of this step */
     char *text;        /* one token's text and whatever was held back before it */

@@ -155,12 +155,42 @@ static int check_threshold(const struct gen_params *p, struct err *e)
     return 0;
 }
 
+static bool is_exit(const struct request_limits *lim, int32_t layer)
+{
+    for (int32_t i = 0; i < lim->n_exit; i++)
+        if (lim->exit_layer[i] == layer)
+            return true;
+    return false;
+}
+
+static int check_exits(const struct decoding_params *d, const struct request_limits *lim, struct err *e)
+{
+    const char *field = "decoding.draft.exits";
+    if (d->exits.n == 0)
+        return 0;
+    if (d->strategy != DECODE_SPECULATIVE || d->tree.nodes ||
+        (d->source != DRAFT_SOURCE_EXIT && d->fallback != DRAFT_SOURCE_EXIT))
+        return err_set_field(e, ERR_INVALID, field, "%s are of a chain; they need decoding.strategy \"early_exit\"",
+                             field);
+    for (int32_t i = 0; i < d->exits.n; i++) {
+        if (!is_exit(lim, d->exits.layer[i]) || (i && d->exits.layer[i] <= d->exits.layer[i - 1]))
+            return err_set_field(
+                e, ERR_INVALID, field,
+                "%s must ascend, and each be a layer that the model names (galley.early_exit_layers); %d "
+                "is not",
+                field, d->exits.layer[i]);
+        if (check_range(&(struct param_range){"decoding.draft.thresholds", d->exits.threshold[i], 0, 1, false}, e))
+            return -ERR_INVALID;
+    }
+    return 0;
+}
+
 static int check_drafter(const char *field, enum draft_source source, const struct request_limits *lim, struct err *e)
 {
     if (source == DRAFT_SOURCE_MODEL && !lim->has_draft)
         return err_set_field(e, ERR_INVALID, field, "%s: the server was started without a draft model (--draft-model)",
                              field);
-    if (source == DRAFT_SOURCE_EXIT && !lim->has_exit)
+    if (source == DRAFT_SOURCE_EXIT && !lim->n_exit)
         return err_set_field(e, ERR_INVALID, field,
                              "%s: the model names no layer to leave after (galley.early_exit_layer)", field);
     return 0;
@@ -207,7 +237,7 @@ static int check_params(struct gen_params *p, const struct request_limits *lim, 
             return -ERR_INVALID;
     if (p->cache_salt && (!*p->cache_salt || strlen(p->cache_salt) > MAX_SALT))
         return err_set_field(e, ERR_INVALID, "cache_salt", "cache_salt must have 1 to %d bytes", MAX_SALT);
-    if (check_verify(p, e) || way_check(p, lim, e) || check_threshold(p, e))
+    if (check_verify(p, e) || way_check(p, lim, e) || check_threshold(p, e) || check_exits(&p->decoding, lim, e))
         return -ERR_INVALID;
     if (check_drafter("decoding.draft.source", p->decoding.source, lim, e) ||
         check_drafter("decoding.draft.fallback", p->decoding.fallback, lim, e))

@@ -214,7 +214,8 @@ static int load_lanes(struct engine *eng, struct err *e)
                                           .max_choices = o->max_choices < MAX_CHOICES ? o->max_choices : MAX_CHOICES,
                                           .max_row = o->max_batch_tokens,
                                           .has_draft = draft->model != NULL,
-                                          .has_exit = eng->model.exit_layer > 0,
+                                          .n_exit = eng->model.n_exit,
+                                          .exit_layer = eng->model.exit_layer,
                                           .has_contrast = !o->no_contrastive,
                                           .has_ngram = o->ngram_path != NULL};
     return rc;
@@ -297,17 +298,18 @@ static int calibrate(struct engine *eng, struct lane *lane, int32_t n_layer, str
 static int set_up_drafting(struct engine *eng, struct err *e)
 {
     struct lane *target = &eng->target, *draft = &eng->draft;
-    int32_t exit_layer = eng->model.exit_layer;
+    const struct model *m = &eng->model;
     int rc = calibrate(eng, target, target->env.n_layer, &target->cost, e);
     if (draft->model)
         eng->drafter[DRAFTER_MODEL] =
             (struct drafter){.lane = draft, .cost = &draft->cost, .n_layer = draft->env.n_layer};
-    if (exit_layer)
+    if (m->n_exit)
         eng->drafter[DRAFTER_EXIT] =
-            (struct drafter){.lane = target, .cost = &eng->exit_cost, .n_layer = exit_layer, .is_exit = true};
-    for (int i = 0; !rc && i < N_DRAFTER; i++)
-        if (eng->drafter[i].lane)
-            rc = calibrate(eng, eng->drafter[i].lane, eng->drafter[i].n_layer, eng->drafter[i].cost, e);
+            (struct drafter){.lane = target, .cost = eng->exit_cost, .n_layer = m->exit_layer[0], .is_exit = true};
+    if (!rc && draft->model)
+        rc = calibrate(eng, draft, draft->env.n_layer, &draft->cost, e);
+    for (int i = 0; !rc && i < m->n_exit; i++)
+        rc = calibrate(eng, target, m->exit_layer[i], &eng->exit_cost[i], e);
     if (!rc && eng->opt.max_draft)
         rc = trigrams_create(eng, e);
     return rc ? rc : waves_create(eng, e);

@@ -2,6 +2,7 @@
  * a further wave is expected to pay. The draft model is a lane of its own: it falls behind while it is not asked, and
  * catches up with one chain. The target's first layers draft on the target's lane: what they have to read is what the
  * target has not computed, and all they write is written again when the target does. */
+#include <math.h>
 #include <string.h>
 
 #include "draft/allot.h"
@@ -25,6 +26,7 @@ struct unit { /* a node to be expanded: the draft model reads its token and says
     struct seq *seq;
     int32_t node;    /* of seq->modelled; -1: the sequence's last token */
     int32_t readout; /* in the wave's plan; -1: none */
+    int32_t exit;    /* of the request's exits, the one that is asked */
 };
 
 /* That the node comes true. */
@@ -74,6 +76,7 @@ static bool wants_model(const struct drafter *by, const struct seq *s)
 static void borrow_blocks(struct seq *s)
 {
     s->draft_kv = (struct seq_kv){.n_computed = s->kv.n_computed, .block = s->kv.block, .n_block = s->kv.n_block};
+    s->exit_done = 0;
 }
 
 static bool reserve(struct engine *eng, struct seq *s, int32_t n_slot)
@@ -137,8 +140,16 @@ static void choose(struct wave *w)
 
 /* ---- A wave's plan ---- */
 
-static int open_span(struct step_plan *p, struct seq *s, int32_t n_chain, int law)
+/* Layers that are run to ask a unit. */
+static int32_t layers_of(const struct unit *u)
 {
+    const struct decoding_params *d = &u->seq->req->p.decoding;
+    return u->seq->drafter->is_exit && d->exits.n ? d->exits.layer[u->exit] : u->seq->drafter->n_layer;
+}
+
+static int open_span(struct step_plan *p, const struct unit *u, int32_t n_chain, int law)
+{
+    const struct seq *s = u->seq;
     struct span span = {.seq = (int32_t)s->req->order,
                         .ctx_len = s->draft_kv.n_computed,
                         .n_held = s->n_held,
@@ -147,7 +158,7 @@ static int open_span(struct step_plan *p, struct seq *s, int32_t n_chain, int la
                         .n_counted = n_chain,
                         .group = -1,
                         .law = law,
-                        .layer1 = (int16_t)s->drafter->n_layer};
+                        .layer1 = (int16_t)layers_of(u)};
     return plan_span(p, &span);
 }
 
@@ -177,7 +188,7 @@ static int plan_catch_up(struct engine *eng, struct step_plan *p, struct unit *u
     if (n <= 0 || !reserve(eng, s, n))
         return -ERR_NOMEM;
     int law = ends ? plan_draft_law(s, p) : -1;
-    if ((ends && law < 0) || open_span(p, s, n, law) < 0)
+    if ((ends && law < 0) || open_span(p, u, n, law) < 0)
         return -ERR_NOMEM;
     int32_t row0 = p->n.n_row;
     for (int32_t i = 0; i < n; i++)
@@ -206,7 +217,7 @@ static int plan_layer(struct engine *eng, struct step_plan *p, struct unit *u, i
     if (n > *budget || !reserve(eng, s, s->n_held + n))
         return -ERR_NOMEM;
     int law = plan_draft_law(s, p);
-    if (law < 0 || open_span(p, s, 0, law) < 0)
+    if (law < 0 || open_span(p, u, 0, law) < 0)
         return -ERR_NOMEM;
     for (int32_t i = 0; i < s->n_held; i++) {
         int32_t above = d->parent[s->held[i]];
@@ -230,6 +241,39 @@ static int plan_layer(struct engine *eng, struct step_plan *p, struct unit *u, i
     return 0;
 }
 
+/* A deeper exit is asked what a shallower one was not sure of (S2D). Rows that left early have nothing in the layers
+ * between, so all that the target has not computed there runs again, as a chain: the drafted tokens, and the decided
+ * ones unless they have been so deep in this step. Below the shallower exit they write what stands there already. */
+static int plan_deeper(struct step_plan *p, struct unit *u, int32_t *budget)
+{
+    struct seq *s = u->seq;
+    int32_t n_tok = seq_n_tok(s), depth = tree_depth(s, u->node), drafted[DRAFT_MAX],
+            ctx = s->exit_done >= u->exit ? n_tok : s->kv.n_computed, n = n_tok + depth - ctx;
+    for (int32_t node = u->node, i = depth; node >= 0; node = s->modelled.parent[node])
+        drafted[--i] = s->modelled.tok[node];
+    int law = n > *budget ? -1 : plan_draft_law(s, p);
+    struct span span = {.seq = (int32_t)s->req->order,
+                        .ctx_len = ctx,
+                        .n_chain = n,
+                        .n_counted = n_tok - ctx,
+                        .group = -1,
+                        .law = law,
+                        .layer1 = (int16_t)layers_of(u)};
+    if (law < 0 || plan_span(p, &span) < 0)
+        return -ERR_NOMEM;
+    int32_t row0 = p->n.n_row;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t pos = ctx + i, tok = pos < n_tok ? seq_tok(s, pos) : drafted[pos - n_tok];
+        if (plan_row(p, tok, pos, (int16_t)(i - 1), 0) < 0)
+            return -ERR_NOMEM;
+    }
+    if (plan_blocks(p, s->draft_kv.block, s->draft_kv.n_block) < 0 || add_candidates(p, row0 + n - 1, u))
+        return -ERR_NOMEM;
+    s->exit_done = u->exit > s->exit_done ? u->exit : s->exit_done;
+    *budget -= n;
+    return 0;
+}
+
 /* Units of one sequence from i on. */
 static int32_t run_length(const struct wave *w, int32_t i)
 {
@@ -248,6 +292,13 @@ static int32_t wave_rows(const struct wave *w)
     return n;
 }
 
+static int plan_units(struct engine *eng, struct step_plan *p, struct unit *u, int32_t n, int32_t *budget)
+{
+    if (u->exit > 0)
+        return plan_deeper(p, u, budget);
+    return u->node < 0 ? plan_catch_up(eng, p, u, budget) : plan_layer(eng, p, u, n, budget);
+}
+
 /* Plans all that fit; those that find no place keep no readout. */
 static void plan_wave(struct wave *w)
 {
@@ -257,10 +308,10 @@ static void plan_wave(struct wave *w)
     for (int32_t i = 0, n; i < w->n; i += n) {
         struct seq *s = w->unit[i].seq;
         struct plan_limits before = p->n;
-        bool first = w->unit[i].node < 0;
+        bool first = w->unit[i].node < 0 && w->unit[i].exit == 0;
         int32_t n_held = s->n_held, rows = budget;
         n = run_length(w, i);
-        if (first ? plan_catch_up(w->eng, p, &w->unit[i], &budget) : plan_layer(w->eng, p, &w->unit[i], n, &budget)) {
+        if (plan_units(w->eng, p, &w->unit[i], n, &budget)) {
             p->n = before;
             s->n_held = n_held;
             for (int32_t k = 0; k < n; k++)
@@ -280,11 +331,24 @@ static void take_rows(struct wave *w, int32_t n)
     w->spare -= n;
 }
 
+/* The exit that was asked is not sure: the next one is, if there is one. */
+static bool is_unsure(const struct unit *u, float best_logprob, struct unit *next, int32_t *n)
+{
+    const struct decoding_params *d = &u->seq->req->p.decoding;
+    if (!u->seq->drafter->is_exit || d->exits.n == 0 || exp((double)best_logprob) > (double)d->exits.threshold[u->exit])
+        return false;
+    if (u->exit + 1 < d->exits.n && *n < MAX_UNIT)
+        next[(*n)++] = (struct unit){.seq = u->seq, .node = u->node, .readout = -1, .exit = u->exit + 1};
+    return true;
+}
+
 /* The first child is what a wave is paid for; its siblings are counted when rows are shared out. */
-static void take_unit(struct wave *w, const struct unit *u)
+static void take_unit(struct wave *w, const struct unit *u, struct unit *next, int32_t *n)
 {
     const struct lane *lane = w->by->lane;
     const struct readout *r = &lane->plan.readout[u->readout];
+    if (is_unsure(u, lane->result.f[r->f0], next, n))
+        return;
     float chance = tree_grow(u->seq, u->node, lane->result.i + r->i0, lane->result.f + r->f0);
     w->n_token += chance;
     take_rows(w, chance > 0);
@@ -323,7 +387,7 @@ static void next_units(struct wave *w, struct seq *s, int32_t from, struct unit 
 }
 
 /* The n units of one sequence. */
-static void take_units(struct wave *w, const struct unit *u, int32_t n)
+static void take_units(struct wave *w, const struct unit *u, int32_t n, struct unit *next, int32_t *n_next)
 {
     struct seq *s = u->seq;
     int32_t node[MAX_UNIT];
@@ -334,7 +398,7 @@ static void take_units(struct wave *w, const struct unit *u, int32_t n)
     else
         for (int32_t k = 0; k < n; k++)
             if (u[k].readout >= 0)
-                take_unit(w, &u[k]);
+                take_unit(w, &u[k], next, n_next);
 }
 
 /* The trees that share a budget draw when all of them have read. */
@@ -361,7 +425,7 @@ static void take_wave(struct wave *w)
         n = run_length(w, i);
         if (w->unit[i].node < 0 && !w->by->is_exit)
             seq_commit(&w->eng->draft, s, &s->draft_kv, 0); /* what was caught up is published */
-        take_units(w, &w->unit[i], n);
+        take_units(w, &w->unit[i], n, next, &n_next);
         if (!verified_shares(s->verified))
             next_units(w, s, from, next, &n_next);
     }
@@ -379,6 +443,21 @@ int waves_create(struct engine *eng, struct err *e)
     return 0;
 }
 
+/* Of the deepest exit that the wave asks. */
+static struct step_cost *wave_cost(const struct wave *w)
+{
+    const struct model *m = &w->eng->model;
+    int32_t n_layer = 0, i = 0;
+    if (!w->by->is_exit)
+        return w->by->cost;
+    for (int32_t k = 0; k < w->n; k++)
+        if (w->unit[k].readout >= 0 && layers_of(&w->unit[k]) > n_layer)
+            n_layer = layers_of(&w->unit[k]);
+    while (i + 1 < m->n_exit && m->exit_layer[i] < n_layer)
+        i++;
+    return &w->by->cost[i];
+}
+
 /* Waves of one drafter, as long as a further one is expected to pay. */
 static int run_drafter(struct wave *w, struct err *e)
 {
@@ -393,10 +472,11 @@ static int run_drafter(struct wave *w, struct err *e)
         if (lane->plan.n.n_row == 0)
             break;
         lane_plan_moves(lane);
-        int rc = lane_run(lane, w->by->cost, e);
+        struct step_cost *cost = wave_cost(w);
+        int rc = lane_run(lane, cost, e);
         if (rc)
             return rc;
-        w->seconds += cost_step(w->by->cost, lane->plan.n.n_row);
+        w->seconds += cost_step(cost, lane->plan.n.n_row);
         take_wave(w);
         w->seconds += cost_step(target, w->n_row) - before;
         drop_unworthy(w, 0);

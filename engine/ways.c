@@ -164,7 +164,7 @@ int way_check(struct gen_params *p, const struct request_limits *lim, struct err
 {
     struct decoding_params *d = &p->decoding;
     if (!decodes_exactly(d->strategy) &&
-        (p->n_prediction || d->source || d->max_draft || d->threshold > 0 || d->tree.nodes || d->verify))
+        (p->n_prediction || d->source || d->max_draft || d->threshold > 0 || d->exits.n || d->tree.nodes || d->verify))
         return err_set_field(e, ERR_INVALID, "decoding.draft", "decoding.draft: nothing is drafted with this strategy");
     switch (d->strategy) {
     case DECODE_CAUTIOUS:

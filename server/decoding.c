@@ -122,9 +122,41 @@ static bool read_fallback(const json_t *draft, struct decoding_params *d, struct
     return true;
 }
 
+static bool read_exits(const json_t *draft, struct decoding_params *d, struct api_error *e)
+{
+    const json_t *exits = field_get(draft, "exits"), *thresholds = field_get(draft, "thresholds");
+    size_t n = json_array_size(exits);
+    if (!exits && !thresholds)
+        return true;
+    if (!json_is_array(exits) || n < 1 || n > MAX_EXIT) {
+        api_fail(e, 400, "decoding.draft.exits", "decoding.draft.exits must be an array of 1 to %d layers", MAX_EXIT);
+        return false;
+    }
+    if (thresholds && (!json_is_array(thresholds) || json_array_size(thresholds) != n)) {
+        api_fail(e, 400, "decoding.draft.thresholds",
+                 "decoding.draft.thresholds must be an array of a number for each of the %zu exits", n);
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const json_t *layer = json_array_get(exits, i), *threshold = json_array_get(thresholds, i);
+        if (!json_is_integer(layer) || json_integer_value(layer) < 1 || json_integer_value(layer) > INT16_MAX ||
+            (threshold && !json_is_number(threshold))) {
+            api_fail(e, 400,
+                     threshold && !json_is_number(threshold) ? "decoding.draft.thresholds" : "decoding.draft.exits",
+                     "decoding.draft.exits must be layers of the model, decoding.draft.thresholds numbers");
+            return false;
+        }
+        d->exits.layer[i] = (int32_t)json_integer_value(layer);
+        d->exits.threshold[i] = threshold ? (float)json_number_value(threshold) : i + 1 < n ? 0.5F : 0;
+    }
+    d->exits.n = (int32_t)n;
+    return true;
+}
+
 static bool read_draft(const json_t *draft, struct decoding_params *d, struct api_error *e)
 {
-    static const char *const key[] = {"source", "fallback", "max", "threshold", "min_match", "scope", "tree"};
+    static const char *const key[] = {"source", "fallback", "max",   "threshold", "min_match",
+                                      "scope",  "tree",     "exits", "thresholds"};
     const char *source = NULL, *scope = scope_name[d->scope];
     int64_t max = d->max_draft, min_match = d->min_match;
     if (!draft)
@@ -168,7 +200,7 @@ static bool read_draft(const json_t *draft, struct decoding_params *d, struct ap
     d->min_match = (int32_t)min_match;
     if (!read_fallback(draft, d, e))
         return false;
-    return read_tree(field_get(draft, "tree"), d, e);
+    return read_exits(draft, d, e) && read_tree(field_get(draft, "tree"), d, e);
 }
 
 static bool read_verify(const char *word, struct decoding_params *d, struct api_error *e)

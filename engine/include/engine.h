@@ -166,7 +166,8 @@ enum {
     CAUTIOUS_MAX_ENDS = 32,
     CONTRASTIVE_MAX_K = 16,
     BEAM_MAX = 32,
-    SUPERPOSED_MAX_TOKENS = 20
+    SUPERPOSED_MAX_TOKENS = 20,
+    MAX_EXIT = 8 /* early exits of a model */
 };
 
 /* autoregressive.md, section 3 */
@@ -215,6 +216,12 @@ struct decoding_params {
     float threshold;   /* [0] 0..1: a model's chain ends before a token that the drafter's own law (at temperature 0: of
                           temperature 1) gives a smaller probability. Not of trees, nor with a named verifier, whose draws
                           must not be taken back */
+    struct {           /* S2D: a chain from several early exits, the next deeper one asked where one is unsure */
+        int32_t n;     /* [0] the model's first exit alone */
+        int32_t layer[MAX_EXIT];   /* ascending; exits that the model names */
+        float threshold[MAX_EXIT]; /* 0..1: an exit is sure where its likeliest token has a larger probability; where the
+                                      last is not, the chain ends */
+    } exits;
     struct {           /* speculative from the model: a tree instead of a chain */
         int32_t nodes; /* [0] a chain; 1..64 */
         int32_t width; /* [0] 2; 1..8 children of a node */

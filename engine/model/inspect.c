@@ -204,8 +204,9 @@ static void print_model(FILE *out, const struct model *m)
         print_text(out, name);
     }
     fprintf(out, "\nchat         %s\n", m->chat_template ? "has a template (--template shows it)" : "no template");
-    if (m->exit_layer)
-        fprintf(out, "early exit   after %d layers\n", m->exit_layer);
+    for (int32_t i = 0; i < m->n_exit; i++)
+        fprintf(out, "%s%d%s", i ? ", " : "early exit   after ", m->exit_layer[i],
+                i + 1 < m->n_exit ? "" : " layers\n");
     if (s->has_temperature || s->has_top_p || s->has_top_k || s->has_min_p || s->has_repetition_penalty) {
         fputs("sampling    ", out);
         if (s->has_temperature)

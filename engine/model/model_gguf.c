@@ -133,7 +133,26 @@ static int read_exit(struct model *m, struct err *e)
     int rc = gguf_get_u32(m->gguf, key, &layer, e);
     if (!rc && layer >= (uint32_t)m->desc.n_layer)
         return err_set(e, ERR_FORMAT, "%s is %u, and the model has %d layers", key, layer, m->desc.n_layer);
-    m->exit_layer = rc ? 0 : (int32_t)layer;
+    if (!rc && layer > 0)
+        m->exit_layer[m->n_exit++] = (int32_t)layer;
+    return rc;
+}
+
+static int read_exits(struct model *m, struct err *e)
+{
+    uint64_t n;
+    const char *key = "galley.early_exit_layers";
+    if (!gguf_find(m->gguf, key))
+        return read_exit(m, e);
+    int rc = gguf_arr_len(m->gguf, key, &n, e);
+    if (!rc && (n < 1 || n > MAX_EXIT))
+        return err_set(e, ERR_FORMAT, "%s has %llu layers; 1 to %d are taken", key, (unsigned long long)n, MAX_EXIT);
+    if (!rc)
+        rc = gguf_get_i32s(m->gguf, key, m->exit_layer, n, e);
+    for (uint64_t i = 0; !rc && i < n; i++)
+        if (m->exit_layer[i] <= (i ? m->exit_layer[i - 1] : 0) || m->exit_layer[i] >= m->desc.n_layer)
+            return err_set(e, ERR_FORMAT, "%s must ascend from 1 to below the model's %d layers", key, m->desc.n_layer);
+    m->n_exit = rc ? 0 : (int32_t)n;
     return rc;
 }
 
@@ -148,12 +167,12 @@ static double number_or_nan(const struct model *m, const char *key)
 /* llama.cpp's converter takes them from generation_config.json. */
 static void read_sampling(struct model *m)
 {
-    model_set_sampling(m, &(struct sampling_said){
-                              .temperature = number_or_nan(m, "general.sampling.temp"),
-                              .top_p = number_or_nan(m, "general.sampling.top_p"),
-                              .min_p = number_or_nan(m, "general.sampling.min_p"),
-                              .top_k = number_or_nan(m, "general.sampling.top_k"),
-                              .repetition_penalty = number_or_nan(m, "general.sampling.penalty_repeat")});
+    model_set_sampling(
+        m, &(struct sampling_said){.temperature = number_or_nan(m, "general.sampling.temp"),
+                                   .top_p = number_or_nan(m, "general.sampling.top_p"),
+                                   .min_p = number_or_nan(m, "general.sampling.min_p"),
+                                   .top_k = number_or_nan(m, "general.sampling.top_k"),
+                                   .repetition_penalty = number_or_nan(m, "general.sampling.penalty_repeat")});
 }
 
 /* ---- Layers: windows and rotations ---- */
@@ -321,7 +340,7 @@ int model_from_gguf(struct model *m, const char *path, struct err *e)
     if (!rc)
         rc = read_experts(m, e);
     if (!rc)
-        rc = read_exit(m, e);
+        rc = read_exits(m, e);
     if (!rc)
         rc = read_layers(m, e);
     return rc ? rc : tok_from_gguf(&m->tok, m->gguf, e);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "fake.h"
+#include "model/gguf_write.h"
 #include "tiny_gguf.h"
 
 static char *path;
@@ -51,6 +52,15 @@ void rig_open_model(const char *model, const char *kv_type, int32_t n_ctx, int32
     rig_sink = (struct sink){.wake = on_wake};
 }
 
+int rig_open_error(struct err *e)
+{
+    struct engine_options opt = {.model_path = path, .ops = rig_ops, .n_thread = 2};
+    struct engine *none = NULL;
+    int rc = engine_open(&opt, &none, e);
+    engine_close(none);
+    return rc;
+}
+
 void close_engine(void)
 {
     const struct lane *lane[] = {&eng->target, &eng->draft};
@@ -72,6 +82,28 @@ void rig_add_exit(void)
     free(path);
     tiny_exit_layer = 1;
     path = tiny_gguf_write("llama", 2048, 1, 0);
+}
+
+static struct {
+    const int32_t *layer;
+    int32_t n;
+} exits;
+
+static void put_exits(struct gguf_writer *w)
+{
+    gguf_put_i32s(w, "galley.early_exit_layers", exits.layer, (uint64_t)exits.n);
+}
+
+void rig_add_exits(int32_t n_layer, const int32_t *layer, int32_t n)
+{
+    unlink(path);
+    free(path);
+    exits.layer = layer;
+    exits.n = n;
+    tiny_n_layer = n_layer;
+    tiny_more_keys = n ? put_exits : NULL;
+    path = tiny_gguf_write("llama", 2048, 1, 0);
+    tiny_more_keys = NULL;
 }
 
 void rig_add_draft(uint64_t seed, float flaw)

@@ -28,12 +28,17 @@ void rig_setup(void);
 void rig_teardown(void);
 /* The model can leave after its first layer. */
 void rig_add_exit(void);
+/* The model has so many layers, the first of which are always the same, and leaves after each of the n named
+ * (galley.early_exit_layers). */
+void rig_add_exits(int32_t n_layer, const int32_t *layer, int32_t n);
 /* A draft model for the engines opened from now on; the target's own weights are those of seed 1 without a flaw. */
 void rig_add_draft(uint64_t seed, float flaw);
 
 void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs);
 /* A model file of the test's own. */
 void rig_open_model(const char *model, const char *kv_type, int32_t n_ctx, int32_t max_seqs);
+/* What opening an engine on the model says. */
+int rig_open_error(struct err *e);
 /* Every block must be back, and the pool consistent. */
 void close_engine(void);
 

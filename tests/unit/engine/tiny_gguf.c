@@ -65,7 +65,7 @@ static void put_vocab(struct gguf_writer *w)
                  "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
 }
 
-enum { N_EMBD = 32, N_LAYER = 2, N_HEAD = 2, N_KV = 1, N_FF = 64 };
+enum { N_EMBD = 32, N_HEAD = 2, N_KV = 1, N_FF = 64 };
 
 struct shape {
     const char *name;
@@ -73,7 +73,7 @@ struct shape {
 };
 enum { N_SHAPE = 9 };
 
-int32_t tiny_exit_layer, tiny_head_dim;
+int32_t tiny_n_layer = 2, tiny_exit_layer, tiny_head_dim;
 void (*tiny_more_keys)(struct gguf_writer *w);
 
 static int32_t head_dim(void)
@@ -129,7 +129,7 @@ char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed, float flaw
         const char *suffix;
         uint32_t value;
     } sizes[] = {
-        {"context_length", (uint32_t)n_ctx}, {"embedding_length", N_EMBD},     {"block_count", N_LAYER},
+        {"context_length", (uint32_t)n_ctx}, {"embedding_length", N_EMBD},     {"block_count", (uint32_t)tiny_n_layer},
         {"feed_forward_length", N_FF},       {"attention.head_count", N_HEAD}, {"attention.head_count_kv", N_KV}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         snprintf(key, sizeof key, "%s.%s", arch, sizes[i].suffix);
@@ -152,7 +152,7 @@ char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed, float flaw
     const struct shape embd = {"", TINY_VOCAB, N_EMBD}, norm = {"", 1, N_EMBD};
     declare(w, "token_embd.weight", &embd);
     declare(w, "output_norm.weight", &norm);
-    for (int l = 0; l < N_LAYER; l++)
+    for (int l = 0; l < tiny_n_layer; l++)
         for (int i = 0; i < N_SHAPE; i++) {
             snprintf(key, sizeof key, "blk.%d.%s", l, layer_shape[i].name);
             declare(w, key, &layer_shape[i]);
@@ -160,7 +160,7 @@ char *tiny_gguf_write(const char *arch, int32_t n_ctx, uint64_t seed, float flaw
     ck_assert_msg(!gguf_write_head(w, &e), "%s", e.msg);
     data(w, &embd, &r, flaw);
     data(w, &norm, &r, flaw);
-    for (int l = 0; l < N_LAYER; l++)
+    for (int l = 0; l < tiny_n_layer; l++)
         for (int i = 0; i < N_SHAPE; i++)
             data(w, &layer_shape[i], &r, flaw);
     ck_assert_msg(!gguf_writer_finish(w, &e), "%s", e.msg);

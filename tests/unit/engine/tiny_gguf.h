@@ -6,7 +6,9 @@
 
 enum { TINY_VOCAB = 320, TINY_EOS = 257, TINY_IM_START = 258, TINY_IM_END = 259 };
 
-/* galley.early_exit_layer of the files written from now on; 0: none. There are two layers. */
+/* Layers of the files written from now on: 2, unless a test says otherwise. */
+extern int32_t tiny_n_layer;
+/* galley.early_exit_layer of the files written from now on; 0: none. */
 extern int32_t tiny_exit_layer;
 /* Elements of a head of the files written from now on; 0: 16. */
 extern int32_t tiny_head_dim;

@@ -1,6 +1,6 @@
 /* DySpec over a step (autoregressive.md, section 7, note e): the trees of all sequences that asked for it grow from one
  * heap and share one budget of rows, so that a draft goes where it is likeliest to be reached, in whichever tree. A
- * sequence brings as many draws as its `nodes`; any tree may spend them. Private to waves.c.
+ * sequence brings as many draws as its `nodes`; any tree may spend them. Private to the waves.
  *
  * Exact, because a draw is decided on before its token is seen: budgets, depths and full trees only look at what was
  * drawn. */

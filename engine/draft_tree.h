@@ -1,6 +1,6 @@
 /* A sequence's draft from the draft model: a tree of nodes, grown a layer at a time. Its branches are the tokens that
  * the draft model would draw first, second, ... with the target's own noise, because the target will draw with the
- * same: both mostly draw the same token (the position-keyed coupling, autoregressive.md section 0). Private to waves.c.
+ * same: both mostly draw the same token (the position-keyed coupling, autoregressive.md section 0). Private to the waves.
  */
 #ifndef GALLEY_DRAFT_TREE_H
 #define GALLEY_DRAFT_TREE_H

@@ -340,6 +340,8 @@ static void write_draft(const struct decoding_params *d, const char *verify, str
         tb_printf(b, ",\"fallback\":\"%s\"", source_name[d->fallback]);
     if (d->threshold > 0)
         tb_printf(b, ",\"threshold\":%.7g", d->threshold);
+    for (int32_t i = 0; i < d->exits.n; i++)
+        tb_printf(b, "%s%d%s", i ? "," : ",\"exits\":[", d->exits.layer[i], i + 1 < d->exits.n ? "" : "]");
     tb_printf(b, "},\"verify\":\"%s\"", verify);
 }
 

@@ -173,6 +173,26 @@ class Decoding(unittest.TestCase):
         self.refused({"decoding": {"strategy": "model", "draft": {**half, "tree": {}}}}, field, "tree.threshold")
         self.refused({"decoding": {"strategy": "model", "verify": "block", "draft": half}, "temperature": 1}, field, "block")
 
+    def test_exits(self):
+        question = "Tell me a story about a fox."
+        alone = self.s.ok(CHAT, tell(question, decoding="early_exit"))
+        way = {"strategy": "early_exit", "draft": {"exits": [3]}}  # the only one that the demo model has
+        for draft in ({"exits": [3]}, {"exits": [3], "thresholds": [0]}):
+            a = self.s.ok(CHAT, tell(question, decoding={**way, "draft": draft}))
+            self.assertEqual(content(a), content(alone))
+            self.assertEqual((a["decoding"]["drafted"], a["decoding"]["accepted"], a["decoding"]["draft"]["exits"]),
+                             (alone["decoding"]["drafted"], alone["decoding"]["accepted"], [3]))
+        sure = self.s.ok(CHAT, tell(question, decoding={**way, "draft": {"exits": [3], "thresholds": [0.7]}}))
+        self.assertEqual(content(sure), content(alone))
+        self.assertLess(sure["decoding"]["drafted"], alone["decoding"]["drafted"])
+        for draft, field in (({"exits": [2, 3]}, "exits"), ({"exits": 3}, "exits"), ({"exits": [0.5]}, "exits"),
+                             ({"exits": []}, "exits"), ({"exits": [3], "tree": {}}, "exits"), ({"thresholds": [0]}, "exits"),
+                             ({"exits": [3], "thresholds": [0, 0]}, "thresholds"),
+                             ({"exits": [3], "thresholds": ["low"]}, "thresholds"),
+                             ({"exits": [3], "thresholds": [2]}, "thresholds")):
+            self.refused({"decoding": {**way, "draft": draft}}, "decoding.draft." + field)
+        self.refused({"decoding": {"strategy": "model", "draft": {"exits": [3]}}}, "decoding.draft.exits", "early_exit")
+
     def test_a_text_that_may_depend_on_its_drafts(self):
         free = {"strategy": "model", "invariant_seed": False}
         tree = {**free, "draft": {"tree": {"nodes": 8}}}

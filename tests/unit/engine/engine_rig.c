@@ -14,6 +14,7 @@ static char *draft_path;
 struct engine *eng;
 struct sink rig_sink;
 const struct backend_ops *rig_ops = &backend_fake;
+const char *const rig_backend[3] = {"fake", "ref", "cpu"};
 
 static void on_wake(struct sink *s)
 {
@@ -176,6 +177,13 @@ void finish(struct heard *h)
     }
 }
 
+struct heard *ask_and_finish(const int32_t *prompt, int32_t n, const struct gen_params *p)
+{
+    struct heard *h = ask(prompt, n, p);
+    finish(h);
+    return h;
+}
+
 void forget(struct heard *h)
 {
     request_free(h->r);
@@ -208,5 +216,12 @@ struct gen_params params(int32_t max_tokens)
     p.temperature = 0;
     p.emit_tokens = true;
     p.ignore_eos = true;
+    return p;
+}
+
+struct gen_params params_of_way(enum decode_strategy strategy, int32_t max_tokens)
+{
+    struct gen_params p = params(max_tokens);
+    p.decoding.strategy = strategy;
     return p;
 }

@@ -22,6 +22,7 @@ struct heard { /* all that a request said */
 extern struct engine *eng;
 extern struct sink rig_sink;
 extern const struct backend_ops *rig_ops; /* what open_engine runs on; the fake unless a test says otherwise */
+extern const char *const rig_backend[3];  /* fake, ref and cpu, for loops over them */
 
 /* A model file with random weights; before and after each test. */
 void rig_setup(void);
@@ -48,11 +49,13 @@ void hear(struct heard *h); /* takes the events that are there */
 void listen_all(void);      /* of every request with news */
 void step(void);            /* a step, the pool's self-check, and listening */
 void finish(struct heard *h);
+struct heard *ask_and_finish(const int32_t *prompt, int32_t n, const struct gen_params *p);
 void forget(struct heard *h);
 /* The same tokens, text and ends; log-probabilities bit for bit. */
 void expect_same(const struct heard *a, const struct heard *b);
 
 /* Greedy, never ending by itself, an event for each token. */
 struct gen_params params(int32_t max_tokens);
+struct gen_params params_of_way(enum decode_strategy strategy, int32_t max_tokens);
 
 #endif

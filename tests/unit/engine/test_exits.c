@@ -11,12 +11,11 @@
 
 enum { N_PROMPT = 20, N_OUT = 50, MAX_DRAFTED = 6 * N_OUT, N_EXIT = 3 };
 static const int32_t exit_layer[N_EXIT] = {1, 2, 4};
-static const char *const backends[] = {"fake", "ref", "cpu"};
 
 static void open_with_exits(int backend)
 {
     if (backend)
-        rig_ops = backend_find(backends[backend], NULL);
+        rig_ops = backend_find(rig_backend[backend], NULL);
     rig_add_exits(5, exit_layer, N_EXIT);
     open_engine(256, 128, 64, 8);
 }

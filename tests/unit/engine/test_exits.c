@@ -200,7 +200,7 @@ START_TEST(an_unsure_last_exit_ends_the_chain)
 }
 END_TEST
 
-/* Of all thresholds and verifiers' neighbours in one batch, preempted as well. */
+/* All kinds of thresholds, and some named verifiers, in one batch, preempted as well. */
 START_TEST(no_exit_changes_the_text)
 {
     enum { N_ROUND = 36 };

@@ -7,7 +7,8 @@
  *   model.c     weights: packed on the host into one device allocation
  *   pool.c      KV cache and scratch: one device allocation, planned from the limits; nothing is allocated after it
  *   step.c      a plan's arrays and the lists made from it, in one upload; results back
- *   forward.c   the kernels of a pass, in order; exchange.c: what ranks send each other in it
+ *   forward.c   the kernels of a pass, in order; feed_forward.c: those of a layer's second half
+ *   exchange.c  what ranks send each other in it
  *   graphs.c    most of them recorded at start, for the steps that come often */
 #ifndef GALLEY_CUDA_H
 #define GALLEY_CUDA_H
@@ -18,6 +19,7 @@
 #include "attention.h"
 #include "backend.h"
 #include "comm.h"
+#include "experts.h"
 #include "gemm.h"
 #include "kv.h"
 #include "readouts.h"
@@ -52,6 +54,8 @@ struct cuda_layer { /* all in bmodel.weights; NULL, or weight.data NULL: the mod
     struct gemm_weight wq, wk, wv, wo, down;
     struct gemm_weight gate_up;  /* both, where they have one format */
     struct gemm_weight gate, up; /* else each */
+    /* With one, the feed-forward's weights are the first expert's, and those of the others follow, each all of them. */
+    struct gemm_weight router;
 };
 
 /* Bump allocation in one block of memory. With base NULL it only counts, so that one walk both plans and hands out. */
@@ -97,14 +101,16 @@ struct cuda_pool {
     struct bf16 *h;     /* [R][n_embd] normed */
     float *qkv;         /* [R][heads of q, k and v] */
     struct bf16 *q, *o; /* [R][n_head * head_dim] */
-    struct bf16 *ff;    /* [R][n_ff] */
-    float *gate_up;     /* [R][2 n_ff]; NULL where no layer needs it */
-    float *rope;        /* [n_kind][R][rope_dim] */
-    float *attn, *gemm; /* kernels' own */
-    float *logits;      /* [L][n_vocab]; of several ranks, those rows that are its own */
-    float *score;       /* [L][n_vocab] the same; before, what other ranks sent of them */
-    float *slice;       /* [L][shard.n_vocab] all rows of its part of the vocabulary; NULL with one rank */
-    float *gathered;    /* [n_rank][R][n_embd] what is summed in order of ranks; NULL: sums are the library's */
+    struct bf16 *ff;    /* [R][n_ff], or [R * n_expert_used][n_ff_expert] */
+    float *gate_up;     /* the same with two each; NULL where no layer needs it */
+    struct expert_routes routes; /* where layers have experts; n_row is each call's */
+    float *expert_y;             /* [R * n_expert_used][n_embd] what comes of each */
+    float *rope;                 /* [n_kind][R][rope_dim] */
+    float *attn, *gemm;          /* kernels' own */
+    float *logits;               /* [L][n_vocab]; of several ranks, those rows that are its own */
+    float *score;                /* [L][n_vocab] the same; before, what other ranks sent of them */
+    float *slice;                /* [L][shard.n_vocab] all rows of its part of the vocabulary; NULL with one rank */
+    float *gathered; /* [n_rank][R][n_embd] what is summed in order of ranks; NULL: sums are the library's */
     struct law_state *law;
     struct raw_state *raw;
     float *contrast; /* [n_readout][CONTRAST_PARTS] */

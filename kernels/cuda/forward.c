@@ -2,22 +2,7 @@
  *
  * Where spans run different layers, the kernels of a layer run over each unbroken range of rows that takes part; the
  * attention lists are made anew at each layer where the set of spans changes. */
-#include "cuda.h"
-
-struct pass { /* owner: cuda_forward */
-    struct bmodel *m;
-    const struct step_plan *p;
-    const struct cuda_pool *pool;
-    struct CUstream_st *stream;
-    const struct attn_grid *grid; /* of attention; NULL: as many blocks as there are items */
-    int32_t n_q, n_kv, heads;     /* widths: q, k or v, and all three */
-};
-
-#define ON_DEVICE(pass, list) ((__typeof__(list))cuda_on_device((pass)->m, list))
-
-struct rows { /* row0 .. row0 + n - 1 of the plan */
-    int32_t row0, n;
-};
+#include "forward.h"
 
 /* The next range of rows whose spans all run `layer`; *span goes on from where it was left. */
 static bool next_rows(const struct step_plan *p, int32_t layer, int32_t *span, struct rows *out)
@@ -46,8 +31,8 @@ static bool spans_change_at(const struct step_plan *p, int32_t layer)
 
 /* ---- Products ---- */
 
-static void product(const struct pass *s, const struct gemm_weight *w, const struct bf16 *x, int32_t n_row, float *out,
-                    int32_t out_stride, enum gemm_epilogue epilogue)
+void pass_product(const struct pass *s, const struct gemm_weight *w, const struct bf16 *x, int32_t n_row, float *out,
+                  int32_t out_stride, enum gemm_epilogue epilogue)
 {
     struct gemm_args a = {.weight = *w,
                           .x = x,
@@ -61,23 +46,7 @@ static void product(const struct pass *s, const struct gemm_weight *w, const str
     gemm_launch(&a, s->stream);
 }
 
-static void gate_up_product(const struct pass *s, const struct gemm_weight *w, const struct bf16 *x, int32_t n_row,
-                            struct bf16 *out)
-{
-    struct gemm_args a = {.weight = *w,
-                          .x = x,
-                          .n_row = n_row,
-                          .x_stride = w->n_in,
-                          .epilogue = GEMM_GLU,
-                          .gelu = !!(s->m->d.flags & MODEL_GELU),
-                          .out_bf16 = out,
-                          .out_stride = w->n_out,
-                          .n_block = s->m->b->n_block,
-                          .scratch = s->pool->gemm};
-    gemm_launch(&a, s->stream);
-}
-
-static void norm(const struct pass *s, struct rows r, const float *weight)
+void pass_norm(const struct pass *s, struct rows r, const float *weight)
 {
     int32_t n = s->m->d.n_embd;
     struct norm_args a = {.x = s->pool->x + (int64_t)r.row0 * n,
@@ -91,29 +60,37 @@ static void norm(const struct pass *s, struct rows r, const float *weight)
 
 /* ---- To the residual stream ---- */
 
-/* The product that takes a rank's heads or columns back to the stream, which one rank has beside it; by way of y where
- * more is done to it than added. */
-static void product_to_stream(const struct pass *s, const struct gemm_weight *w, const struct bf16 *in,
-                              const float *post_norm, struct rows r)
+float *pass_brought(const struct pass *s, struct rows r, bool *add)
 {
+    const struct cuda_pool *pool = s->pool;
+    *add = !pool->y && s->m->shard.rank == 0;
+    return (pool->y ? pool->y : pool->x) + (int64_t)r.row0 * s->m->d.n_embd;
+}
+
+void pass_to_stream(const struct pass *s, struct rows r, const float *post_norm)
+{
+    bool add;
     int32_t n = s->m->d.n_embd;
-    float *x = s->pool->x + (int64_t)r.row0 * n;
-    if (!s->pool->y) {
-        product(s, w, in, r.n, x, n, s->m->shard.rank == 0 ? GEMM_ADD : GEMM_STORE);
-        cuda_sum_ranks(s->m, x, (int64_t)r.n * n);
-        return;
-    }
-    float *y = s->pool->y + (int64_t)r.row0 * n;
-    product(s, w, in, r.n, y, n, GEMM_STORE);
+    float *y = pass_brought(s, r, &add);
     cuda_sum_ranks(s->m, y, (int64_t)r.n * n);
-    struct add_args add = {.x = x,
-                           .y = y,
-                           .weight = post_norm,
-                           .eps = s->m->d.rms_eps,
-                           .scale = s->m->d.residual_scale,
-                           .n_row = r.n,
-                           .n = n};
-    rows_add(&add, s->stream);
+    struct add_args a = {.x = s->pool->x + (int64_t)r.row0 * n,
+                         .y = y,
+                         .weight = post_norm,
+                         .eps = s->m->d.rms_eps,
+                         .scale = s->m->d.residual_scale,
+                         .n_row = r.n,
+                         .n = n};
+    if (s->pool->y)
+        rows_add(&a, s->stream);
+}
+
+void pass_product_to_stream(const struct pass *s, struct rows r, const struct gemm_weight *w, const struct bf16 *in,
+                            const float *post_norm)
+{
+    bool add;
+    float *out = pass_brought(s, r, &add);
+    pass_product(s, w, in, r.n, out, s->m->d.n_embd, add ? GEMM_ADD : GEMM_STORE);
+    pass_to_stream(s, r, post_norm);
 }
 
 /* ---- Before the layers ---- */
@@ -198,10 +175,10 @@ static void layer_heads(const struct pass *s, struct rows r, int32_t layer)
     const struct cuda_pool *pool = s->pool;
     const struct bf16 *h = pool->h + (int64_t)r.row0 * d->n_embd;
     float *q = pool->qkv + (int64_t)r.row0 * s->heads, *k = q + s->n_q, *v = k + s->n_kv;
-    norm(s, r, w->attn_norm);
-    product(s, &w->wq, h, r.n, q, s->heads, GEMM_STORE);
-    product(s, &w->wk, h, r.n, k, s->heads, GEMM_STORE);
-    product(s, &w->wv, h, r.n, v, s->heads, GEMM_STORE);
+    pass_norm(s, r, w->attn_norm);
+    pass_product(s, &w->wq, h, r.n, q, s->heads, GEMM_STORE);
+    pass_product(s, &w->wk, h, r.n, k, s->heads, GEMM_STORE);
+    pass_product(s, &w->wv, h, r.n, v, s->heads, GEMM_STORE);
     bool together = d->flags & MODEL_QK_NORM_ALL;
     if (together) {
         norm_all(s, r, q, w->bq, w->q_norm, s->n_q);
@@ -256,30 +233,9 @@ static int layer_attention(const struct pass *s, int32_t layer, struct err *e)
 /* The projection of attention's result, and the feed-forward network. */
 static void layer_rest(const struct pass *s, struct rows r, int32_t layer)
 {
-    const struct model_desc *d = &s->m->d;
     const struct cuda_layer *w = &s->m->layer[layer];
-    const struct cuda_pool *pool = s->pool;
-    const struct bf16 *h = pool->h + (int64_t)r.row0 * d->n_embd;
-    struct bf16 *ff = pool->ff + (int64_t)r.row0 * d->n_ff;
-    product_to_stream(s, &w->wo, pool->o + (int64_t)r.row0 * s->n_q, w->post_attn_norm, r);
-    norm(s, r, w->ffn_norm);
-    if (w->gate_up.data) {
-        gate_up_product(s, &w->gate_up, h, r.n, ff);
-    } else {
-        int32_t stride = 2 * d->n_ff;
-        float *gate = pool->gate_up + (int64_t)r.row0 * stride, *up = gate + d->n_ff;
-        product(s, &w->gate, h, r.n, gate, stride, GEMM_STORE);
-        product(s, &w->up, h, r.n, up, stride, GEMM_STORE);
-        struct glu_args a = {.gate = gate,
-                             .up = up,
-                             .out = ff,
-                             .n_row = r.n,
-                             .n = d->n_ff,
-                             .stride = stride,
-                             .gelu = !!(d->flags & MODEL_GELU)};
-        rows_glu(&a, s->stream);
-    }
-    product_to_stream(s, &w->down, ff, w->post_ffn_norm, r);
+    pass_product_to_stream(s, r, &w->wo, s->pool->o + (int64_t)r.row0 * s->n_q, w->post_attn_norm);
+    pass_feed_forward(s, r, w);
 }
 
 static int layer_run(const struct pass *s, int32_t layer, struct err *e)
@@ -346,7 +302,7 @@ static int read_logits(const struct pass *s, struct err *e)
                              .i = (int32_t *)(void *)(s->pool->result + s->p->n.n_out_f)};
     rows_norm(&rows, s->stream);
     float *out = m->b->n_rank == 1 ? s->pool->logits : s->pool->slice;
-    product(s, &m->out, s->pool->h, w->n_logit, out, m->shard.n_vocab, GEMM_STORE);
+    pass_product(s, &m->out, s->pool->h, w->n_logit, out, m->shard.n_vocab, GEMM_STORE);
     if (m->d.logit_scale != 1 || m->d.logit_softcap > 0)
         rows_cap(out, (int64_t)w->n_logit * m->shard.n_vocab, m->d.logit_scale, m->d.logit_softcap, s->stream);
     int rc = m->b->n_rank > 1 ? cuda_exchange_logits(m, w->n_logit, e) : 0;

@@ -95,10 +95,21 @@ enum gemm_epilogue {
     GEMM_GLU,   /* out_bf16 = act(gate) * up, of a weight with two matrices */
 };
 
+/* Weights of one shape, each for rows of its own: the experts of a layer. Only the device knows which rows those are.
+ * Places number them, those of a weight together, and results lie by place. */
+struct gemm_group {
+    int32_t n_weight;     /* 0: no group, but one weight for all rows */
+    int32_t most;         /* places of one weight */
+    size_t weight_bytes;  /* from one weight to the next */
+    const int32_t *first; /* [n_weight + 1] weight w has places first[w] .. first[w + 1] - 1 */
+    const int32_t *row;   /* [n_row] the row of x that stands at each place; NULL: x has them by place */
+};
+
 struct gemm_args {
     struct gemm_weight weight;
-    const struct bf16 *x; /* [n_row][x_stride], 16-byte aligned; x_stride a multiple of 8 */
-    int32_t n_row, x_stride;
+    struct gemm_group group;
+    const struct bf16 *x;    /* [n_row][x_stride], 16-byte aligned; x_stride a multiple of 8 */
+    int32_t n_row, x_stride; /* n_row: of a group, as many places as there may be */
     enum gemm_epilogue epilogue;
     int32_t gelu;          /* GEMM_GLU: act is GELU (tanh); else SiLU */
     const float *bias;     /* [n_out] or NULL; not with GEMM_GLU */
@@ -109,10 +120,10 @@ struct gemm_args {
     float *scratch;  /* gemm_scratch_bytes; NULL: they never do */
 };
 /* Queues the product on `stream`; errors are the device's sticky ones. The results of a row have the same bits whatever
- * n_row, n_block and scratch are. */
+ * n_row, n_block and scratch are, and of a group, whatever its weights' other rows are. */
 void gemm_launch(const struct gemm_args *a, struct CUstream_st *stream);
 
-/* The kernels behind it. Skinny: at most GEMM_SKINNY_ROWS rows, and no F32. */
+/* The kernels behind it. Skinny: at most GEMM_SKINNY_ROWS rows or a group of any, and no F32. */
 void gemm_skinny(const struct gemm_args *a, struct CUstream_st *stream);
 void gemm_wide(const struct gemm_args *a, struct CUstream_st *stream);
 
@@ -120,11 +131,13 @@ void gemm_wide(const struct gemm_args *a, struct CUstream_st *stream);
 
 int gemm_is_skinny(const struct gemm_args *a);
 int32_t gemm_skinny_blocks(const struct gemm_weight *w);
+/* The most tiles of `rows` places that a group can need, wherever its rows go: a tile has places of one weight. */
+int32_t gemm_group_tiles(const struct gemm_args *a, int32_t rows);
 
 struct gemm_tiles { /* the grid of k_gemm_wide */
     int32_t rows;   /* a tile's: 64 or 128; its outputs are GEMM_WIDE_PANELS panels */
     int32_t n_row_tile, n_out_tile;
-    int32_t n_slice; /* 1: a block goes through all; else GEMM_SLICES, side by side, to be merged */
+    int32_t n_slice; /* 1: a block goes through all, as in groups; else GEMM_SLICES, side by side, to be merged */
 };
 void gemm_tiles(const struct gemm_args *a, struct gemm_tiles *t);
 /* The most that gemm_launch writes for up to n_row rows; 0: it needs none. */

@@ -121,22 +121,28 @@ static int pack_part(struct loader *ld, const struct gemm_weight *w, const struc
     return rc ? err_set(ld->e, -rc, "a weight does not fit its packed form") : 0;
 }
 
-/* One matrix, or two of one shape and format whose panels alternate. */
-static int load_matrix(struct loader *ld, const char *name, const struct view *t, int32_t n_matrix,
-                       struct gemm_weight *w)
+/* Room for n weights of the shape of one: a matrix, or two of one shape and format whose panels alternate. */
+static int plan_matrices(struct loader *ld, const char *name, const struct view *t, int32_t n_matrix, int32_t n,
+                         struct gemm_weight *w)
 {
     int format = gemm_format_of(t[0].type);
     if (format < 0 || gemm_plan((enum gemm_format)format, n_matrix, (int32_t)t[0].n_row, (int32_t)t[0].n_col, w))
         return err_set(ld->e, ERR_INVALID, "cuda has no product for %s: type %d, %lld columns", name, t[0].type,
                        (long long)t[0].n_col);
-    size_t panels = (size_t)n_matrix * w->panel_bytes, row_bytes = dtype_row_bytes(t[0].type, t[0].n_col);
-    char *to = cuda_arena_take(&ld->arena, 1, gemm_weight_bytes(w));
+    w->data = cuda_arena_take(&ld->arena, (size_t)n, gemm_weight_bytes(w));
+    return 0;
+}
+
+/* The i-th of them. */
+static int fill_matrix(struct loader *ld, const struct view *t, const struct gemm_weight *w, int32_t i)
+{
+    size_t panels = (size_t)w->n_matrix * w->panel_bytes, row_bytes = dtype_row_bytes(t[0].type, t[0].n_col);
     need_staging(ld, panels);
     if (counts_only(ld)) {
-        ld->total += row_bytes * (size_t)(t[0].n_row * n_matrix);
+        ld->total += row_bytes * (size_t)(t[0].n_row * w->n_matrix);
         return 0;
     }
-    w->data = to;
+    char *to = (char *)w->data + gemm_weight_bytes(w) * (size_t)i;
     int32_t step = (int32_t)(ld->staging_bytes / panels) * GEMM_PANEL;
     int rc = 0;
     for (int32_t at = 0; !rc && at < w->n_out; at += step) {
@@ -146,9 +152,16 @@ static int load_matrix(struct loader *ld, const char *name, const struct view *t
         if (!rc)
             rc = send(ld, to + (size_t)(at / GEMM_PANEL) * panels, bytes);
         if (!rc)
-            rc = read_bytes(ld, row_bytes * (size_t)(n * n_matrix));
+            rc = read_bytes(ld, row_bytes * (size_t)(n * w->n_matrix));
     }
     return rc;
+}
+
+static int load_matrix(struct loader *ld, const char *name, const struct view *t, int32_t n_matrix,
+                       struct gemm_weight *w)
+{
+    int rc = plan_matrices(ld, name, t, n_matrix, 1, w);
+    return rc ? rc : fill_matrix(ld, t, w, 0);
 }
 
 static int load_one(struct loader *ld, const char *name, struct view t, struct gemm_weight *w)
@@ -178,6 +191,68 @@ static int load_ffn(struct loader *ld, const struct layer_weights *w, struct cud
     }
     return rc ? rc : load_columns(ld, "ffn_down", &w->down, ff0, n, &l->down);
 }
+
+/* ---- Experts ---- */
+
+enum expert_part { EXPERT_GATE_UP, EXPERT_GATE, EXPERT_UP, EXPERT_DOWN };
+
+/* A rank's share of a part; returns how many matrices it has. */
+static int32_t view_expert(const struct bmodel *m, const struct expert_weights *x, enum expert_part part,
+                           struct view t[2])
+{
+    int64_t ff0 = m->shard.ff_expert0, n = m->d.n_ff_expert;
+    t[0] = part == EXPERT_DOWN ? view_cols(&x->down, ff0, n) : view_rows(part == EXPERT_UP ? &x->up : &x->gate, ff0, n);
+    t[1] = view_rows(&x->up, ff0, n);
+    return part == EXPERT_GATE_UP ? 2 : 1;
+}
+
+/* That of every expert, one after the other. */
+static int load_expert_part(struct loader *ld, const char *name, const struct expert_weights *expert,
+                            enum expert_part part, struct gemm_weight *w)
+{
+    struct view t[2];
+    int32_t n_expert = ld->m->d.n_expert, n_matrix = view_expert(ld->m, expert, part, t);
+    int rc = plan_matrices(ld, name, t, n_matrix, n_expert, w);
+    for (int32_t x = 0; !rc && x < n_expert; x++) {
+        view_expert(ld->m, &expert[x], part, t);
+        rc = fill_matrix(ld, t, w, x);
+    }
+    return rc;
+}
+
+/* One launch goes through all of them. */
+static int check_expert_types(struct loader *ld, const struct expert_weights *expert)
+{
+    for (const struct expert_weights *x = expert; x < expert + ld->m->d.n_expert; x++)
+        if (x->gate.type != expert->gate.type || x->up.type != expert->up.type || x->down.type != expert->down.type)
+            return err_set(ld->e, ERR_INVALID,
+                           "cuda needs the experts of a layer in one format, and expert %d has another than the first; "
+                           "--backend cpu does not",
+                           (int)(x - expert));
+    return 0;
+}
+
+static int load_experts(struct loader *ld, const struct layer_weights *w, struct cuda_layer *l)
+{
+    const struct expert_weights *first = w->expert;
+    const struct model_desc *d = &ld->m->d;
+    int rc = check_expert_types(ld, first);
+    if (!rc)
+        rc = shard_check_cols(&first->down, "ffn_down_exps", ld->m->shard.ff_expert0, d->n_ff_expert, &ld->m->shard,
+                              ld->e);
+    if (!rc)
+        rc = load_one(ld, "ffn_gate_inp", view_all(&w->router), &l->router);
+    if (!rc && first->gate.type == first->up.type)
+        rc = load_expert_part(ld, "ffn_gate_exps", first, EXPERT_GATE_UP, &l->gate_up);
+    else if (!rc) {
+        rc = load_expert_part(ld, "ffn_gate_exps", first, EXPERT_GATE, &l->gate);
+        if (!rc)
+            rc = load_expert_part(ld, "ffn_up_exps", first, EXPERT_UP, &l->up);
+    }
+    return rc ? rc : load_expert_part(ld, "ffn_down_exps", first, EXPERT_DOWN, &l->down);
+}
+
+/* ---- Layers ---- */
 
 static int load_layer(struct loader *ld, const struct layer_weights *w, struct cuda_layer *l)
 {
@@ -209,7 +284,9 @@ static int load_layer(struct loader *ld, const struct layer_weights *w, struct c
         rc = load_one(ld, "attn_v", view_rows(&w->wv, kv0, n_kv), &l->wv);
     if (!rc)
         rc = load_columns(ld, "attn_output", &w->wo, q0, n_q, &l->wo);
-    return rc ? rc : load_ffn(ld, w, l);
+    if (rc)
+        return rc;
+    return w->router.data ? load_experts(ld, w, l) : load_ffn(ld, w, l);
 }
 
 /* ---- The model ---- */
@@ -243,17 +320,19 @@ static int check_shape(const struct model_desc *d, struct err *e)
     if (d->n_embd % 8 || d->n_ff % 8 || d->rope_dim % 2)
         return err_set(e, ERR_INVALID, "cuda needs widths that are multiples of 8: n_embd %d, n_ff %d", d->n_embd,
                        d->n_ff);
+    if (d->n_expert && d->n_ff_expert % 8)
+        return err_set(e, ERR_INVALID, "cuda needs experts whose width is a multiple of 8, not %d", d->n_ff_expert);
     return 0;
 }
 
 /* What models may have and this back end does not compute yet. */
 static int refuse_features(const struct model_desc *d, int32_t n_rank, struct err *e)
 {
-    const char *what = d->n_expert > 0                              ? "mixtures of experts"
-                       : n_rank > 1 && d->flags & MODEL_QK_NORM_ALL ? "norms over all heads together on several GPUs"
-                                                                    : NULL;
-    return what ? err_set(e, ERR_INVALID, "cuda does not compute %s, which this model has; --backend cpu does", what)
-                : 0;
+    if (n_rank > 1 && d->flags & MODEL_QK_NORM_ALL)
+        return err_set(e, ERR_INVALID,
+                       "cuda does not compute norms over all heads together on several GPUs, which this model has; "
+                       "--backend cpu does");
+    return 0;
 }
 
 static int32_t count_kinds(const struct model_desc *d)

@@ -71,14 +71,16 @@ static size_t most(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* The scratch that serves every product of the model. */
+/* The scratch that serves every product of the model; those of experts have no use for it. */
 static size_t gemm_scratch(const struct bmodel *m, int32_t n_logit)
 {
     int32_t n_row = m->limits.n_row, n_block = m->b->n_block;
     size_t bytes = gemm_scratch_bytes(&m->out, n_logit, n_block);
     for (const struct cuda_layer *l = m->layer; l < m->layer + m->d.n_layer; l++) {
-        const struct gemm_weight *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->down, &l->gate_up, &l->gate, &l->up};
-        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        const struct gemm_weight *all[] = {&l->router, &l->wq,      &l->wk,   &l->wv, &l->wo,
+                                           &l->down,   &l->gate_up, &l->gate, &l->up};
+        size_t n = l->router.data ? 5 : sizeof all / sizeof *all;
+        for (size_t i = 0; i < n; i++)
             if (all[i]->data)
                 bytes = most(bytes, gemm_scratch_bytes(all[i], n_row, n_block));
     }
@@ -102,6 +104,22 @@ static bool has_mixed_ffn(const struct bmodel *m)
     return false;
 }
 
+static void lay_routes(const struct model_desc *d, size_t n_row, struct cuda_arena *a, struct cuda_pool *p)
+{
+    struct expert_routes *r = &p->routes;
+    size_t n_place = n_row * (size_t)d->n_expert_used;
+    if (!d->n_expert)
+        return;
+    *r = (struct expert_routes){.n_expert = d->n_expert, .n_used = d->n_expert_used};
+    r->logit = cuda_arena_take(a, n_row * (size_t)d->n_expert, sizeof *r->logit);
+    r->expert = cuda_arena_take(a, n_place, sizeof *r->expert);
+    r->share = cuda_arena_take(a, n_place, sizeof *r->share);
+    r->place = cuda_arena_take(a, n_place, sizeof *r->place);
+    r->first = cuda_arena_take(a, (size_t)d->n_expert + 1, sizeof *r->first);
+    r->row = cuda_arena_take(a, n_place, sizeof *r->row);
+    p->expert_y = cuda_arena_take(a, n_place * (size_t)d->n_embd, sizeof *p->expert_y);
+}
+
 /* A library adds ranks up in an order that depends on how much there is to add. Of two, every order is the same. */
 static bool sums_in_order(const struct backend *b)
 {
@@ -120,8 +138,10 @@ static void lay_rows(const struct bmodel *m, struct cuda_arena *a, struct cuda_p
     p->qkv = cuda_arena_take(a, n * (n_q + 2 * n_kv), sizeof *p->qkv);
     p->q = cuda_arena_take(a, n * n_q, sizeof *p->q);
     p->o = cuda_arena_take(a, n * n_q, sizeof *p->o);
-    p->ff = cuda_arena_take(a, n * (size_t)d->n_ff, sizeof *p->ff);
-    p->gate_up = cuda_arena_take(a, has_mixed_ffn(m) ? 2 * n * (size_t)d->n_ff : 0, sizeof *p->gate_up);
+    size_t n_ff = n * most((size_t)d->n_ff, (size_t)d->n_expert_used * (size_t)d->n_ff_expert);
+    p->ff = cuda_arena_take(a, n_ff, sizeof *p->ff);
+    p->gate_up = cuda_arena_take(a, has_mixed_ffn(m) ? 2 * n_ff : 0, sizeof *p->gate_up);
+    lay_routes(d, n, a, p);
     p->rope = cuda_arena_take(a, (size_t)m->n_kind * n * (size_t)d->rope_dim, sizeof *p->rope);
     if (sums_in_order(m->b))
         p->gathered = cuda_arena_take(a, (size_t)m->b->n_rank * n * (size_t)d->n_embd, sizeof *p->gathered);

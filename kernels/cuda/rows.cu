@@ -1,16 +1,6 @@
 #include "rows.h"
 
-#include "dev.cuh"
-
-/* Four neighbours of a row, in one load or store. */
-struct alignas(16) quad {
-    float v[4];
-};
-
-DEV struct quad quad_load(const float *p)
-{
-    return *(const struct quad *)p;
-}
+#include "quad.cuh"
 
 DEV float quad_squares(struct quad q)
 {

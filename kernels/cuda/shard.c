@@ -9,6 +9,16 @@ static int refuse(const char *what, int32_t n, int32_t n_rank, struct err *e)
     return err_set(e, ERR_INVALID, "--tensor-parallel %d does not divide the model's %d %s", n_rank, n, what);
 }
 
+static int check_columns(const char *what, int32_t n, int32_t n_rank, struct err *e)
+{
+    if (n % n_rank)
+        return refuse(what, n, n_rank, e);
+    if (n_rank > 1 && n / n_rank % WIDTH)
+        return err_set(e, ERR_INVALID, "--tensor-parallel %d leaves each %d %s: not a multiple of %d", n_rank,
+                       n / n_rank, what, WIDTH);
+    return 0;
+}
+
 /* Boundaries of the vocabulary lie between panels. */
 int32_t shard_vocab_begin(int32_t n_vocab, int32_t rank, int32_t n_rank)
 {
@@ -25,11 +35,11 @@ int shard_make(const struct model_desc *d, int32_t rank, int32_t n_rank, struct 
         return refuse("attention heads", d->n_head, n_rank, e);
     if (shares_kv ? n_rank % d->n_head_kv : d->n_head_kv % n_rank)
         return refuse("KV heads", d->n_head_kv, n_rank, e);
-    if (d->n_ff % n_rank)
-        return refuse("feed-forward columns", d->n_ff, n_rank, e);
-    if (n_rank > 1 && d->n_ff / n_rank % WIDTH)
-        return err_set(e, ERR_INVALID, "--tensor-parallel %d leaves each %d feed-forward columns: not a multiple of %d",
-                       n_rank, d->n_ff / n_rank, WIDTH);
+    int rc = check_columns("feed-forward columns", d->n_ff, n_rank, e);
+    if (!rc && d->n_expert)
+        rc = check_columns("columns of an expert", d->n_ff_expert, n_rank, e);
+    if (rc)
+        return rc;
     if ((d->n_vocab + GEMM_PANEL - 1) / GEMM_PANEL < n_rank)
         return err_set(e, ERR_INVALID, "--tensor-parallel %d: the model's %d tokens are too few to share", n_rank,
                        d->n_vocab);
@@ -37,9 +47,11 @@ int shard_make(const struct model_desc *d, int32_t rank, int32_t n_rank, struct 
     own->n_head = d->n_head / n_rank;
     own->n_head_kv = shares_kv ? 1 : d->n_head_kv / n_rank;
     own->n_ff = d->n_ff / n_rank;
+    own->n_ff_expert = d->n_ff_expert / n_rank;
     s.q0 = rank * own->n_head;
     s.kv0 = (int32_t)((int64_t)rank * d->n_head_kv / n_rank);
     s.ff0 = rank * own->n_ff;
+    s.ff_expert0 = rank * own->n_ff_expert;
     s.vocab0 = shard_vocab_begin(d->n_vocab, rank, n_rank);
     s.n_vocab = shard_vocab_begin(d->n_vocab, rank + 1, n_rank) - s.vocab0;
     *out = s;

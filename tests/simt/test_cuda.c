@@ -22,6 +22,7 @@ static const struct case_config configs[] = {
     {4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, 2e-2, &tiny_gemma},
     {4, 2, 64, 128, 192, 30, DT_BF16, DT_F32, MODEL_NEOX_ROPE, 1, 0, 2e-2, &tiny_olmo},
     {4, 1, 64, 128, 192, 0, DT_BF16, DT_Q8_0, 0, 0, 1, 2e-2, &tiny_granite},
+    {4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, MODEL_NEOX_ROPE, 0, 1, 2e-2, &tiny_mixtral},
 };
 enum { N_CONFIG = sizeof configs / sizeof *configs };
 

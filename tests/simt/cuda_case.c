@@ -10,6 +10,19 @@
 
 enum { N_READ = 128 };
 
+const struct tiny_features case_mixtral = {.flags = MODEL_EXPERT_SUM_1,
+                                           .n_expert = 5,
+                                           .n_expert_used = 2,
+                                           .n_ff_expert = 64,
+                                           .decided = 1},
+                           case_qwen = {.flags = MODEL_GELU,
+                                        .post_norms = 1,
+                                        .residual_scale = 0.6f,
+                                        .n_expert = 7,
+                                        .n_expert_used = 3,
+                                        .n_ff_expert = 96,
+                                        .decided = 1};
+
 void pair_open(struct pair *g, const struct case_config *c, struct rnd *rnd, const struct backend_ops *got,
                struct backend_options got_opt, const struct backend_ops *want)
 {

@@ -15,6 +15,9 @@ struct case_config {
     const struct tiny_features *features; /* NULL: none */
 };
 
+/* Mixtures of experts whose routes rounding does not change. */
+extern const struct tiny_features case_mixtral, case_qwen;
+
 /* The same plans on both: the builders below add to two rigs what is drawn once. */
 struct pair {
     struct rig got, want;

@@ -8,6 +8,8 @@
 
 extern const struct backend_ops backend_ref;
 
+static const struct tiny_features all_experts = {.n_expert = 3, .n_expert_used = 3, .n_ff_expert = 40};
+
 /* `tolerance`: largest difference of a log-probability from ref's, as a share of the largest one. Activations, q, k, v
  * and attention's results are rounded to bf16 (8 bits of mantissa) a dozen times a layer, which random models of three
  * layers and no redundancy amplify; the worst of thousands of elements stays below 2 %. With a cache in fp8 (3 bits of
@@ -22,7 +24,9 @@ static const struct case_config configs[] = {
     {4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, 2e-2, &tiny_gemma},
     {4, 2, 64, 128, 192, 30, DT_BF16, DT_F32, MODEL_NEOX_ROPE, 1, 0, 2e-2, &tiny_olmo},
     {4, 1, 64, 128, 192, 0, DT_BF16, DT_Q8_0, 0, 0, 1, 2e-2, &tiny_granite},
-    {4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, MODEL_NEOX_ROPE, 0, 1, 2e-2, &tiny_mixtral},
+    {4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, MODEL_NEOX_ROPE, 0, 1, 2e-2, &case_mixtral},
+    {4, 1, 64, 128, 192, 0, DT_BF16, DT_Q8_0, MODEL_QK_NORM, 0, 0, 2e-2, &case_qwen},
+    {4, 2, 64, 128, 192, 0, DT_BF16, DT_F32, MODEL_NEOX_ROPE, 0, 0, 2e-2, &all_experts},
 };
 enum { N_CONFIG = sizeof configs / sizeof *configs };
 

@@ -141,19 +141,44 @@ static void extend_desc(struct model_desc *d, const struct tiny_features *f)
         d->rope_inv_freq_1[i] = f->unrotated ? 0 : powf(100, -2.0f * (float)i / (float)d->rope_dim);
 }
 
-static void place_experts(struct tiny_model *t, char **at, struct rnd *r, int32_t l, int type)
+static void place_experts(struct tiny_model *t, char **at, struct rnd *r, int32_t l, int type, float route)
 {
     const struct model_desc *d = &t->d;
     struct layer_weights *w = &t->w.layer[l];
     float in = 1 / sqrtf((float)d->n_embd), mid = 1 / sqrtf((float)d->n_ff_expert);
     w->expert = t->expert + (size_t)l * (size_t)d->n_expert;
     w->gate = w->up = w->down = (struct tensor){0};
-    place(at, &w->router, r, DT_F32, d->n_expert, d->n_embd, 0, 2 * in);
+    place(at, &w->router, r, DT_F32, d->n_expert, d->n_embd, 0, route * in);
     for (int32_t x = 0; x < d->n_expert; x++) {
         place(at, &w->expert[x].gate, r, type, d->n_ff_expert, d->n_embd, 0, in);
         place(at, &w->expert[x].up, r, type, d->n_ff_expert, d->n_embd, 0, in);
         place(at, &w->expert[x].down, r, type, d->n_embd, d->n_ff_expert, 0, mid);
     }
+}
+
+/* Every token has the experts in an order of its own, which stands out of the first channels of its embedding, one for
+ * each expert; routers read it there. */
+static void decide_routes(struct tiny_model *t, struct rnd *r)
+{
+    enum { STEP = 8 }; /* what layers add is about 1 */
+    const struct model_desc *d = &t->d;
+    int32_t n = d->n_expert;
+    float *row = malloc((size_t)d->n_embd * sizeof *row);
+    size_t row_bytes = dtype_row_bytes(t->w.tok_embd.type, d->n_embd);
+    for (int32_t v = 0; v < d->n_vocab; v++) {
+        char *at = (char *)(size_t)t->w.tok_embd.data + row_bytes * (size_t)v;
+        dtype_to_f32(t->w.tok_embd.type, at, row, d->n_embd);
+        for (int32_t x = 0, other; x < n; x++) { /* a shuffle of -n + 1, -n + 3 .. n - 1 */
+            other = rnd_int(r, 0, x);
+            row[x] = row[other];
+            row[other] = STEP / 2 * (float)(2 * x - n + 1);
+        }
+        dtype_from_f32(t->w.tok_embd.type, row, at, d->n_embd);
+    }
+    for (int32_t l = 0; l < d->n_layer; l++)
+        for (int32_t x = 0; t->w.layer[l].router.data && x < n; x++)
+            ((float *)(size_t)t->w.layer[l].router.data)[x * d->n_embd + x] = 0.3f;
+    free(row);
 }
 
 void tiny_model_extend(struct tiny_model *t, struct rnd *r, const struct tiny_features *f, int type)
@@ -179,8 +204,10 @@ void tiny_model_extend(struct tiny_model *t, struct rnd *r, const struct tiny_fe
             place(&at, &w->k_norm, r, DT_F32, 1, n_kv, 1, 0.1f);
         }
         if (f->n_expert && l < d->n_layer - 1)
-            place_experts(t, &at, r, l, type);
+            place_experts(t, &at, r, l, type, f->decided ? 0.1f : 2);
     }
+    if (f->decided)
+        decide_routes(t, r);
 }
 
 void tiny_model_free(struct tiny_model *t)

@@ -24,7 +24,7 @@ pack=$root/build-gpu
 out=${OUT:-$pack/out}
 seconds=530 # of a stage
 port=${GALLEY_GPU_PORT:-8329}
-device_tests=(rows attention readouts gemm cuda batch ranks)
+device_tests=(rows attention readouts gemm experts cuda batch ranks)
 
 skip() { echo "gpu.sh: $*"; exit 77; }
 

@@ -21,6 +21,7 @@ const struct tiny_features case_mixtral = {.flags = MODEL_EXPERT_SUM_1,
                                         .n_expert = 7,
                                         .n_expert_used = 3,
                                         .n_ff_expert = 96,
+                                        .up_f32 = 1,
                                         .decided = 1};
 
 void pair_open(struct pair *g, const struct case_config *c, struct rnd *rnd, const struct backend_ops *got,

@@ -151,6 +151,52 @@ START_TEST(test_grids)
 }
 END_TEST
 
+/* Places are dealt out at random: there are never more tiles than the grid has, and sometimes as many. */
+START_TEST(test_group_tiles)
+{
+    enum { MAX_WEIGHT = 40 };
+    static const int32_t rows[] = {8, 16, 64};
+    for (int i = 0; i < 3; i++) {
+        int n_full = 0;
+        for (uint64_t seed = 0; seed < 3000; seed++) {
+            int32_t n_weight = value_int(seed, 1, 1, MAX_WEIGHT), n_row = value_int(seed, 2, 1, 3 * rows[i]),
+                    n_used = value_int(seed, 3, 1, n_weight < 8 ? n_weight : 8), n_tile = 0, n[MAX_WEIGHT] = {0};
+            for (int32_t row = 0; row < n_row; row++) /* neighbours, so that they crowd */
+                for (int32_t j = 0, w = value_int(seed, 9 + (uint64_t)row, 0, n_weight / 3); j < n_used; j++)
+                    n[(w + j) % n_weight]++;
+            for (int32_t w = 0; w < n_weight; w++)
+                n_tile += (n[w] + rows[i] - 1) / rows[i];
+            struct gemm_args a = {.group = {.n_weight = n_weight, .most = n_row}, .n_row = n_row * n_used};
+            ck_assert_int_le(n_tile, gemm_group_tiles(&a, rows[i]));
+            n_full += n_tile == gemm_group_tiles(&a, rows[i]);
+        }
+        ck_assert_int_ge(n_full, 100);
+    }
+}
+END_TEST
+
+/* Decoding goes to the skinny kernel, even where there are many experts; a group's slices run one after the other. */
+START_TEST(test_group_grids)
+{
+    struct gemm_args a = {.group = {.n_weight = 128}, .n_block = 132};
+    struct gemm_tiles t;
+    float scratch;
+    a.scratch = &scratch;
+    ck_assert_int_eq(gemm_plan(GEMM_BF16, 2, 768, 2048, &a.weight), 0);
+    for (int32_t n_row = 1; n_row < 2000; n_row += 17) {
+        a.group.most = n_row;
+        a.n_row = 8 * n_row;
+        ck_assert_int_eq(gemm_is_skinny(&a), n_row <= 256);
+        gemm_tiles(&a, &t);
+        ck_assert(t.rows == 64 && t.n_slice == 1 && t.n_out_tile == 12);
+        ck_assert_int_eq(t.n_row_tile, gemm_group_tiles(&a, 64));
+    }
+    a.n_row = a.group.most = 1;
+    a.weight.format = GEMM_F32;
+    ck_assert(!gemm_is_skinny(&a));
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("gemm_pack");
@@ -160,5 +206,7 @@ int main(void)
     tcase_add_test(tc, test_plan);
     tcase_add_test(tc, test_memory_of_a_block);
     tcase_add_test(tc, test_grids);
+    tcase_add_test(tc, test_group_tiles);
+    tcase_add_test(tc, test_group_grids);
     return suite_run(tc);
 }

@@ -11,6 +11,9 @@
 
 enum { V = 152, BLOCK = 16, N_BLOCK = 700, SHARED = 300, N_LAYER = 2, MAX_SPAN = 64, SPAN_BLOCKS = 200 };
 
+static const struct tiny_features many_experts = {
+    .post_norms = 1, .n_expert = 21, .n_expert_used = 4, .n_ff_expert = 64, .up_f32 = 1};
+
 static const struct config {
     int n_head, n_head_kv, head_dim, n_embd, n_ff, window, kv_type, type;
     uint32_t flags;
@@ -21,6 +24,8 @@ static const struct config {
     {4, 1, 64, 128, 192, 0, DT_Q8_0, DT_Q8_0, MODEL_NEOX_ROPE, 1, 0},
     {3, 3, 80, 104, 136, 700, DT_BF16, DT_F32, MODEL_QK_NORM, 1, 1},
     {4, 2, 64, 128, 192, 700, DT_BF16, DT_BF16, 0, 0, 1, &tiny_gemma},
+    {4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, 0, 0, 1, &tiny_mixtral},
+    {4, 1, 64, 128, 192, 0, DT_BF16, DT_Q8_0, MODEL_NEOX_ROPE, 0, 1, &many_experts},
     {20, 1, 64, 64, 64, 0, DT_BF16, DT_BF16, 0, 0, 0}, /* a row's heads do not fit one warp */
     {2, 1, 64, 64, 64, 0, DT_BF16, DT_BF16, 0, 0, 0},
 };

@@ -141,7 +141,7 @@ static void extend_desc(struct model_desc *d, const struct tiny_features *f)
         d->rope_inv_freq_1[i] = f->unrotated ? 0 : powf(100, -2.0f * (float)i / (float)d->rope_dim);
 }
 
-static void place_experts(struct tiny_model *t, char **at, struct rnd *r, int32_t l, int type, float route)
+static void place_experts(struct tiny_model *t, char **at, struct rnd *r, int32_t l, int type, int up_type, float route)
 {
     const struct model_desc *d = &t->d;
     struct layer_weights *w = &t->w.layer[l];
@@ -151,7 +151,7 @@ static void place_experts(struct tiny_model *t, char **at, struct rnd *r, int32_
     place(at, &w->router, r, DT_F32, d->n_expert, d->n_embd, 0, route * in);
     for (int32_t x = 0; x < d->n_expert; x++) {
         place(at, &w->expert[x].gate, r, type, d->n_ff_expert, d->n_embd, 0, in);
-        place(at, &w->expert[x].up, r, type, d->n_ff_expert, d->n_embd, 0, in);
+        place(at, &w->expert[x].up, r, up_type, d->n_ff_expert, d->n_embd, 0, in);
         place(at, &w->expert[x].down, r, type, d->n_embd, d->n_ff_expert, 0, mid);
     }
 }
@@ -187,8 +187,8 @@ void tiny_model_extend(struct tiny_model *t, struct rnd *r, const struct tiny_fe
     extend_desc(d, f);
     int32_t n_q = d->n_head * d->head_dim, n_kv = d->n_head_kv * d->head_dim;
     size_t of_experts = (size_t)d->n_expert * (size_t)d->n_embd * (size_t)(3 * d->n_ff_expert + 1);
-    size_t elems = (size_t)d->n_layer * (of_experts + (size_t)(2 * d->n_embd + n_q + n_kv));
-    t->more = malloc(elems * 4 + (size_t)d->n_layer * (size_t)(3 * d->n_expert + 5) * 64 + 64);
+    size_t elems = (size_t)d->n_layer * (of_experts + (size_t)((d->n_ff + 2) * d->n_embd + n_q + n_kv));
+    t->more = malloc(elems * 4 + (size_t)d->n_layer * (size_t)(3 * d->n_expert + 6) * 64 + 64);
     t->expert = calloc((size_t)d->n_layer * (size_t)d->n_expert + 1, sizeof *t->expert);
     char *at = (char *)(((size_t)t->more + 63) & ~(size_t)63);
     for (int32_t l = 0; l < d->n_layer; l++) {
@@ -204,7 +204,9 @@ void tiny_model_extend(struct tiny_model *t, struct rnd *r, const struct tiny_fe
             place(&at, &w->k_norm, r, DT_F32, 1, n_kv, 1, 0.1f);
         }
         if (f->n_expert && l < d->n_layer - 1)
-            place_experts(t, &at, r, l, type, f->decided ? 0.1f : 2);
+            place_experts(t, &at, r, l, type, f->up_f32 ? DT_F32 : type, f->decided ? 0.1f : 2);
+        else if (f->up_f32)
+            place(&at, &w->up, r, DT_F32, d->n_ff, d->n_embd, 0, 1 / sqrtf((float)d->n_embd));
     }
     if (f->decided)
         decide_routes(t, r);

@@ -32,6 +32,7 @@ struct tiny_features {
     int post_norms, no_pre_norms;
     float attn_softcap, logit_softcap, embd_scale, residual_scale, logit_scale; /* 0: none */
     int n_expert, n_expert_used, n_ff_expert;
+    int up_f32;  /* `up` is of another type than `gate` */
     int decided; /* tokens tell routers which experts they want: no rounding changes a choice */
 };
 /* As they come together in families. */

@@ -74,12 +74,63 @@ START_TEST(unusable_machine_is_named)
 }
 END_TEST
 
-/* ---- Memory ---- */
-
 static int load(struct backend *b, struct bmodel **m, struct err *e)
 {
     return ops->load(b, &tiny.d, &tiny.w, NULL, NULL, m, e);
 }
+
+/* ---- Models that it cannot run ---- */
+
+static const struct tiny_features odd_experts = {.n_expert = 4, .n_expert_used = 2, .n_ff_expert = 60},
+                                  experts = {.n_expert = 4, .n_expert_used = 2, .n_ff_expert = 64};
+
+START_TEST(experts_that_it_cannot_run)
+{
+    struct backend *b;
+    struct bmodel *m;
+    struct err e = {0};
+    struct rnd rnd = rnd_begin("experts_that_it_cannot_run", 1);
+    healthy();
+    tiny_model_extend(&tiny, &rnd, _i ? &experts : &odd_experts, DT_BF16);
+    if (_i)
+        tiny.w.layer[0].expert[3].down.type = DT_F16;
+    ck_assert(!open_backend(&b, &e));
+    ck_assert_int_eq(load(b, &m, &e), -ERR_INVALID);
+    ck_assert_ptr_null(m);
+    says(&e, _i ? "expert 3 has another than the first" : "a multiple of 8, not 60");
+    ops->close(b);
+    finished();
+}
+END_TEST
+
+/* ---- Memory ---- */
+
+/* A step that goes through all experts needs nothing that was not planned: what a pool takes grows by it, and what
+ * weights take by the experts themselves. */
+START_TEST(experts_are_planned)
+{
+    struct backend *b;
+    struct bmodel *m[2];
+    struct backend_stats s[2];
+    struct err e = {0};
+    struct rnd rnd = rnd_begin("experts_are_planned", 1);
+    healthy();
+    ck_assert(!open_backend(&b, &e));
+    ck_assert(!load(b, &m[0], &e));
+    tiny_model_extend(&tiny, &rnd, &experts, DT_BF16); /* of layer 0 alone */
+    ck_assert(!load(b, &m[1], &e));
+    for (int i = 0; i < 2; i++) {
+        ck_assert(!ops->kv_create(m[i], &pool, &e));
+        ops->stats(m[i], &s[i]);
+        ops->unload(m[i]);
+    }
+    size_t place = 2 * (size_t)test_limits(V).n_row, router = 16 * 128 * 4;
+    ck_assert_uint_eq(s[1].weight_bytes - s[0].weight_bytes, (size_t)(4 * 64 - 192) * 128 * 3 * 2 + router);
+    ck_assert_uint_ge(s[1].scratch_bytes - s[0].scratch_bytes, place * 128 * 4 + place * 4 * 4 + place / 2 * 4 * 4);
+    ops->close(b);
+    finished();
+}
+END_TEST
 
 START_TEST(weights_that_do_not_fit)
 {
@@ -224,6 +275,8 @@ int main(void)
 {
     TCase *tc = tcase_create("cuda_faults");
     tcase_add_loop_test(tc, unusable_machine_is_named, 0, sizeof machines / sizeof *machines);
+    tcase_add_loop_test(tc, experts_that_it_cannot_run, 0, 2);
+    tcase_add_test(tc, experts_are_planned);
     tcase_add_test(tc, weights_that_do_not_fit);
     tcase_add_test(tc, cache_that_does_not_fit);
     tcase_add_test(tc, every_device_allocation_fails_once);

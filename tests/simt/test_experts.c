@@ -212,6 +212,26 @@ START_TEST(test_combine)
 }
 END_TEST
 
+/* The likeliest first: what is small goes under if it is not added last. */
+START_TEST(test_order_of_a_sum)
+{
+    struct routes r;
+    float y[3 * 4], out[4] = {5, 5, 5, 5};
+    routes_open(&r, 1, 3, 3, 1);
+    static const float logit[] = {1, 3, 2}, of[] = {1, 0x1p30f, -0x1p30f};
+    memcpy(r.is.logit, logit, sizeof logit);
+    experts_route(&r.is, r.slot, 1, NULL);
+    for (int i = 0; i < 12; i++)
+        y[i] = of[i / 4];
+    for (int j = 0; j < 3; j++)
+        r.is.share[j] = 0.5f;
+    experts_combine(&(struct combine_args){.routes = r.is, .y = y, .out = out, .n = 4}, NULL);
+    for (int i = 0; i < 4; i++)
+        ck_assert(out[i] == 0.5f);
+    routes_close(&r);
+}
+END_TEST
+
 /* ---- Products ---- */
 
 enum { MAX_WEIGHT = 70, GAP = 3 }; /* elements between the rows of a result, which must stay as they were */
@@ -430,6 +450,7 @@ int main(void)
     tcase_add_test(tc, test_one_expert_has_all);
     tcase_add_test(tc, test_nan_has_places);
     tcase_add_test(tc, test_combine);
+    tcase_add_test(tc, test_order_of_a_sum);
     tcase_add_loop_test(tc, test_group_formats, 0, GEMM_N_FORMAT);
     tcase_add_test(tc, test_group_extremes);
     tcase_add_test(tc, test_group_of_many);

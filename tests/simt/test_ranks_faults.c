@@ -149,6 +149,34 @@ START_TEST(model_that_cannot_be_cut)
 }
 END_TEST
 
+static const struct {
+    int n_ff_expert, type, n_rank;
+    const char *words;
+} expert_cuts[] = {
+    {200, DT_BF16, 3, "--tensor-parallel 3 does not divide the model's 200 columns of an expert"},
+    {104, DT_BF16, 2, "--tensor-parallel 2 leaves each 52 columns of an expert: not a multiple of 8"},
+    {96, DT_Q8_0, 2, "--tensor-parallel 2 cuts ffn_down_exps into pieces of 48 columns, and blocks of Q8_0 have 32"},
+};
+
+START_TEST(experts_that_cannot_be_cut)
+{
+    struct err e = {0};
+    struct rnd rnd = rnd_begin("experts_that_cannot_be_cut", 1);
+    int n_ff_expert = expert_cuts[_i].n_ff_expert, n_rank = expert_cuts[_i].n_rank;
+    struct tiny_features f = {.n_expert = 4, .n_expert_used = 2, .n_ff_expert = n_ff_expert};
+    reset();
+    ops = cuda_backend(&fake_runtime, &fake_comm);
+    tiny_model_make(&tiny, &rnd, N_LAYER, 6, 6, 64, 128, 64 * n_rank, V, 0, expert_cuts[_i].type, 1, 1);
+    tiny_model_extend(&tiny, &rnd, &f, expert_cuts[_i].type);
+    ck_assert_msg(!open_with(n_rank, &e), "%s", e.msg);
+    ck_assert_int_eq(load(&e), -ERR_INVALID);
+    ck_assert_ptr_null(life.m);
+    says(&e, expert_cuts[_i].words);
+    end();
+    finished();
+}
+END_TEST
+
 START_TEST(machine_that_is_not_enough)
 {
     struct err e = {0};
@@ -329,6 +357,7 @@ int main(void)
 {
     TCase *tc = tcase_create("ranks_faults");
     tcase_add_loop_test(tc, model_that_cannot_be_cut, 0, sizeof cuts / sizeof *cuts);
+    tcase_add_loop_test(tc, experts_that_cannot_be_cut, 0, sizeof expert_cuts / sizeof *expert_cuts);
     tcase_add_test(tc, machine_that_is_not_enough);
     tcase_add_test(tc, smallest_device_decides);
     tcase_add_test(tc, loading_is_stopped);

@@ -5,43 +5,37 @@
  * has some columns of every expert, and one sum over the ranks follows the sum over a row's experts. */
 #include "forward.h"
 
-/* A product of all rows, or of those of each expert: `group` of no weights says the former. */
-static struct gemm_args product_of(const struct pass *s, const struct gemm_weight *w, const struct gemm_group *group,
-                                   const struct bf16 *x, int32_t n_row)
+/* Of all rows; or of each expert's, whose weights follow w. The arguments say from where to where. */
+static void product(const struct pass *s, const struct gemm_weight *w, const struct gemm_group *group,
+                    struct gemm_args a)
 {
-    struct gemm_args a = {.weight = *w,
-                          .group = *group,
-                          .x = x,
-                          .n_row = n_row,
-                          .x_stride = w->n_in,
-                          .n_block = s->m->b->n_block,
-                          .scratch = s->pool->gemm};
-    a.group.weight_bytes = gemm_weight_bytes(w);
-    return a;
+    struct gemm_group own = group ? *group : (struct gemm_group){0};
+    own.weight_bytes = gemm_weight_bytes(w);
+    a.weight = *w;
+    a.group = group ? &own : NULL;
+    a.x_stride = w->n_in;
+    a.n_block = s->m->b->n_block;
+    a.scratch = s->pool->gemm;
+    gemm_launch(&a, s->stream);
 }
 
-/* act(x gate^T) * x up^T to the pool's ff; n_row of them, where a group has a place for each. */
+/* act(x gate^T) * x up^T to the pool's ff, by row or by place of a group. */
 static void gated(const struct pass *s, const struct cuda_layer *w, const struct gemm_group *group,
                   const struct bf16 *x, int32_t n_row)
 {
     int32_t gelu = !!(s->m->d.flags & MODEL_GELU);
     struct bf16 *ff = s->pool->ff;
     if (w->gate_up.data) {
-        struct gemm_args a = product_of(s, &w->gate_up, group, x, n_row);
-        a.epilogue = GEMM_GLU;
-        a.gelu = gelu;
-        a.out_bf16 = ff;
-        a.out_stride = w->gate_up.n_out;
-        gemm_launch(&a, s->stream);
+        struct gemm_args both = {
+            .x = x, .n_row = n_row, .epilogue = GEMM_GLU, .gelu = gelu, .out_bf16 = ff, .out_stride = w->gate_up.n_out};
+        product(s, &w->gate_up, group, both);
         return;
     }
     int32_t n = w->gate.n_out;
-    struct gemm_args gate = product_of(s, &w->gate, group, x, n_row), up = product_of(s, &w->up, group, x, n_row);
-    gate.out = s->pool->gate_up;
-    up.out = gate.out + n;
-    gate.out_stride = up.out_stride = 2 * n;
-    gemm_launch(&gate, s->stream);
-    gemm_launch(&up, s->stream);
+    struct gemm_args gate = {.x = x, .n_row = n_row, .out = s->pool->gate_up, .out_stride = 2 * n}, up = gate;
+    up.out += n;
+    product(s, &w->gate, group, gate);
+    product(s, &w->up, group, up);
     struct glu_args a = {
         .gate = gate.out, .up = up.out, .out = ff, .n_row = n_row, .n = n, .stride = 2 * n, .gelu = gelu};
     rows_glu(&a, s->stream);
@@ -61,10 +55,8 @@ static void experts(const struct pass *s, struct rows r, const struct cuda_layer
         .n_weight = routes.n_expert, .most = r.n, .first = routes.first, .row = routes.row}; /* x by row */
     gated(s, w, &group, h, n_place);
     group.row = NULL; /* x by place */
-    struct gemm_args down = product_of(s, &w->down, &group, s->pool->ff, n_place);
-    down.out = s->pool->expert_y;
-    down.out_stride = d->n_embd;
-    gemm_launch(&down, s->stream);
+    struct gemm_args down = {.x = s->pool->ff, .n_row = n_place, .out = s->pool->expert_y, .out_stride = d->n_embd};
+    product(s, &w->down, &group, down);
 
     bool add;
     struct combine_args a = {.routes = routes, .y = down.out, .n = d->n_embd};
@@ -75,7 +67,6 @@ static void experts(const struct pass *s, struct rows r, const struct cuda_layer
 
 void pass_feed_forward(const struct pass *s, struct rows r, const struct cuda_layer *w)
 {
-    const struct gemm_group none = {0};
     const struct bf16 *h = s->pool->h + (int64_t)r.row0 * s->m->d.n_embd;
     pass_norm(s, r, w->ffn_norm);
     if (w->router.data) {
@@ -83,6 +74,6 @@ void pass_feed_forward(const struct pass *s, struct rows r, const struct cuda_la
         pass_to_stream(s, r, w->post_ffn_norm);
         return;
     }
-    gated(s, w, &none, h, r.n);
+    gated(s, w, NULL, h, r.n);
     pass_product_to_stream(s, r, &w->down, s->pool->ff, w->post_ffn_norm);
 }

@@ -98,7 +98,7 @@ enum gemm_epilogue {
 /* Weights of one shape, each for rows of its own: the experts of a layer. Only the device knows which rows those are.
  * Places number them, those of a weight together, and results lie by place. */
 struct gemm_group {
-    int32_t n_weight;     /* 0: no group, but one weight for all rows */
+    int32_t n_weight;
     int32_t most;         /* places of one weight */
     size_t weight_bytes;  /* from one weight to the next */
     const int32_t *first; /* [n_weight + 1] weight w has places first[w] .. first[w + 1] - 1 */
@@ -107,7 +107,6 @@ struct gemm_group {
 
 struct gemm_args {
     struct gemm_weight weight;
-    struct gemm_group group;
     const struct bf16 *x;    /* [n_row][x_stride], 16-byte aligned; x_stride a multiple of 8 */
     int32_t n_row, x_stride; /* n_row: of a group, as many places as there may be */
     enum gemm_epilogue epilogue;
@@ -118,6 +117,7 @@ struct gemm_args {
     int32_t out_stride;
     int32_t n_block; /* blocks that keep the device busy: where tiles are fewer, slices run side by side */
     float *scratch;  /* gemm_scratch_bytes; NULL: they never do */
+    const struct gemm_group *group; /* read before gemm_launch returns; NULL: one weight for all rows */
 };
 /* Queues the product on `stream`; errors are the device's sticky ones. The results of a row have the same bits whatever
  * n_row, n_block and scratch are, and of a group, whatever its weights' other rows are. */

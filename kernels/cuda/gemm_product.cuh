@@ -284,12 +284,12 @@ DEV void slab_product(float acc[2][N][4], const unsigned char *panels, const uns
 
 /* Makes of a group's arguments those of the weight whose tile of `rows` places is the tile-th of all, so that its
  * places are *row0 .. n_row - 1. False: there are not so many tiles. Every warp finds it by itself. */
-DEV bool gemm_take_tile(struct gemm_args *a, int rows, int tile, int *row0 DEV_AT)
+DEV bool gemm_take_tile(struct gemm_args *a, const struct gemm_group *g, int rows, int tile, int *row0 DEV_AT)
 {
     int lane = threadIdx.x % DEV_WARP, before = 0; /* tiles of the weights that have been looked at */
-    for (int w0 = 0; w0 < a->group.n_weight; w0 += DEV_WARP) {
-        bool there = w0 + lane < a->group.n_weight;
-        int begin = there ? a->group.first[w0 + lane] : 0, end = there ? a->group.first[w0 + lane + 1] : 0;
+    for (int w0 = 0; w0 < g->n_weight; w0 += DEV_WARP) {
+        bool there = w0 + lane < g->n_weight;
+        int begin = there ? g->first[w0 + lane] : 0, end = there ? g->first[w0 + lane + 1] : 0;
         int own = (end - begin + rows - 1) / rows, upto = own;
         for (int d = 1; d < DEV_WARP; d <<= 1) {
             int below = dev_shfl_up(upto, d DEV_HERE);
@@ -301,7 +301,7 @@ DEV bool gemm_take_tile(struct gemm_args *a, int rows, int tile, int *row0 DEV_A
             int first_tile = before + dev_shfl(upto - own, owner DEV_HERE);
             *row0 = dev_shfl(begin, owner DEV_HERE) + (tile - first_tile) * rows;
             a->n_row = dev_shfl(end, owner DEV_HERE);
-            a->weight.data = (unsigned char *)a->weight.data + (int64_t)(w0 + owner) * (int64_t)a->group.weight_bytes;
+            a->weight.data = (unsigned char *)a->weight.data + (int64_t)(w0 + owner) * (int64_t)g->weight_bytes;
             return true;
         }
         before += dev_shfl(upto, DEV_WARP - 1 DEV_HERE);
@@ -329,18 +329,18 @@ DEV void stage_panels(unsigned char *stage, const struct gemm_weight *w, int pan
     }
 }
 
-/* Piece p of a row lies at p ^ row % 8, so that ldmatrix meets every bank once. */
-template <int N_ROW, int N_THREAD, int GROUPED>
-DEV void stage_x(unsigned char *x, const struct gemm_args *a, int row0, int slab, int i)
+/* `at`: where in x the rows are, or NULL. Piece p of a row lies at p ^ row % 8, so that ldmatrix meets every bank once.
+ */
+template <int N_ROW, int N_THREAD>
+DEV void stage_x(unsigned char *x, const struct gemm_args *a, const int32_t *at, int row0, int slab, int i)
 {
     UNROLL
     for (int j = i; j < N_ROW * 8; j += N_THREAD) {
         int r = j / 8, piece = j % 8, k = slab * GEMM_SLAB + piece * 8, row = row0 + r;
-        bool there = row < a->n_row && k < a->weight.n_in;
-        if (GROUPED && a->group.row && there)
-            row = a->group.row[row];
+        if (at)
+            row = row < a->n_row ? at[row] : 0;
         const struct bf16 *src = a->x + (int64_t)row * a->x_stride + k;
-        dev_copy16(x + r * GEMM_X_BYTES + (piece ^ r % 8) * 16, src, there);
+        dev_copy16(x + r * GEMM_X_BYTES + (piece ^ r % 8) * 16, src, row0 + r < a->n_row && k < a->weight.n_in);
     }
 }
 

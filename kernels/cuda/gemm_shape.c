@@ -10,8 +10,7 @@ static int32_t div_up(int32_t a, int32_t b)
 /* Of a group by what a weight has on average: one that has more is read again, from a cache. */
 int gemm_is_skinny(const struct gemm_args *a)
 {
-    int32_t n_weight = a->group.n_weight ? a->group.n_weight : 1;
-    return div_up(a->n_row, n_weight) <= GEMM_SKINNY_ROWS && a->weight.format != GEMM_F32;
+    return div_up(a->n_row, a->group ? a->group->n_weight : 1) <= GEMM_SKINNY_ROWS && a->weight.format != GEMM_F32;
 }
 
 int32_t gemm_skinny_blocks(const struct gemm_weight *w)
@@ -21,8 +20,9 @@ int32_t gemm_skinny_blocks(const struct gemm_weight *w)
 
 int32_t gemm_group_tiles(const struct gemm_args *a, int32_t rows)
 {
-    int32_t n_used = a->group.n_weight < a->n_row ? a->group.n_weight : a->n_row;
-    return a->group.most <= rows ? n_used : n_used + (a->n_row - n_used) / rows; /* each ends in one that is not full */
+    int32_t n_used = a->group->n_weight < a->n_row ? a->group->n_weight : a->n_row;
+    return a->group->most <= rows ? n_used
+                                  : n_used + (a->n_row - n_used) / rows; /* each ends in one that is not full */
 }
 
 /* Slices side by side cost a pass over their sums, which pays where it at least doubles the blocks at work. */
@@ -33,7 +33,7 @@ static int is_split(int32_t n_tile, int32_t n_block)
 
 void gemm_tiles(const struct gemm_args *a, struct gemm_tiles *t)
 {
-    int is_group = a->group.n_weight > 0; /* its tiles are narrow, so that fewer rows of them are nobody's */
+    int is_group = a->group != NULL; /* its tiles are narrow, so that fewer rows of them are nobody's */
     t->rows = a->n_row <= N_NARROW || a->weight.format == GEMM_F32 || is_group ? N_NARROW : N_WIDE;
     t->n_row_tile = is_group ? gemm_group_tiles(a, t->rows) : div_up(a->n_row, t->rows);
     t->n_out_tile = div_up(a->weight.n_panel, GEMM_WIDE_PANELS);

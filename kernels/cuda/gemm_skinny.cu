@@ -34,7 +34,8 @@ DEV void add_slices(const struct gemm_args *a, const unsigned char *rings, int r
     }
 }
 
-template <int F, int N, int GROUPED> KERNEL __launch_bounds__(GEMM_WARPS *DEV_WARP) k_gemm_skinny(struct gemm_args a)
+template <int F, int N, int GROUPED>
+KERNEL __launch_bounds__(GEMM_WARPS *DEV_WARP) k_gemm_skinny(struct gemm_args a, struct gemm_group group)
 {
     constexpr int STAGES = gemm_skinny_stages(F, N * 8), STAGE = gemm_stage_bytes(F, 2, N * 8);
     constexpr int X = 2 * gemm_stage_panel_bytes(F);
@@ -42,8 +43,10 @@ template <int F, int N, int GROUPED> KERNEL __launch_bounds__(GEMM_WARPS *DEV_WA
     static_assert(STAGES * STAGE >= 2 * GEMM_PANEL * N * 8 * 4, "a ring holds a warp's sums");
     SMEM_DYN(unsigned char, rings);
     int warp = threadIdx.x / DEV_WARP, lane = threadIdx.x % DEV_WARP, panel0 = blockIdx.x * 2, row0 = 0;
-    if (GROUPED && !gemm_take_tile(&a, N * 8, blockIdx.y, &row0))
-        return;
+    if constexpr (GROUPED) {
+        if (!gemm_take_tile(&a, &group, N * 8, blockIdx.y, &row0))
+            return;
+    }
     unsigned char *ring = rings + warp * STAGES * STAGE;
     struct slab_range range = gemm_slice(&a.weight, warp);
     float acc[2][N][4] = {};
@@ -52,7 +55,7 @@ template <int F, int N, int GROUPED> KERNEL __launch_bounds__(GEMM_WARPS *DEV_WA
         unsigned char *stage = ring + (slab - range.begin) % STAGES * STAGE;
         if (slab < range.end) {
             stage_panels<F, 2, DEV_WARP>(stage, &a.weight, panel0, slab, lane);
-            stage_x<N * 8, DEV_WARP, GROUPED>(stage + X, &a, row0, slab, lane);
+            stage_x<N * 8, DEV_WARP>(stage + X, &a, GROUPED ? group.row : nullptr, row0, slab, lane);
         }
         dev_copy_commit(); /* an empty group keeps the count */
     };
@@ -75,16 +78,16 @@ template <int F, int N, int GROUPED> KERNEL __launch_bounds__(GEMM_WARPS *DEV_WA
 template <int F, int N> static void launch(const struct gemm_args *a, struct CUstream_st *stream)
 {
     int32_t n_block = gemm_skinny_blocks(&a->weight), smem_bytes = gemm_skinny_smem_bytes(F, N * 8);
-    if (a->group.n_weight)
+    if (a->group)
         LAUNCH((k_gemm_skinny<F, N, 1>), dim3(n_block, gemm_group_tiles(a, N * 8)), GEMM_WARPS * DEV_WARP, smem_bytes,
-               stream, *a);
+               stream, *a, *a->group);
     else
-        LAUNCH((k_gemm_skinny<F, N, 0>), n_block, GEMM_WARPS * DEV_WARP, smem_bytes, stream, *a);
+        LAUNCH((k_gemm_skinny<F, N, 0>), n_block, GEMM_WARPS * DEV_WARP, smem_bytes, stream, *a, gemm_group());
 }
 
 void gemm_skinny(const struct gemm_args *a, struct CUstream_st *stream)
 {
-    int32_t most = a->group.n_weight ? a->group.most : a->n_row;
+    int32_t most = a->group ? a->group->most : a->n_row;
 #define SKINNY(F)                                                                                                      \
     case F:                                                                                                            \
         most <= 8 ? launch<F, 1>(a, stream) : launch<F, 2>(a, stream);                                                 \

@@ -30,7 +30,8 @@ DEV void leave_slice(const struct gemm_args *a, int slice, int panel, int o, int
         to[GEMM_PANEL] = y1;
 }
 
-template <int F, int N, int GROUPED> KERNEL __launch_bounds__(GEMM_WARPS *DEV_WARP) k_gemm_wide(struct gemm_args a)
+template <int F, int N, int GROUPED>
+KERNEL __launch_bounds__(GEMM_WARPS *DEV_WARP) k_gemm_wide(struct gemm_args a, struct gemm_group group)
 {
     constexpr int ROWS = WARPS_ROW * N * 8, STAGES = gemm_wide_stages(F, ROWS), THREADS = GEMM_WARPS * DEV_WARP;
     constexpr int PANEL = gemm_stage_panel_bytes(F), X = GEMM_WIDE_PANELS * PANEL;
@@ -39,8 +40,10 @@ template <int F, int N, int GROUPED> KERNEL __launch_bounds__(GEMM_WARPS *DEV_WA
     int warp = threadIdx.x / DEV_WARP, lane = threadIdx.x % DEV_WARP;
     int own_panel = warp % WARPS_OUT * 2, own_row = warp / WARPS_OUT * N * 8;
     int panel0 = blockIdx.y * GEMM_WIDE_PANELS, row0 = blockIdx.x * ROWS;
-    if (GROUPED && !gemm_take_tile(&a, ROWS, blockIdx.x, &row0))
-        return;
+    if constexpr (GROUPED) {
+        if (!gemm_take_tile(&a, &group, ROWS, blockIdx.x, &row0))
+            return;
+    }
     bool is_split = gridDim.z > 1;
     struct slab_range first = gemm_slice(&a.weight, 0), range = gemm_slice(&a.weight, blockIdx.z);
     int slice_len = first.end;
@@ -52,7 +55,7 @@ template <int F, int N, int GROUPED> KERNEL __launch_bounds__(GEMM_WARPS *DEV_WA
         unsigned char *stage = ring + (slab - range.begin) % STAGES * STAGE;
         if (slab < range.end) {
             stage_panels<F, GEMM_WIDE_PANELS, THREADS>(stage, &a.weight, panel0, slab, threadIdx.x);
-            stage_x<ROWS, THREADS, GROUPED>(stage + X, &a, row0, slab, threadIdx.x);
+            stage_x<ROWS, THREADS>(stage + X, &a, GROUPED ? group.row : nullptr, row0, slab, threadIdx.x);
         }
         dev_copy_commit(); /* an empty group keeps the count */
     };
@@ -102,22 +105,21 @@ template <int F, int N, int GROUPED>
 static void launch(const struct gemm_args *a, const struct gemm_tiles *t, struct CUstream_st *stream)
 {
     LAUNCH((k_gemm_wide<F, N, GROUPED>), dim3(t->n_row_tile, t->n_out_tile, t->n_slice), GEMM_WARPS * DEV_WARP,
-           gemm_wide_smem_bytes(F, t->rows), stream, *a);
+           gemm_wide_smem_bytes(F, t->rows), stream, *a, GROUPED ? *a->group : gemm_group());
 }
 
 void gemm_wide(const struct gemm_args *a, struct CUstream_st *stream)
 {
     struct gemm_tiles t;
-    bool is_group = a->group.n_weight > 0;
     gemm_tiles(a, &t);
 #define WIDE(F)                                                                                                        \
     case F:                                                                                                            \
-        is_group       ? launch<F, 4, 1>(a, &t, stream)                                                                \
+        a->group       ? launch<F, 4, 1>(a, &t, stream)                                                                \
         : t.rows == 64 ? launch<F, 4, 0>(a, &t, stream)                                                                \
                        : launch<F, 8, 0>(a, &t, stream);                                                               \
         break
     if (a->weight.format == GEMM_F32)
-        is_group ? launch<GEMM_F32, 4, 1>(a, &t, stream) : launch<GEMM_F32, 4, 0>(a, &t, stream);
+        a->group ? launch<GEMM_F32, 4, 1>(a, &t, stream) : launch<GEMM_F32, 4, 0>(a, &t, stream);
     else
         GEMM_BY_FORMAT(a->weight.format, WIDE)
 #undef WIDE

@@ -238,6 +238,7 @@ enum { MAX_WEIGHT = 70, GAP = 3 }; /* elements between the rows of a result, whi
 
 struct group { /* owner: the test */
     struct gemm_source w[MAX_WEIGHT];
+    struct gemm_group is;
     struct gemm_args args;
     uint16_t *x; /* [n_x][n_in + 8] */
     char *packed;
@@ -267,10 +268,10 @@ static void group_open(struct group *g, enum gemm_format f, int32_t n_matrix, in
     for (int32_t p = 0; p < g->n_place; p++)
         g->row[p] = n_x ? value_int(seed, (uint64_t)p, 0, n_x - 1) : p;
     g->x = values_bf16(seed + 7, (size_t)(g->n_x + 1) * (size_t)(n_in + 8), 1);
-    struct gemm_group group = {
+    g->is = (struct gemm_group){
         .n_weight = n_weight, .most = most, .weight_bytes = bytes, .first = g->first, .row = n_x ? g->row : NULL};
     g->args = (struct gemm_args){.weight = g->w[0].weight,
-                                 .group = group,
+                                 .group = &g->is,
                                  .x = (const struct bf16 *)g->x,
                                  .n_row = g->n_place + value_int(seed, 99, 1, 40),
                                  .x_stride = n_in + 8,
@@ -280,7 +281,7 @@ static void group_open(struct group *g, enum gemm_format f, int32_t n_matrix, in
 
 static void group_close(struct group *g)
 {
-    for (int32_t w = 0; w < g->args.group.n_weight; w++)
+    for (int32_t w = 0; w < g->is.n_weight; w++)
         gemm_case_close(&g->w[w]);
     free(g->x), free(g->packed), free(g->first), free(g->row);
 }
@@ -325,7 +326,7 @@ static void same_alone(const struct group *g, int32_t p, const void *out, size_t
     struct gemm_args a = g->args;
     size_t n = (size_t)a.weight.n_out * element;
     a.weight.data = g->w[weight_of(g, p)].weight.data;
-    a.group = (struct gemm_group){0};
+    a.group = NULL;
     a.n_row = 1;
     a.x = (const struct bf16 *)(g->x + g->row[p] * a.x_stride);
     a.out = (float *)(void *)alone;

@@ -166,7 +166,8 @@ START_TEST(test_group_tiles)
                     n[(w + j) % n_weight]++;
             for (int32_t w = 0; w < n_weight; w++)
                 n_tile += (n[w] + rows[i] - 1) / rows[i];
-            struct gemm_args a = {.group = {.n_weight = n_weight, .most = n_row}, .n_row = n_row * n_used};
+            struct gemm_group group = {.n_weight = n_weight, .most = n_row};
+            struct gemm_args a = {.group = &group, .n_row = n_row * n_used};
             ck_assert_int_le(n_tile, gemm_group_tiles(&a, rows[i]));
             n_full += n_tile == gemm_group_tiles(&a, rows[i]);
         }
@@ -178,20 +179,21 @@ END_TEST
 /* Decoding goes to the skinny kernel, even where there are many experts; a group's slices run one after the other. */
 START_TEST(test_group_grids)
 {
-    struct gemm_args a = {.group = {.n_weight = 128}, .n_block = 132};
+    struct gemm_group group = {.n_weight = 128};
+    struct gemm_args a = {.group = &group, .n_block = 132};
     struct gemm_tiles t;
     float scratch;
     a.scratch = &scratch;
     ck_assert_int_eq(gemm_plan(GEMM_BF16, 2, 768, 2048, &a.weight), 0);
     for (int32_t n_row = 1; n_row < 2000; n_row += 17) {
-        a.group.most = n_row;
+        group.most = n_row;
         a.n_row = 8 * n_row;
         ck_assert_int_eq(gemm_is_skinny(&a), n_row <= 256);
         gemm_tiles(&a, &t);
         ck_assert(t.rows == 64 && t.n_slice == 1 && t.n_out_tile == 12);
         ck_assert_int_eq(t.n_row_tile, gemm_group_tiles(&a, 64));
     }
-    a.n_row = a.group.most = 1;
+    a.n_row = group.most = 1;
     a.weight.format = GEMM_F32;
     ck_assert(!gemm_is_skinny(&a));
 }

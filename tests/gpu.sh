@@ -155,7 +155,7 @@ run_suites() { # run_suites NAME...: all of them, and then fails if one did
 
 stage_kernels() {
     reads_host_memory || skip "this device does not read host memory, which the kernels' suites give it; stage backend covers the kernels through the back end"
-    CUDA_LAUNCH_BLOCKING=1 run_suites rows attention readouts gemm
+    CUDA_LAUNCH_BLOCKING=1 run_suites rows attention readouts gemm experts
 }
 
 stage_backend() {

@@ -60,9 +60,8 @@ static void check_row(const struct routes *r, int32_t row, int sum_1)
     for (int32_t x = 0; x < is->n_expert; x++)
         top = fmax(top, logit[x]);
     for (int32_t j = 0; j < is->n_used; j++) {
-        int32_t best = best_of(logit, is->n_expert, taken);
-        ck_assert_msg(expert[j] == (r->slot[row] < 0 ? -1 : best), "row %d, choice %d: expert %d, not %d", row, j,
-                      expert[j], best);
+        int32_t best = best_of(logit, is->n_expert, taken), want = r->slot[row] < 0 ? -1 : best;
+        ck_assert_msg(expert[j] == want, "row %d, choice %d: expert %d, not %d", row, j, expert[j], want);
     }
     for (int32_t x = 0; x < is->n_expert; x++)
         sum += !sum_1 || taken[x] ? exp(logit[x] - top) : 0;

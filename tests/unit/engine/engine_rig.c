@@ -20,13 +20,16 @@ static void on_wake(struct sink *s)
 {
 }
 
+/* How many workers there are decides nothing (tests/unit/cpu), and two wait for each other on a busy machine. */
+enum { N_THREAD = 1 };
+
 void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs)
 {
     struct err e = {0};
     struct engine_options opt = {.model_path = path,
                                  .draft_path = draft_path,
                                  .ops = rig_ops,
-                                 .n_thread = 2,
+                                 .n_thread = N_THREAD,
                                  .n_ctx = n_ctx,
                                  .max_batch_tokens = batch,
                                  .max_seqs = max_seqs};
@@ -48,14 +51,14 @@ void rig_open_model(const char *model, const char *kv_type, int32_t n_ctx, int32
 {
     struct err e = {0};
     struct engine_options opt = {
-        .model_path = model, .ops = rig_ops, .n_thread = 2, .kv_type = kv_type, .n_ctx = n_ctx, .max_seqs = max_seqs};
+        .model_path = model, .ops = rig_ops, .n_thread = N_THREAD, .kv_type = kv_type, .n_ctx = n_ctx, .max_seqs = max_seqs};
     ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
     rig_sink = (struct sink){.wake = on_wake};
 }
 
 int rig_open_error(struct err *e)
 {
-    struct engine_options opt = {.model_path = path, .ops = rig_ops, .n_thread = 2};
+    struct engine_options opt = {.model_path = path, .ops = rig_ops, .n_thread = N_THREAD};
     struct engine *none = NULL;
     int rc = engine_open(&opt, &none, e);
     engine_close(none);

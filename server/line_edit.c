@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -89,13 +90,17 @@ static void draw_again(struct line_edit *l)
 /* Ctrl-Z with the terminal as it was. Where no shell could continue us (a container's first process) nothing happens. */
 static void stop(struct line_edit *l)
 {
-    sigset_t stops;
+    const struct timespec now = {0};
+    sigset_t stops, goes_on;
     sigemptyset(&stops);
     sigaddset(&stops, SIGTSTP);
+    sigemptyset(&goes_on);
+    sigaddset(&goes_on, SIGCONT);
     el_set(l->el, EL_PREP_TERM, 0);
     raise(SIGTSTP);
     sigprocmask(SIG_UNBLOCK, &stops, NULL);
     sigprocmask(SIG_BLOCK, &stops, NULL);
+    sigtimedwait(&goes_on, NULL, &now); /* or the line would be drawn once more for it */
     draw_again(l);
 }
 

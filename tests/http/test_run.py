@@ -409,7 +409,7 @@ class AtTheTerminal(Base):
         t.type("fg\r")
         t.until("> ")
         t.type("def\r")
-        t.until("Hello there.")
+        self.assertNotIn("> ", t.until("Hello there."))  # drawn once
         self.assertEqual(r.asked[-1][1]["messages"][-1]["content"], "abcdef")
         t.until("> ")
         t.type("\x04")

@@ -1,6 +1,7 @@
 /* A sequence's draft from the draft model: a tree of nodes, grown a layer at a time. Its branches are the tokens that
  * the draft model would draw first, second, ... with the target's own noise, because the target will draw with the
- * same: both mostly draw the same token (the position-keyed coupling, autoregressive.md section 0). Private to the waves.
+ * same: both mostly draw the same token (the position-keyed coupling, autoregressive.md section 0). Private to the
+ * waves.
  */
 #ifndef GALLEY_DRAFT_TREE_H
 #define GALLEY_DRAFT_TREE_H
@@ -33,8 +34,8 @@ float tree_grow(struct seq *s, int32_t node, const int32_t *tok, const float *lo
  * them. */
 float tree_grow_depth(struct seq *s, const int32_t *node, int32_t n);
 
-/* The child that was drawn last at a node, by its place in the node's list (DySpec). Returns its chance, 0 unless it is the
- * node's first. */
+/* The child that was drawn last at a node, by its place in the node's list (DySpec). Returns its chance, 0 unless it is
+ * the node's first. */
 float tree_grow_drawn(struct seq *s, int32_t node, int32_t edge);
 
 /* The place among the held rows of a node that the draft model has read. */

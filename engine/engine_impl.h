@@ -47,7 +47,7 @@ struct drafter {
 
 enum { DRAFTER_MODEL, DRAFTER_EXIT, N_DRAFTER };
 
-struct step_gain { /* what a step's drafts are worth; owner: drafting.c */
+struct step_gain {          /* what a step's drafts are worth; owner: drafting.c */
     int64_t from_ns;        /* drafting began */
     uint64_t n_token;       /* said before it */
     double plain, expected; /* tokens a second without drafts (0: there are none), and with them */
@@ -76,9 +76,9 @@ struct engine {
     struct trigram_source *trigram; /* trigrams.c's; NULL: nothing is ever drafted */
     struct drafter drafter[N_DRAFTER];
     struct step_cost exit_cost[MAX_EXIT]; /* of waves to the model's exits */
-    struct wave *wave; /* waves.c's */
-    struct step_gain gain; /* of this step */
-    char *text;        /* one token's text and whatever was held back before it */
+    struct wave *wave;                    /* waves.c's */
+    struct step_gain gain;                /* of this step */
+    char *text;                           /* one token's text and whatever was held back before it */
 
     /* shared */
     struct queue inbox;

@@ -58,17 +58,17 @@ struct seq { /* owner: the engine thread from submission until its request is do
     struct draft copied, guessed, modelled;
     struct copy_drafter copy;
     struct trigram_drafter trigram;
-    struct drafter *drafter;                      /* the model that drafts for it, or NULL */
-    struct tree_rates model_rates;                /* that one's choices */
-    struct verified *verified;                    /* when the request names a verifier, else NULL */
-    struct contrastive *contrastive;              /* with DECODE_CONTRASTIVE, else NULL */
-    struct gang *gang;                            /* that it leads or is a member of, else NULL */
-    bool live;                                    /* a member that has work */
-    int16_t held[DRAFT_MAX];     /* nodes of `modelled` that it has read, in the order of their slots */
-    int32_t n_held, n_draft_ctx; /* slots before them */
-    int32_t n_undrafted;         /* steps in a row that the draft model was not asked */
-    int32_t exit_done;           /* of the request's exits, the deepest that this step's waves took all decided tokens to */
-    int32_t span, readout0;      /* in the step's plan; -1: not in it */
+    struct drafter *drafter;         /* the model that drafts for it, or NULL */
+    struct tree_rates model_rates;   /* that one's choices */
+    struct verified *verified;       /* when the request names a verifier, else NULL */
+    struct contrastive *contrastive; /* with DECODE_CONTRASTIVE, else NULL */
+    struct gang *gang;               /* that it leads or is a member of, else NULL */
+    bool live;                       /* a member that has work */
+    int16_t held[DRAFT_MAX];         /* nodes of `modelled` that it has read, in the order of their slots */
+    int32_t n_held, n_draft_ctx;     /* slots before them */
+    int32_t n_undrafted;             /* steps in a row that the draft model was not asked */
+    int32_t exit_done;      /* of the request's exits, the deepest that this step's waves took all decided tokens to */
+    int32_t span, readout0; /* in the step's plan; -1: not in it */
 };
 
 struct prompt_logprob {
@@ -147,10 +147,10 @@ struct request_limits {
     int32_t n_ctx, block_len, n_block, max_seqs, max_row; /* max_row: tokens of a step */
     int32_t max_choices;                                  /* sequences of one request at once */
     bool has_draft;                                       /* there is a draft model */
-    int32_t n_exit; /* layers after which the model can leave */
+    int32_t n_exit;                                       /* layers after which the model can leave */
     const int32_t *exit_layer;
-    bool has_contrast;                                    /* the back end keeps hidden states */
-    bool has_ngram;                                       /* there is an n-gram store */
+    bool has_contrast; /* the back end keeps hidden states */
+    bool has_ngram;    /* there is an n-gram store */
 };
 
 /* request_create without the engine; *out is NULL on error. */

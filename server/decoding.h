@@ -4,7 +4,8 @@
  *   "decoding": a word, short for {"strategy": word}
  *   "decoding": {"strategy": "auto" | "off" | "speculative" | "copy" | "model" | "early_exit" | "trigram",
  *                "draft": {"source": "auto" | "copy" | "model" | "early_exit" | "trigram", "max": 1..64,
- *                          "threshold": 0..1, "min_match": 1..16, "fallback": "none" | "model" | "early_exit", "scope": "request" | "tenant",
+ *                          "threshold": 0..1, "min_match": 1..16, "fallback": "none" | "model" | "early_exit",
+ *                          "scope": "request" | "tenant",
  *                          "exits": [layer, ...], "thresholds": [0..1, ...],
  *                          "tree": {"nodes": 1..64, "width": 1..8, "depth": 1..64,
  *                                   "sampling": "auto" | "iid" | "wor" | "greedy" | "sbs" | "dyspec", "threshold": 0..1}},

@@ -87,7 +87,8 @@ static void draw_again(struct line_edit *l)
     el_set(l->el, EL_REFRESH);
 }
 
-/* Ctrl-Z with the terminal as it was. Where no shell could continue us (a container's first process) nothing happens. */
+/* Ctrl-Z with the terminal as it was. Where no shell could continue us (a container's first process) nothing happens.
+ */
 static void stop(struct line_edit *l)
 {
     const struct timespec now = {0};
@@ -227,7 +228,7 @@ enum line_end line_edit_read(struct line_edit *l, const char *prompt, const char
     l->prompt = prompt;
     l->interrupted = false;
     sigprocmask(SIG_BLOCK, &l->signals, &before);
-    el_resize(l->el); /* what happened to the window during an answer */
+    el_resize(l->el);               /* what happened to the window during an answer */
     el_set(l->el, EL_PREP_TERM, 1); /* before the prompt: keys typed at it are ours, not the line discipline's */
     const char *got = el_gets(l->el, &n);
     sigprocmask(SIG_SETMASK, &before, NULL);

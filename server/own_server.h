@@ -8,8 +8,8 @@
 
 #include "err.h"
 
-struct own_server { /* owner: run.c */
-    pid_t pid;      /* 0: there is none, or it has ended */
+struct own_server {               /* owner: run.c */
+    pid_t pid;                    /* 0: there is none, or it has ended */
     char folder[96], socket[108]; /* sun_path's length */
 };
 

@@ -47,12 +47,12 @@ struct engine_options {
                                  bits and a scale in the form that the back end has. The memory plan says what it is */
     int32_t max_batch_tokens; /* rows of a step; 0: 512 */
     int32_t max_seqs;         /* sequences that run at once; 0: 64 */
-    int32_t max_choices;      /* sequences of one request at once, beams and trials included; 0: max_seqs, at most 128 */
-    int32_t max_queue;        /* requests that may wait; 0: 1024 */
-    int32_t max_draft;        /* drafted tokens of a sequence in a step, whatever a request asks; 0: 64 */
-    bool no_drafts;           /* never draft */
-    const char *ngram_path;   /* n-gram store (`galley ngram build`) for Superposed Decoding and trigrams, or NULL */
-    bool no_contrastive;      /* keep no hidden states: contrastive search is refused, and the KV cache is smaller */
+    int32_t max_choices;    /* sequences of one request at once, beams and trials included; 0: max_seqs, at most 128 */
+    int32_t max_queue;      /* requests that may wait; 0: 1024 */
+    int32_t max_draft;      /* drafted tokens of a sequence in a step, whatever a request asks; 0: 64 */
+    bool no_drafts;         /* never draft */
+    const char *ngram_path; /* n-gram store (`galley ngram build`) for Superposed Decoding and trigrams, or NULL */
+    bool no_contrastive;    /* keep no hidden states: contrastive search is refused, and the KV cache is smaller */
     bool no_prefix_cache;
     int (*progress)(void *arg, size_t done, size_t total); /* while loading; nonzero stops it */
     void *progress_arg;
@@ -143,7 +143,7 @@ enum decode_verify {                     /* autoregressive.md, section 17 */
                      DECODE_VERIFY_NSS,  /* draws by position and compares: the text does not depend on what was drafted
                                           */
                      DECODE_VERIFY_NAIVE, /* from here on only the law is kept, not a seed's text; drafts of the model
-                                          */
+                                           */
                      DECODE_VERIFY_RRS,
                      DECODE_VERIFY_KSEQ,
                      DECODE_VERIFY_GREEDY,
@@ -219,16 +219,16 @@ struct decoding_params {
     struct {           /* S2D: a chain from several early exits, the next deeper one asked where one is unsure */
         int32_t n;     /* [0] the model's first exit alone */
         int32_t layer[MAX_EXIT];   /* ascending; exits that the model names */
-        float threshold[MAX_EXIT]; /* 0..1: an exit is sure where its likeliest token has a larger probability; where the
-                                      last is not, the chain ends */
+        float threshold[MAX_EXIT]; /* 0..1: an exit is sure where its likeliest token has a larger probability; where
+                                      the last is not, the chain ends */
     } exits;
     struct {           /* speculative from the model: a tree instead of a chain */
         int32_t nodes; /* [0] a chain; 1..64 */
         int32_t width; /* [0] 2; 1..8 children of a node */
         int32_t depth; /* [0] 8; 1..64 */
         enum decode_sampling sampling;
-        float threshold; /* [0] DySpec: `nodes` is this request's share in the step's draws, which go where they are worth
-                            most; above 0, up to 1: draws worth less are not made, nor more than `nodes` */
+        float threshold; /* [0] DySpec: `nodes` is this request's share in the step's draws, which go where they are
+                            worth most; above 0, up to 1: draws worth less are not made, nor more than `nodes` */
     } tree;
     enum decode_verify verify;
     int32_t min_match; /* [0] 3; 1..16 tokens that must agree before copying starts */
@@ -385,11 +385,11 @@ struct engine_metrics { /* a snapshot; counters since start */
     uint64_t n_output_tokens, n_steps, n_preempted;
     uint64_t n_drafts, n_draft_tokens, n_accepted_tokens; /* drafts verified, their tokens, those that came true */
     uint64_t n_drafted_by[N_DRAFT_SOURCE], n_accepted_by[N_DRAFT_SOURCE]; /* tokens, by where they came from */
-    double expected_by[N_DRAFT_SOURCE];    /* of them, how many were expected to come true */
-    uint64_t n_auto_step[N_DRAFT_SOURCE];  /* steps of `auto`, by what it chose; AUTO: no draft */
-    uint64_t n_gain;                       /* steps with drafts; sums of their tokens a second against no drafts': */
-    double gain_expected, gain;            /* as was expected beforehand, and as it came */
-    uint64_t n_trigram_search;                                            /* searches of trigram tables; their time */
+    double expected_by[N_DRAFT_SOURCE];   /* of them, how many were expected to come true */
+    uint64_t n_auto_step[N_DRAFT_SOURCE]; /* steps of `auto`, by what it chose; AUTO: no draft */
+    uint64_t n_gain;                      /* steps with drafts; sums of their tokens a second against no drafts': */
+    double gain_expected, gain;           /* as was expected beforehand, and as it came */
+    uint64_t n_trigram_search;            /* searches of trigram tables; their time */
     double trigram_search_s;
     uint64_t n_verified, n_optimum;             /* steps of named verifiers; of them sampled: */
     double optimum, optimum_accepted;           /* sums: best possible chance of keeping the first draft; kept */

@@ -23,9 +23,9 @@ struct model {         /* owner: the engine */
     float *short_freq;   /* LongRoPE: frequencies where no sequence is longer than n_ctx_short; NULL: none */
     int32_t n_ctx_short;
     struct tokenizer *tok;
-    int32_t n_exit, exit_layer[MAX_EXIT]; /* galley.early_exit_layers, or early_exit_layer: the output norm and head also
-                                             fit after so many layers; ascending */
-    char *chat_template, *architecture; /* NUL-terminated copies behind info */
+    int32_t n_exit, exit_layer[MAX_EXIT]; /* galley.early_exit_layers, or early_exit_layer: the output norm and head
+                                             also fit after so many layers; ascending */
+    char *chat_template, *architecture;   /* NUL-terminated copies behind info */
 };
 
 /* A GGUF file or a Hugging Face directory. Errors name the file and the key or tensor. */

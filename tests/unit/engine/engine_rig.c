@@ -50,8 +50,12 @@ void open_engine(int32_t n_ctx, int32_t n_block, int32_t batch, int32_t max_seqs
 void rig_open_model(const char *model, const char *kv_type, int32_t n_ctx, int32_t max_seqs)
 {
     struct err e = {0};
-    struct engine_options opt = {
-        .model_path = model, .ops = rig_ops, .n_thread = N_THREAD, .kv_type = kv_type, .n_ctx = n_ctx, .max_seqs = max_seqs};
+    struct engine_options opt = {.model_path = model,
+                                 .ops = rig_ops,
+                                 .n_thread = N_THREAD,
+                                 .kv_type = kv_type,
+                                 .n_ctx = n_ctx,
+                                 .max_seqs = max_seqs};
     ck_assert_msg(!engine_open(&opt, &eng, &e), "%s", e.msg);
     rig_sink = (struct sink){.wake = on_wake};
 }

@@ -59,7 +59,7 @@ int lane_run(struct lane *lane, struct step_cost *cost, struct err *e)
 /* ---- What they cost ---- */
 
 enum { TIME_NS = 60 * 1000 * 1000, DRAFT_ROWS = 32, MAX_ROW = 1024 };
-static const double SLOW_S = 0.01, LONG_S = 0.2;
+static const double SLOW_S = 0.03, LONG_S = 0.2;
 
 /* Times a step of n rows of one sequence, each with a draw, as verifying needs it. */
 static int time_step(struct lane *lane, int32_t n_layer, int32_t n, double *seconds, struct err *e)

@@ -56,8 +56,11 @@ def story_about(rng, cast, held=False):
 
 
 def tell(rng, held=False):
-    """A request, its answer, and the story itself for later questions."""
-    cast = draw_cast(rng, held)
+    """A request, its answer, and the story itself for later questions.
+
+    A storyteller who must find a name takes one that exists: invented ones are what the request brings (`strangers`).
+    """
+    cast = draw_cast(rng, held, invent=0)
     story = story_about(rng, cast, held)
     if rng.random() < 0.12:
         return rng.choice(TELL_ANY), story.text, story

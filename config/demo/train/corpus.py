@@ -34,7 +34,7 @@ def single(ask):
 
 def raw_story(rng):
     chapters = rng.choice((1, 1, 1, 1, 2, 3))
-    return turns.raw(rng, stories.make_story(rng, chapters=chapters).text)
+    return turns.raw(rng, stories.make_story(rng, chapters=chapters, invent=0).text)
 
 
 def tell(rng):
@@ -63,8 +63,8 @@ def code(rng):
 # are given in the question, so that they may be invented there. Copying is drilled early, because everything else that
 # edits is built on it. Answers to questions and sums are short, so they are drawn often.
 MIXTURE = (
-    (raw_story, 0.08, 0.05, 0.02, False),
-    (single(tell), 0.12, 0.12, 0.12, False),
+    (raw_story, 0.08, 0.05, 0.03, False),
+    (single(tell), 0.12, 0.12, 0.16, False),
     (single(chat.continue_story), 0.03, 0.03, 0.01, False),
     (single(editing.rename), 0.20, 0.15, 0.34, True),
     (single(editing.swap_drill), 0.10, 0.04, 0.10, True),

@@ -49,13 +49,21 @@ struct backend {                /* one device; of several, the engine has that o
     struct backend **rank;           /* rank 0's: [n_rank] itself and the others; owned */
 };
 
+/* A layer's feed-forward network, without a router. Or those of its experts that have weights of the same formats:
+ * weights are then the first one's, and those of the others follow. */
+struct cuda_ffn {
+    struct gemm_weight gate_up;  /* both, where every network of the layer has them in one format */
+    struct gemm_weight gate, up; /* else each */
+    struct gemm_weight down;
+    int32_t n_expert;
+    const int32_t *expert; /* [n_expert] in bmodel.weights; NULL: all of the layer's */
+};
+
 struct cuda_layer { /* all in bmodel.weights; NULL, or weight.data NULL: the model has none */
     const float *attn_norm, *ffn_norm, *post_attn_norm, *post_ffn_norm, *bq, *bk, *bv, *q_norm, *k_norm;
-    struct gemm_weight wq, wk, wv, wo, down;
-    struct gemm_weight gate_up;  /* both, where they have one format */
-    struct gemm_weight gate, up; /* else each */
-    /* With one, the feed-forward's weights are the first expert's, and those of the others follow, each all of them. */
-    struct gemm_weight router;
+    struct gemm_weight wq, wk, wv, wo, router;
+    int32_t n_ffn;
+    struct cuda_ffn *ffn; /* [n_ffn] owned; one, unless there are experts of different formats */
 };
 
 /* Bump allocation in one block of memory. With base NULL it only counts, so that one walk both plans and hands out. */

@@ -10,7 +10,7 @@ static int32_t div_up(int32_t a, int32_t b)
 /* Of a group by what a weight has on average: one that has more is read again, from a cache. */
 int gemm_is_skinny(const struct gemm_args *a)
 {
-    return div_up(a->n_row, a->group ? a->group->n_weight : 1) <= GEMM_SKINNY_ROWS && a->weight.format != GEMM_F32;
+    return (a->group ? a->group->mean : a->n_row) <= GEMM_SKINNY_ROWS && a->weight.format != GEMM_F32;
 }
 
 int32_t gemm_skinny_blocks(const struct gemm_weight *w)
@@ -20,9 +20,10 @@ int32_t gemm_skinny_blocks(const struct gemm_weight *w)
 
 int32_t gemm_group_tiles(const struct gemm_args *a, int32_t rows)
 {
-    int32_t n_used = a->group->n_weight < a->n_row ? a->group->n_weight : a->n_row;
-    return a->group->most <= rows ? n_used
-                                  : n_used + (a->n_row - n_used) / rows; /* each ends in one that is not full */
+    const struct gemm_group *g = a->group;
+    int64_t all = (int64_t)g->n_weight * g->most; /* fewer than n_row where a group has some of the weights */
+    int32_t n_place = a->n_row < all ? a->n_row : (int32_t)all, n_used = g->n_weight < n_place ? g->n_weight : n_place;
+    return g->most <= rows ? n_used : n_used + (n_place - n_used) / rows; /* each ends in one that is not full */
 }
 
 /* Slices side by side cost a pass over their sums, which pays where it at least doubles the blocks at work. */

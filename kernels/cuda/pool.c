@@ -77,8 +77,9 @@ static size_t gemm_scratch(const struct bmodel *m, int32_t n_logit)
     int32_t n_row = m->limits.n_row, n_block = m->b->n_block;
     size_t bytes = gemm_scratch_bytes(&m->out, n_logit, n_block);
     for (const struct cuda_layer *l = m->layer; l < m->layer + m->d.n_layer; l++) {
+        const struct cuda_ffn *f = l->ffn;
         const struct gemm_weight *all[] = {&l->router, &l->wq,      &l->wk,   &l->wv, &l->wo,
-                                           &l->down,   &l->gate_up, &l->gate, &l->up};
+                                           &f->down,   &f->gate_up, &f->gate, &f->up};
         size_t n = l->router.data ? 5 : sizeof all / sizeof *all;
         for (size_t i = 0; i < n; i++)
             if (all[i]->data)
@@ -99,7 +100,7 @@ static bool adds_apart(const struct bmodel *m)
 static bool has_mixed_ffn(const struct bmodel *m)
 {
     for (int32_t l = 0; l < m->d.n_layer; l++)
-        if (m->layer[l].gate.data)
+        if (m->layer[l].ffn->gate.data)
             return true;
     return false;
 }

@@ -108,6 +108,7 @@ struct cuda_pool {
     float *y;           /* [R][n_embd] what a half of a layer adds to it; NULL where products add it themselves */
     struct bf16 *h;     /* [R][n_embd] normed */
     float *qkv;         /* [R][heads of q, k and v] */
+    float *squares;     /* [R][KV_SQUARES] where heads are normed together */
     struct bf16 *q, *o; /* [R][n_head * head_dim] */
     struct bf16 *ff;    /* [R][n_ff], or [R * n_expert_used][n_ff_expert] */
     float *gate_up;     /* the same with two each; NULL where no layer needs it */
@@ -211,7 +212,7 @@ int cuda_step_attention(struct bmodel *m, const struct step_plan *p, int32_t lay
 
 /* ---- Between ranks (exchange.c): nothing where there is one ---- */
 
-/* Queues: n floats at x become the sum of what all ranks have of them. */
+/* Queues: n floats at x, a multiple of 4, become the sum of what all ranks have of them. Up to n_embd a row. */
 void cuda_sum_ranks(struct bmodel *m, float *x, int64_t n);
 /* Queues: from every rank's part of the vocabulary of all rows, to all of the vocabulary of each rank's own rows. */
 int cuda_exchange_logits(struct bmodel *m, int32_t n_logit, struct err *e);

@@ -302,6 +302,7 @@ static int load_layer(struct loader *ld, const struct layer_weights *w, struct c
     const struct model_desc *d = &ld->m->d;
     int64_t q0 = (int64_t)ld->m->shard.q0 * d->head_dim, n_q = (int64_t)d->n_head * d->head_dim,
             kv0 = (int64_t)ld->m->shard.kv0 * d->head_dim, n_kv = (int64_t)d->n_head_kv * d->head_dim;
+    bool together = d->flags & MODEL_QK_NORM_ALL; /* then heads have norms of their own */
     const struct {
         struct view from;
         const float **to;
@@ -313,8 +314,8 @@ static int load_layer(struct loader *ld, const struct layer_weights *w, struct c
         {view_cols(&w->bq, q0, n_q), &l->bq},
         {view_cols(&w->bk, kv0, n_kv), &l->bk},
         {view_cols(&w->bv, kv0, n_kv), &l->bv},
-        {view_all(&w->q_norm), &l->q_norm},
-        {view_all(&w->k_norm), &l->k_norm},
+        {together ? view_cols(&w->q_norm, q0, n_q) : view_all(&w->q_norm), &l->q_norm},
+        {together ? view_cols(&w->k_norm, kv0, n_kv) : view_all(&w->k_norm), &l->k_norm},
     };
     int rc = 0;
     for (size_t i = 0; !rc && i < sizeof vector / sizeof *vector; i++)
@@ -368,15 +369,14 @@ static int check_shape(const struct model_desc *d, struct err *e)
     return 0;
 }
 
-/* What models may have and this back end does not compute yet. */
-static int refuse_features(const struct model_desc *d, int32_t n_rank, struct err *e)
+static int32_t count_kinds(const struct model_desc *d)
 {
-    if (n_rank > 1 && d->flags & MODEL_QK_NORM_ALL)
-        return err_set(e, ERR_INVALID,
-                       "cuda does not compute norms over all heads together on several GPUs, which this model has; "
-                       "--backend cpu does");
-    return 0;
+    for (int32_t l = 0; l < d->n_layer; l++)
+        if (d->layer_kind[l])
+            return CUDA_KINDS;
+    return 1;
 }
+
 /* Room for what each layer's feed-forward networks are, as many as there are formats of experts. */
 static int networks_alloc(struct bmodel *m, const struct model_weights *w, struct err *e)
 {
@@ -391,15 +391,6 @@ static int networks_alloc(struct bmodel *m, const struct model_weights *w, struc
             return err_set(e, ERR_NOMEM, "out of memory");
     }
     return 0;
-}
-
-
-static int32_t count_kinds(const struct model_desc *d)
-{
-    for (int32_t l = 0; l < d->n_layer; l++)
-        if (d->layer_kind[l])
-            return CUDA_KINDS;
-    return 1;
 }
 
 /* Room on the device for what the first walk counted. */
@@ -443,9 +434,7 @@ int cuda_load(struct backend *b, const struct model_desc *d, const struct model_
     *out = NULL;
     struct shard shard;
     struct model_desc own;
-    int rc = refuse_features(d, b->n_rank, e);
-    if (!rc)
-        rc = shard_make(d, b->index, b->n_rank, &shard, &own, e);
+    int rc = shard_make(d, b->index, b->n_rank, &shard, &own, e);
     if (!rc)
         rc = check_shape(&own, e);
     if (!rc)
@@ -472,8 +461,6 @@ int cuda_load(struct backend *b, const struct model_desc *d, const struct model_
         m = NULL;
     }
     *out = m;
-    for (int32_t i = 0; i < m->d.n_layer; i++)
-        mem_free(m->layer[i].ffn);
     return rc;
 }
 
@@ -485,6 +472,8 @@ void cuda_unload(struct bmodel *m)
     m->b->api->stream_wait(m->b->stream); /* nothing in flight still reads what is freed; an error changes nothing */
     cuda_pool_free(m);
     m->b->api->free(m->weights);
+    for (int32_t i = 0; i < m->d.n_layer; i++)
+        mem_free(m->layer[i].ffn);
     mem_free(m->layer);
     mem_free(m);
 }

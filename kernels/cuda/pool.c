@@ -137,6 +137,7 @@ static void lay_rows(const struct bmodel *m, struct cuda_arena *a, struct cuda_p
         p->y = cuda_arena_take(a, n * (size_t)d->n_embd, sizeof *p->y);
     p->h = cuda_arena_take(a, n * (size_t)d->n_embd, sizeof *p->h);
     p->qkv = cuda_arena_take(a, n * (n_q + 2 * n_kv), sizeof *p->qkv);
+    p->squares = cuda_arena_take(a, d->flags & MODEL_QK_NORM_ALL ? n * KV_SQUARES : 0, sizeof *p->squares);
     p->q = cuda_arena_take(a, n * n_q, sizeof *p->q);
     p->o = cuda_arena_take(a, n * n_q, sizeof *p->o);
     size_t n_ff = n * most((size_t)d->n_ff, (size_t)d->n_expert_used * (size_t)d->n_ff_expert);

@@ -32,6 +32,7 @@ static const struct {
     {4, 1, 64, 128, 192, 0, DT_BF16, DT_Q8_0, 1, MODEL_QK_NORM, &many_experts},
     {4, 1, 64, 128, 192, 0, DT_BF16, DT_BF16, 1, 0, &mixed_experts},
     {4, 4, 64, 128, 256, 0, DT_BF16, DT_BF16, 4, 0, &tiny_mixtral},
+    {4, 2, 64, 128, 256, 0, DT_BF16, DT_BF16, 4, MODEL_NEOX_ROPE, &tiny_olmo},
     {4, 4, 64, 128, 256, 0, DT_BF16, DT_BF16, 4, 0},
 };
 enum { N_CASE = sizeof cases / sizeof *cases, SEVERAL_GPUS = N_CASE - 1 };

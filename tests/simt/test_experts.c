@@ -233,7 +233,8 @@ END_TEST
 
 /* ---- Products ---- */
 
-enum { MAX_WEIGHT = 70, GAP = 3 }; /* elements between the rows of a result, which must stay as they were */
+/* GAP: elements between the rows of a result, which must stay as they were; MANY: places of a weight. */
+enum { MAX_WEIGHT = 70, GAP = 3, MANY = 256 };
 
 struct group { /* owner: the test */
     struct gemm_source w[MAX_WEIGHT];
@@ -401,6 +402,7 @@ START_TEST(test_group_formats)
         run_group(&g, gemm_launch);
         group_close(&g);
         group_open(&g, f, 1, 150, n_in, 4, thick, by_row * 70, 3);
+        g.is.mean = by_row ? MANY : 0; /* in wide tiles, or in narrow ones */
         run_group(&g, gemm_wide);
         group_close(&g);
     }
@@ -438,6 +440,27 @@ START_TEST(test_group_of_many)
     run_group(&g, gemm_launch);
     run_group(&g, gemm_wide);
     group_close(&g);
+}
+END_TEST
+
+/* Tiles are 64 places, and 128 where a weight is likely to have many; F32's stay narrow. The last is not full. */
+START_TEST(test_group_tiles)
+{
+    static const int32_t count[] = {130, 0, 128, 1};
+    for (int i = 0; i < 3; i++) {
+        struct group g;
+        struct gemm_tiles t;
+        simt_seed((uint64_t)i);
+        group_open(&g, i == 2 ? GEMM_F32 : i ? GEMM_Q8_0 : GEMM_BF16, 1, 20, 64, 4, count, i * 90, 8);
+        gemm_tiles(&g.args, &t);
+        ck_assert_int_eq(t.rows, 64);
+        g.is.mean = MANY;
+        gemm_tiles(&g.args, &t);
+        ck_assert_int_eq(t.rows, i == 2 ? 64 : 128);
+        ck_assert_int_ge(t.n_row_tile, i == 2 ? 6 : 4);
+        run_group(&g, gemm_launch);
+        group_close(&g);
+    }
 }
 END_TEST
 
@@ -538,6 +561,7 @@ int main(void)
     tcase_add_loop_test(tc, test_group_formats, 0, GEMM_N_FORMAT);
     tcase_add_test(tc, test_group_extremes);
     tcase_add_test(tc, test_group_of_many);
+    tcase_add_test(tc, test_group_tiles);
     tcase_add_loop_test(tc, test_group_of_some, 0, 2);
     tcase_add_test(tc, test_group_of_some_of_many);
     tcase_add_test(tc, test_numbers_matter);

@@ -13,7 +13,7 @@
 #   decode         an 8B shape: batch 1, the 16-row verify and prefill, in bf16, 8 and 4 bits
 #   batches        batches 8 to 256 by contexts 1k to 32k, in bf16
 #   torch          the same jobs in PyTorch
-#   deterministic  what the batch-invariant mode costs
+#   deterministic  what the batch-invariant mode costs, which also leaves cuBLASLt out
 #   serve          the demo pair over HTTP: texts beside the cpu's, then every way of decoding against plain, also widened
 #
 # Output is also kept in $OUT, else in build-gpu/out. Exit 77, saying so: this machine cannot run the stage.
@@ -88,14 +88,23 @@ unpack() {
     touch "$pack/run/commit"
 }
 
-# What a packed program is started by, with its own libraries and PyTorch's NCCL: the environment, or glibc's loader.
+# The folders of PyTorch's NCCL and cuBLASLt, each with a colon before it.
+torch_libraries() {
+    python3 - 2>/dev/null <<'EOF' || true
+import glob, nvidia, os
+found = [f for p in nvidia.__path__ for name in ("libnccl.so.2", "libcublasLt.so.1[23]") for f in glob.glob(f"{p}/*/lib/{name}")]
+print(*(":" + os.path.dirname(f) for f in found), sep="", end="")
+EOF
+}
+
+# What a packed program is started by, with its own libraries and PyTorch's: the environment, or glibc's loader.
 loader=()
 choose_loader() {
-    local lib=$pack/run/lib nccl
-    nccl=$(python3 -c 'import nvidia.nccl; print(*nvidia.nccl.__path__, sep="")' 2>/dev/null) || nccl=/nonexistent
-    loader=(env "LD_LIBRARY_PATH=$lib:$nccl/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
+    local lib=$pack/run/lib torch
+    torch=$(torch_libraries)
+    loader=(env "LD_LIBRARY_PATH=$lib$torch${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
     run galley --version >/dev/null 2>&1 && return
-    loader=("$lib/glibc/ld-linux-x86-64.so.2" --library-path "$lib:$lib/glibc:$nccl/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
+    loader=("$lib/glibc/ld-linux-x86-64.so.2" --library-path "$lib:$lib/glibc$torch${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
     run galley --version >/dev/null || skip "the packed programs do not start on this machine"
 }
 
@@ -203,7 +212,7 @@ stage_torch() {
 }
 
 stage_deterministic() {
-    local jobs=(decode=1:1000 decode=64:8000 verify=16:1000 prefill=2048)
+    local jobs=(decode=1:1000 decode=64:8000 verify=16:1000 prefill=512 prefill=2048)
     bench -l 8 "${jobs[@]}"
     bench -l 8 -D "${jobs[@]}"
 }

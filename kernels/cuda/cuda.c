@@ -6,8 +6,7 @@
 
 enum { BLOCKS_PER_SM = 2 }; /* what shared memory leaves room for */
 
-static const struct cuda_api *runtime;
-static const struct comm_api *communicator;
+static struct cuda_libraries libraries;
 
 /* ---- One device ---- */
 
@@ -16,19 +15,20 @@ int cuda_enter(const struct backend *b, struct err *e)
     return cuda_check(b, b->api->use_device(b->index), "choosing the device", e);
 }
 
-int cuda_device_open(const struct backend_options *opt, const struct cuda_api *api, const struct comm_api *comm,
-                     int32_t index, int32_t n_rank, struct backend **out, struct err *e)
+int cuda_device_open(const struct backend_options *opt, const struct cuda_libraries *libs, int32_t index,
+                     int32_t n_rank, struct backend **out, struct err *e)
 {
     *out = NULL;
     struct backend *b = mem_calloc(1, sizeof *b);
     if (!b)
         return err_set(e, ERR_NOMEM, "out of memory");
-    b->api = api;
+    b->api = libs->runtime;
+    b->blas_api = libs->blas;
+    b->comm_api = n_rank > 1 ? libs->comm : NULL;
     b->opt = *opt;
-    b->comm_api = comm;
     b->index = index;
     b->n_rank = n_rank;
-    int rc = cuda_device(api, index, &b->device, e);
+    int rc = cuda_device(b->api, index, &b->device, e);
     if (rc) {
         mem_free(b);
         return rc;
@@ -53,6 +53,13 @@ void cuda_device_close(struct backend *b)
         b->comm_api->leave(b->comm);
     b->api->stream_destroy(b->stream);
     mem_free(b);
+}
+
+void cuda_prepare(struct bmodel *m)
+{
+    cuda_blas_watch(m);
+    cuda_graphs_create(m);
+    cuda_blas_choose(m);
 }
 
 size_t cuda_kv_available(const struct bmodel *m)
@@ -81,24 +88,24 @@ static int usable(struct err *e)
 {
     struct cuda_device first;
     int32_t n;
-    int rc = cuda_devices(runtime, &n, e);
-    return rc ? rc : cuda_device(runtime, 0, &first, e);
+    int rc = cuda_devices(libraries.runtime, &n, e);
+    return rc ? rc : cuda_device(libraries.runtime, 0, &first, e);
 }
 
 static int open_device(const struct backend_options *opt, struct backend **out, struct err *e)
 {
     int32_t n_device = 0;
     *out = NULL;
-    int rc = cuda_devices(runtime, &n_device, e);
+    int rc = cuda_devices(libraries.runtime, &n_device, e);
     if (!rc && opt->tensor_parallel > n_device)
         rc = err_set(e, ERR_INVALID, "--tensor-parallel %d: the NVIDIA driver shows %d device%s", opt->tensor_parallel,
                      n_device, n_device == 1 ? "" : "s");
     if (rc)
         return rc;
     if (opt->tensor_parallel > 1)
-        return parallel_open(opt, runtime, communicator, out, e);
+        return parallel_open(opt, &libraries, out, e);
     struct backend *b;
-    rc = cuda_device_open(opt, runtime, NULL, 0, 1, &b, e);
+    rc = cuda_device_open(opt, &libraries, 0, 1, &b, e);
     if (!rc)
         rc = cuda_stream_open(b, e);
     if (rc) {
@@ -131,7 +138,7 @@ static int kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e
         return parallel_kv_create(m, kv, e);
     int rc = cuda_kv_create(m, kv, e);
     if (!rc)
-        cuda_graphs_create(m);
+        cuda_prepare(m);
     return rc;
 }
 
@@ -190,9 +197,9 @@ static const struct backend_ops ops = {
     .close = close_device,
 };
 
-const struct backend_ops *cuda_backend(const struct cuda_api *api, const struct comm_api *comm)
+const struct backend_ops *cuda_backend(const struct cuda_api *api, const struct comm_api *comm,
+                                       const struct blas_api *blas)
 {
-    runtime = api;
-    communicator = comm;
+    libraries = (struct cuda_libraries){api, comm, blas};
     return &ops;
 }

@@ -9,7 +9,8 @@
  *   step.c      a plan's arrays and the lists made from it, in one upload; results back
  *   forward.c   the kernels of a pass, in order; feed_forward.c: those of a layer's second half
  *   exchange.c  what ranks send each other in it
- *   graphs.c    most of them recorded at start, for the steps that come often */
+ *   graphs.c    most of them recorded at start, for the steps that come often
+ *   blas.c      products of many rows by a library, where it is faster */
 #ifndef GALLEY_CUDA_H
 #define GALLEY_CUDA_H
 
@@ -18,6 +19,7 @@
 
 #include "attention.h"
 #include "backend.h"
+#include "blas.h"
 #include "comm.h"
 #include "experts.h"
 #include "gemm.h"
@@ -35,8 +37,15 @@ struct f16 {
     uint16_t u;
 };
 
-struct backend {                /* one device; of several, the engine has that of rank 0 */
-    const struct cuda_api *api; /* borrowed */
+struct cuda_libraries { /* all borrowed */
+    const struct cuda_api *runtime;
+    const struct comm_api *comm;
+    const struct blas_api *blas; /* NULL: none is looked for */
+};
+
+struct backend {                     /* one device; of several, the engine has that of rank 0 */
+    const struct cuda_api *api;      /* borrowed */
+    const struct blas_api *blas_api; /* borrowed; or NULL */
     struct backend_options opt;
     struct cuda_device device;
     struct CUstream_st *stream; /* owned */
@@ -124,8 +133,12 @@ struct cuda_pool {
     struct raw_state *raw;
     float *contrast; /* [n_readout][CONTRAST_PARTS] */
     void *moves;     /* staging of kv_move */
-    char *upload;    /* upload_bytes: what host_upload becomes */
-    float *result;   /* [n_out_f + n_out_i] floats, then ints */
+    /* A library's, where one is used (blas.c): */
+    struct bf16 *unpacked; /* outputs of a weight, [..][n_in] */
+    float *gated;          /* [R][2][..] what its two products leave of a gated unit */
+    void *blas_workspace;
+    char *upload;  /* upload_bytes: what host_upload becomes */
+    float *result; /* [n_out_f + n_out_i] floats, then ints */
     size_t scratch_bytes, upload_bytes;
     int32_t cap_part, cap_item;
     void *memory;      /* the one device allocation behind all of the above; owned */
@@ -139,6 +152,17 @@ enum { CUDA_GRAPH_BUCKETS = 9, CUDA_GRAPH_KINDS = 4 }; /* steps of up to 1, 2, 4
 struct cuda_graphs {
     struct CUgraphExec_st *exec[CUDA_GRAPH_BUCKETS][CUDA_GRAPH_KINDS]; /* owned; NULL: there is none */
     bool off;                                                          /* tests: nothing runs by them */
+};
+
+enum { CUDA_BLAS_SITES = 24, CUDA_BLAS_BUCKETS = 6 };
+struct blas_site;
+
+struct cuda_blas {
+    struct blas *library;   /* owned; NULL: products are by own kernels */
+    struct blas_site *site; /* [n_site] of at most CUDA_BLAS_SITES; owned */
+    int32_t n_site;
+    bool watches; /* products that are asked for become sites */
+    int code;     /* of the first product that the library could not queue */
 };
 
 struct bmodel {          /* of several, the engine has that of rank 0 */
@@ -157,6 +181,7 @@ struct bmodel {          /* of several, the engine has that of rank 0 */
     size_t weight_bytes;
     struct cuda_pool pool;
     struct cuda_graphs graphs;
+    struct cuda_blas blas;
     struct cuda_lists lists;             /* of the step in flight */
     const struct step_plan *plan;        /* in flight, or NULL */
     const struct step_plan *shared_plan; /* rank 0's: in flight on all ranks, or NULL */
@@ -175,8 +200,8 @@ int cuda_enter(const struct backend *b, struct err *e); /* the calling thread wo
 int cuda_comm_check(const struct backend *b, int code, const char *what, struct err *e); /* the same of comm_api */
 
 /* One device of n_rank; its stream and its part in a communicator are still to be made. */
-int cuda_device_open(const struct backend_options *opt, const struct cuda_api *api, const struct comm_api *comm,
-                     int32_t index, int32_t n_rank, struct backend **out, struct err *e);
+int cuda_device_open(const struct backend_options *opt, const struct cuda_libraries *libs, int32_t index,
+                     int32_t n_rank, struct backend **out, struct err *e);
 int cuda_stream_open(struct backend *b, struct err *e);
 void cuda_device_close(struct backend *b);
 /* Bytes free on its device; an error counts as none. */
@@ -191,8 +216,10 @@ void cuda_unload(struct bmodel *m);
  */
 size_t cuda_pool_layout(const struct bmodel *m, const struct kv_config *kv, char *base, struct cuda_pool *p);
 size_t cuda_kv_bytes(const struct bmodel *m, const struct kv_config *kv);
-/* Without graphs: cuda_graphs_create. */
+/* The pool alone: cuda_prepare makes the rest. */
 int cuda_kv_create(struct bmodel *m, const struct kv_config *kv, struct err *e);
+/* What is made once the pool is there and makes steps faster: graphs, and plans for a library. */
+void cuda_prepare(struct bmodel *m);
 void cuda_pool_free(struct bmodel *m);
 struct attn_shape cuda_attn_shape(const struct bmodel *m, int kind);
 struct kv_layer cuda_kv_layer(const struct cuda_pool *p, int32_t layer);
@@ -233,10 +260,27 @@ int32_t cuda_graph_rows(const struct bmodel *m, const struct step_plan *p);
 /* The graph for the lists that stand in staging, laid out for n_row; NULL: it was not made. */
 struct CUgraphExec_st *cuda_graph_of(struct bmodel *m, int32_t n_row);
 
+/* ---- Products by a library (blas.c) ---- */
+
+/* Opens it for a model that was just loaded, or says in the log why it is left out. */
+void cuda_blas_open(struct bmodel *m);
+void cuda_blas_close(struct bmodel *m);
+/* Scratch of the pool. */
+void cuda_blas_layout(const struct bmodel *m, struct cuda_arena *a, struct cuda_pool *p);
+/* From here until cuda_blas_choose, products are taken note of; then those are chosen that the library does faster.
+ * What cannot be made or does not work is left to the own kernels. */
+void cuda_blas_watch(struct bmodel *m);
+void cuda_blas_choose(struct bmodel *m);
+void cuda_blas_forget(struct bmodel *m);
+/* Queues the product, if it was chosen. False: the own kernel is to run. */
+bool cuda_blas_product(struct bmodel *m, const struct gemm_args *a);
+/* 0, or -ERR_DEVICE: a product could not be queued. */
+int cuda_blas_check(struct bmodel *m, struct err *e);
+
 /* ---- Several devices (parallel.c): the operations of backend_ops, on what rank 0 has ---- */
 
-int parallel_open(const struct backend_options *opt, const struct cuda_api *api, const struct comm_api *comm,
-                  struct backend **out, struct err *e);
+int parallel_open(const struct backend_options *opt, const struct cuda_libraries *libs, struct backend **out,
+                  struct err *e);
 int parallel_load(struct backend *b, const struct model_desc *d, const struct model_weights *w, load_progress progress,
                   void *arg, struct bmodel **out, struct err *e);
 size_t parallel_kv_bytes(const struct bmodel *m, const struct kv_config *kv);

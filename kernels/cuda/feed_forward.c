@@ -20,7 +20,7 @@ static void product(const struct pass *s, const struct cuda_ffn *f, const struct
     a.x_stride = w->n_in;
     a.n_block = s->m->b->n_block;
     a.scratch = s->pool->gemm;
-    gemm_launch(&a, s->stream);
+    pass_launch(s, &a);
 }
 
 /* act(x gate^T) * x up^T to the pool's ff, by row or by place of a group. */
@@ -48,8 +48,14 @@ static void gated(const struct pass *s, const struct cuda_layer *w, const struct
         product(s, f, &f->gate, group, gate);
         product(s, f, &f->up, group, up);
     }
-    struct glu_args a = {
-        .gate = gate.out, .up = up.out, .out = ff, .n_row = n_row, .n = n, .stride = 2 * n, .gelu = gelu};
+    struct glu_args a = {.gate = gate.out,
+                         .up = up.out,
+                         .out = ff,
+                         .n_row = n_row,
+                         .n = n,
+                         .stride = 2 * n,
+                         .out_stride = n,
+                         .gelu = gelu};
     rows_glu(&a, s->stream);
 }
 
@@ -60,7 +66,15 @@ static void experts(const struct pass *s, struct rows r, const struct cuda_layer
     struct expert_routes routes = s->pool->routes;
     int32_t n_place = r.n * routes.n_used;
     routes.n_row = r.n;
-    pass_product(s, &w->router, h, r.n, routes.logit, routes.n_expert, GEMM_STORE);
+    struct gemm_args router = {.weight = w->router,
+                               .x = h,
+                               .n_row = r.n,
+                               .x_stride = w->router.n_in,
+                               .out = routes.logit,
+                               .out_stride = routes.n_expert,
+                               .n_block = s->m->b->n_block,
+                               .scratch = s->pool->gemm};
+    gemm_launch(&router, s->stream); /* by no library: ranks choose those by their own clocks */
     experts_route(&routes, ON_DEVICE(s, s->m->lists.slot) + r.row0, !!(d->flags & MODEL_EXPERT_SUM_1), s->stream);
 
     struct gemm_group group = {.most = r.n,

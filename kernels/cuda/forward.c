@@ -43,7 +43,13 @@ void pass_product(const struct pass *s, const struct gemm_weight *w, const struc
                           .out_stride = out_stride,
                           .n_block = s->m->b->n_block,
                           .scratch = s->pool->gemm};
-    gemm_launch(&a, s->stream);
+    pass_launch(s, &a);
+}
+
+void pass_launch(const struct pass *s, const struct gemm_args *a)
+{
+    if (!cuda_blas_product(s->m, a))
+        gemm_launch(a, s->stream);
 }
 
 void pass_norm(const struct pass *s, struct rows r, const float *weight)
@@ -393,5 +399,7 @@ int cuda_forward(struct bmodel *m, const struct step_plan *p, struct CUgraphExec
     if (m->lists.read.n_contrast)
         read_contrast(&s);
     rc = cuda_comm_check(m->b, m->comm_code, "queueing an exchange", e);
+    if (!rc)
+        rc = cuda_blas_check(m, e);
     return rc ? rc : cuda_check(m->b, m->b->api->last_error(), "queueing a step", e);
 }

@@ -22,6 +22,8 @@ struct rows { /* row0 .. row0 + n - 1 of the plan */
 /* Of n_row rows of x, w->n_in elements apart. */
 void pass_product(const struct pass *s, const struct gemm_weight *w, const struct bf16 *x, int32_t n_row, float *out,
                   int32_t out_stride, enum gemm_epilogue epilogue);
+/* The same, whatever is to become of it: by a library where one was chosen for it. */
+void pass_launch(const struct pass *s, const struct gemm_args *a);
 /* The stream's rows to the pool's h, normed; weight NULL: as they are. */
 void pass_norm(const struct pass *s, struct rows r, const float *weight);
 

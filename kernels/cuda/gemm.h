@@ -129,6 +129,18 @@ void gemm_launch(const struct gemm_args *a, struct CUstream_st *stream);
 void gemm_skinny(const struct gemm_args *a, struct CUstream_st *stream);
 void gemm_wide(const struct gemm_args *a, struct CUstream_st *stream);
 
+/* ---- Unpacking (gemm_unpack.cu) ---- */
+
+/* Rows of a packed weight again, of device memory, each value rounded to bf16. */
+struct unpack_args {
+    struct gemm_weight weight; /* not F32, nor F16: GEMM_BF16 or quantised */
+    int32_t matrix, out0;      /* outputs out0 .. out0 + n_out - 1 of this matrix; out0 is a multiple of 16 */
+    int32_t n_out;
+    struct bf16 *out; /* [n_out][n_in], 16-byte aligned */
+};
+void gemm_unpack(const struct unpack_args *a, struct CUstream_st *stream);
+int gemm_can_unpack(enum gemm_format format);
+
 /* ---- Geometry (gemm_shape.c) ---- */
 
 int gemm_is_skinny(const struct gemm_args *a);

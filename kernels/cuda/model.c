@@ -456,6 +456,8 @@ int cuda_load(struct backend *b, const struct model_desc *d, const struct model_
     m->limits.n_vocab = d->n_vocab;
     struct loader ld = {.m = m, .staging_bytes = STAGING_BYTES, .progress = progress, .arg = arg, .e = e};
     rc = load_all(m, w, &ld);
+    if (!rc)
+        cuda_blas_open(m);
     if (rc) {
         cuda_unload(m);
         m = NULL;
@@ -471,6 +473,7 @@ void cuda_unload(struct bmodel *m)
     cuda_enter(m->b, NULL);
     m->b->api->stream_wait(m->b->stream); /* nothing in flight still reads what is freed; an error changes nothing */
     cuda_pool_free(m);
+    cuda_blas_close(m);
     m->b->api->free(m->weights);
     for (int32_t i = 0; i < m->d.n_layer; i++)
         mem_free(m->layer[i].ffn);

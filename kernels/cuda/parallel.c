@@ -85,8 +85,8 @@ static int open_ranks(struct backend **rank, int32_t n, struct ranks **ranks, st
     return rc ? rc : ranks_run(*ranks, true, timeout_of(rank[0]), join_others, &id, e);
 }
 
-int parallel_open(const struct backend_options *opt, const struct cuda_api *api, const struct comm_api *comm,
-                  struct backend **out, struct err *e)
+int parallel_open(const struct backend_options *opt, const struct cuda_libraries *libs, struct backend **out,
+                  struct err *e)
 {
     int32_t n = opt->tensor_parallel;
     struct ranks *ranks = NULL;
@@ -96,7 +96,7 @@ int parallel_open(const struct backend_options *opt, const struct cuda_api *api,
         return err_set(e, ERR_NOMEM, "out of memory");
     int rc = 0;
     for (int32_t i = 0; !rc && i < n; i++) {
-        rc = cuda_device_open(opt, api, comm, i, n, &rank[i], e);
+        rc = cuda_device_open(opt, libs, i, n, &rank[i], e);
         if (!rc) { /* devices of one name are told apart by their number */
             char *name = rank[i]->device.name;
             size_t at = strnlen(name, sizeof rank[i]->device.name - 8);
@@ -257,11 +257,11 @@ static int meet(struct backend *b, void *arg, struct err *e)
     return cuda_meet(c->rank[b->index], e);
 }
 
-static int record_graphs(struct backend *b, void *arg, struct err *e)
+static int prepare(struct backend *b, void *arg, struct err *e)
 {
     struct creating *c = arg;
     (void)e;
-    cuda_graphs_create(c->rank[b->index]);
+    cuda_prepare(c->rank[b->index]);
     return 0;
 }
 
@@ -295,7 +295,7 @@ int parallel_kv_create(struct bmodel *m, const struct kv_config *kv, struct err 
     if (!rc)
         rc = ranks_run(ranks, true, timeout_of(m->b), meet, &c, e);
     if (!rc)
-        rc = ranks_run(ranks, true, timeout_of(m->b), record_graphs, &c, e);
+        rc = ranks_run(ranks, true, timeout_of(m->b), prepare, &c, e);
     if (!rc) {
         find_common_graphs(&c, m->b->n_rank);
         rc = ranks_run(ranks, false, 0, keep_common_graphs, &c, e);

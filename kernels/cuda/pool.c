@@ -202,6 +202,7 @@ size_t cuda_pool_layout(const struct bmodel *m, const struct kv_config *kv, char
     p->gemm = cuda_arena_take(&a, 1, gemm);
     if (!gemm)
         p->gemm = NULL;
+    cuda_blas_layout(m, &a, p);
     p->moves = cuda_arena_take(&a, 1, moves_bytes(m, kv, p));
     p->upload = cuda_arena_take(&a, 1, p->upload_bytes);
     p->scratch_bytes = a.at - p->kv_bytes;
@@ -293,6 +294,7 @@ void cuda_pool_free(struct bmodel *m)
 {
     const struct cuda_api *api = m->b->api;
     cuda_graphs_free(m);
+    cuda_blas_forget(m);
     api->free(m->pool.memory);
     api->host_free(m->pool.host_upload);
     api->host_free(m->pool.host_result);

@@ -159,7 +159,7 @@ KERNEL __launch_bounds__(512) k_glu(struct glu_args a)
         UNROLL
         for (int k = 0; k < 4; k++)
             g.v[k] = dev_gate(g.v[k], a.gelu) * u.v[k];
-        quad_store_bf16(a.out + (int64_t)row * a.n + i, g);
+        quad_store_bf16(a.out + (int64_t)row * a.out_stride + i, g);
     }
 }
 

@@ -68,11 +68,12 @@ struct plane_args {
 };
 void rows_plane(const struct plane_args *a, struct CUstream_st *stream);
 
-/* out = act(gate) * up, all [n_row][n]; gate and up have rows `stride` elements apart, a multiple of 4. */
+/* out = act(gate) * up, all [n_row][n]; rows are `stride` elements apart in gate and up, and out_stride in out, both
+ * multiples of 4. */
 struct glu_args {
     const float *gate, *up;
     struct bf16 *out;
-    int32_t n_row, n, stride;
+    int32_t n_row, n, stride, out_stride;
     int32_t gelu; /* act is GELU (tanh); else SiLU */
 };
 void rows_glu(const struct glu_args *a, struct CUstream_st *stream);

@@ -61,11 +61,13 @@ struct cuda_api {                                       /* owner: the runtime, s
 };
 
 struct comm_api;
+struct blas_api;
 
-/* The back end "cuda" over a runtime and what its devices exchange data by, which stay borrowed. One of each a process:
- * the last call's. */
-const struct backend_ops *cuda_backend(const struct cuda_api *api, const struct comm_api *comm);
-/* The same over NVIDIA's runtime (runtime_cudart.c) and NCCL, in builds that have the former. */
+/* The back end "cuda" over a runtime, what its devices exchange data by, and a library for large products or NULL, which
+ * stay borrowed. One of each a process: the last call's. */
+const struct backend_ops *cuda_backend(const struct cuda_api *api, const struct comm_api *comm,
+                                       const struct blas_api *blas);
+/* The same over NVIDIA's runtime (runtime_cudart.c), NCCL and cuBLASLt, in builds that have the first. */
 const struct backend_ops *backend_cuda(void);
 
 #endif

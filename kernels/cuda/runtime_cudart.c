@@ -182,5 +182,5 @@ static const struct cuda_api cudart = {
 const struct backend_ops *backend_cuda(void)
 {
     setenv("CUDA_MODULE_LOADING", "EAGER", 0); /* a kernel's first use may be in a recording, which cannot load it */
-    return cuda_backend(&cudart, comm_nccl());
+    return cuda_backend(&cudart, comm_nccl(), blas_cublaslt());
 }

@@ -34,5 +34,5 @@ int main(int argc, char **argv)
     sigaction(SIGUSR1, &act, NULL);
     sigaction(SIGUSR2, &act, NULL);
     return serve_main(argc - 1, argv + 1,
-                      cuda_backend(&fake_runtime, fake_comm_within(number("GALLEY_FAKE_COMM_MS", 240000))));
+                      cuda_backend(&fake_runtime, fake_comm_within(number("GALLEY_FAKE_COMM_MS", 240000)), NULL));
 }

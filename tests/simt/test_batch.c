@@ -155,7 +155,7 @@ static void begin(struct rig *g, int i, bool deterministic, struct answer *alone
         text[t] = rnd_int(&rnd, 0, V - 1);
     struct kv_config kv = {
         .block_len = CASE_BLOCK, .n_block = N_BLOCK, .k_type = cases[i].kv_type, .v_type = cases[i].kv_type};
-    rig_open_with(g, cuda_backend(&fake_runtime, &fake_comm), &tiny, &kv,
+    rig_open_with(g, cuda_backend(&fake_runtime, &fake_comm, NULL), &tiny, &kv,
                   (struct backend_options){.tensor_parallel = cases[i].n_rank, .deterministic = deterministic});
     read_text(g, N_TOK, 1, 0, alone);
 }

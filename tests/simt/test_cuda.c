@@ -37,7 +37,7 @@ static struct rnd rnd;
 static void open_both(struct pair *g, int i)
 {
     fake_runtime_reset();
-    pair_open(g, &configs[i], &rnd, cuda_backend(&fake_runtime, NULL), (struct backend_options){0}, &backend_ref);
+    pair_open(g, &configs[i], &rnd, cuda_backend(&fake_runtime, NULL, NULL), (struct backend_options){0}, &backend_ref);
 }
 
 /* ---- Against ref ---- */

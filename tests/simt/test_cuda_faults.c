@@ -20,7 +20,7 @@ static void healthy(void)
 {
     struct rnd rnd = rnd_begin("cuda_faults", 7);
     fake_runtime_reset();
-    ops = cuda_backend(&fake_runtime, NULL);
+    ops = cuda_backend(&fake_runtime, NULL, NULL);
     tiny_model_make(&tiny, &rnd, N_LAYER, 2, 1, 64, 128, 192, V, 0, DT_BF16, 1, 1);
 }
 

@@ -136,7 +136,7 @@ START_TEST(ways_say_what_ref_says)
     engine_close(eng);
     for (int i = 0; i < N_ASKED; i++)
         predicted[i] = want[i][PLAIN];
-    open_on(cuda_backend(&fake_runtime, &fake_comm), n_rank, false);
+    open_on(cuda_backend(&fake_runtime, &fake_comm, NULL), n_rank, false);
     ask_all(got, PLAIN, N_WAY, predicted);
     engine_close(eng);
     for (int i = 0; i < N_ASKED; i++) {
@@ -158,7 +158,7 @@ END_TEST
 START_TEST(no_draft_changes_a_bit_in_the_deterministic_mode)
 {
     struct heard *h[N_ASKED][N_WAY], *alone[N_ASKED][N_WAY], *predicted[N_ASKED];
-    open_on(cuda_backend(&fake_runtime, &fake_comm), 1, true);
+    open_on(cuda_backend(&fake_runtime, &fake_comm, NULL), 1, true);
     for (int i = 0; i < N_ASKED; i++) {
         alone[i][PLAIN] = predicted[i] = ask_way(i, PLAIN, NULL);
         finish(alone[i][PLAIN]);

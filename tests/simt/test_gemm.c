@@ -215,6 +215,47 @@ START_TEST(test_epilogues)
 }
 END_TEST
 
+/* ---- Unpacking ---- */
+
+static void check_unpacked(const struct gemm_source *s, int32_t matrix, int32_t out0, int32_t n_out)
+{
+    int32_t n_in = s->weight.n_in;
+    size_t n = (size_t)(n_out + 1) * (size_t)n_in;
+    uint16_t *out = aligned_alloc(16, n * sizeof *out), *before = values_bf16(5, n, 1);
+    float *want = malloc((size_t)n_in * sizeof *want);
+    memcpy(out, before, n * sizeof *out);
+    gemm_unpack(
+        &(struct unpack_args){
+            .weight = s->weight, .matrix = matrix, .out0 = out0, .n_out = n_out, .out = (struct bf16 *)out},
+        NULL);
+    for (int32_t o = 0; o < n_out; o++) {
+        gemm_case_unpack(&s->weight, matrix, out0 + o, want);
+        for (int32_t k = 0; k < n_in; k++)
+            CK_CLOSE(bf16_to_f32(out[o * n_in + k]), want[k], fabsf(want[k]) * 0x1.02p-8 + 1e-6,
+                     "format %d, matrix %d, output %d + %d, column %d of %d", s->weight.format, matrix, out0, o, k,
+                     n_in);
+    }
+    ck_assert_msg(!memcmp(out + n_out * n_in, before + n_out * n_in, (size_t)n_in * sizeof *out),
+                  "format %d: written beyond output %d", s->weight.format, n_out);
+    free(out), free(before), free(want);
+}
+
+START_TEST(test_unpack)
+{
+    for (int f = 0; f < GEMM_N_FORMAT; f++)
+        for (int i = 0; i < 3 && gemm_can_unpack((enum gemm_format)f); i++) {
+            struct gemm_source s;
+            simt_seed((uint64_t)(f * 10 + i));
+            gemm_case_open(&s, (enum gemm_format)f, 1 + i % 2, 150 + 3 * i, columns_of((enum gemm_format)f, 2 * i + 1),
+                           (uint64_t)i);
+            check_unpacked(&s, 0, 0, s.weight.n_out);
+            check_unpacked(&s, i % 2, 16, 37);
+            check_unpacked(&s, i % 2, 144, s.weight.n_out - 144);
+            gemm_case_close(&s);
+        }
+}
+END_TEST
+
 /* ---- Bitwise ---- */
 
 /* The first rows of a product alone, by one of the kernels, have the bits that they have among all. */
@@ -283,6 +324,7 @@ int main(void)
     tcase_add_test(tc, test_wide_formats);
     tcase_add_test(tc, test_many_tiles);
     tcase_add_test(tc, test_epilogues);
+    tcase_add_test(tc, test_unpack);
     tcase_add_test(tc, test_rows_do_not_depend_on_company);
     tcase_add_test(tc, test_schedules);
     return suite_run(tc);

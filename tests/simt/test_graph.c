@@ -50,7 +50,7 @@ static int open_rig(struct rig *g, int config, long fail_alloc)
                            .n_bank = 4};
     struct backend_options opt = {.limits = test_limits(V)};
     struct err e = {0};
-    *g = (struct rig){.ops = cuda_backend(&fake_runtime, NULL), .limits = opt.limits};
+    *g = (struct rig){.ops = cuda_backend(&fake_runtime, NULL, NULL), .limits = opt.limits};
     g->env = (struct plan_env){V, N_LAYER, tiny.d.n_embd, N_BLOCK, BLOCK, 4, configs[config].plane};
     ck_assert(!g->ops->open(&opt, &g->b, &e));
     ck_assert(!g->ops->load(g->b, &tiny.d, &tiny.w, NULL, NULL, &g->m, &e));

@@ -42,9 +42,9 @@ static void open_both(struct pair *g, int i)
     fake_runtime_reset();
     fake_comm_reset();
     fake_faults.n_device = 4;
-    pair_open(g, &cases[i].is, &rnd, cuda_backend(&fake_runtime, &fake_comm),
+    pair_open(g, &cases[i].is, &rnd, cuda_backend(&fake_runtime, &fake_comm, NULL),
               (struct backend_options){.tensor_parallel = cases[i].n_rank, .deterministic = cases[i].deterministic},
-              cuda_backend(&fake_runtime, &fake_comm));
+              cuda_backend(&fake_runtime, &fake_comm, NULL));
 }
 
 static void close_both(struct pair *g)

@@ -32,7 +32,7 @@ static void healthy(const struct comm_api *comm)
 {
     struct rnd rnd = rnd_begin("ranks_faults", 7);
     reset();
-    ops = cuda_backend(&fake_runtime, comm);
+    ops = cuda_backend(&fake_runtime, comm, NULL);
     tiny_model_make(&tiny, &rnd, N_LAYER, 4, 2, 64, 128, 192, V, 0, DT_BF16, 1, 1);
 }
 
@@ -137,7 +137,7 @@ START_TEST(model_that_cannot_be_cut)
     struct err e = {0};
     struct rnd rnd = rnd_begin("model_that_cannot_be_cut", 1);
     reset();
-    ops = cuda_backend(&fake_runtime, &fake_comm);
+    ops = cuda_backend(&fake_runtime, &fake_comm, NULL);
     tiny_model_make(&tiny, &rnd, N_LAYER, cuts[_i].n_head, cuts[_i].n_head_kv, 64, 128, cuts[_i].n_ff, cuts[_i].n_vocab,
                     0, cuts[_i].type, 1, 1);
     ck_assert_msg(!open_with(cuts[_i].n_rank, &e), "%s", e.msg);
@@ -168,7 +168,7 @@ START_TEST(experts_that_cannot_be_cut)
     int n_ff_expert = expert_cuts[_i].n_ff_expert, n_rank = expert_cuts[_i].n_rank;
     struct tiny_features f = {.n_expert = 4, .n_expert_used = 2, .n_ff_expert = n_ff_expert};
     reset();
-    ops = cuda_backend(&fake_runtime, &fake_comm);
+    ops = cuda_backend(&fake_runtime, &fake_comm, NULL);
     tiny_model_make(&tiny, &rnd, N_LAYER, 6, 6, 64, 128, 64 * n_rank, V, 0, expert_cuts[_i].type, 1, 1);
     tiny_model_extend(&tiny, &rnd, &f, expert_cuts[_i].type);
     tiny.w.layer[0].expert[3].down.type = expert_cuts[_i].last_type;

@@ -46,7 +46,8 @@ static bool serves(const struct gemm_weight *w)
 /* Dense weights of a layer; with experts, gate, up and down are groups' and stay with the own kernels. */
 static int layer_weights(const struct cuda_layer *l, const struct gemm_weight *out[7])
 {
-    const struct gemm_weight *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->gate_up, &l->gate, &l->up, &l->down};
+    const struct cuda_ffn *f = l->ffn;
+    const struct gemm_weight *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, &f->gate_up, &f->gate, &f->up, &f->down};
     int n = 0;
     for (int i = 0; i < (l->router.data ? 4 : 8); i++)
         if (serves(all[i]))

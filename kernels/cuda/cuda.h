@@ -58,13 +58,21 @@ struct backend {                     /* one device; of several, the engine has t
     struct backend **rank;           /* rank 0's: [n_rank] itself and the others; owned */
 };
 
+/* A layer's feed-forward network, without a router. Or those of its experts that have weights of the same formats:
+ * weights are then the first one's, and those of the others follow. */
+struct cuda_ffn {
+    struct gemm_weight gate_up;  /* both, where every network of the layer has them in one format */
+    struct gemm_weight gate, up; /* else each */
+    struct gemm_weight down;
+    int32_t n_expert;
+    const int32_t *expert; /* [n_expert] in bmodel.weights; NULL: all of the layer's */
+};
+
 struct cuda_layer { /* all in bmodel.weights; NULL, or weight.data NULL: the model has none */
     const float *attn_norm, *ffn_norm, *post_attn_norm, *post_ffn_norm, *bq, *bk, *bv, *q_norm, *k_norm;
-    struct gemm_weight wq, wk, wv, wo, down;
-    struct gemm_weight gate_up;  /* both, where they have one format */
-    struct gemm_weight gate, up; /* else each */
-    /* With one, the feed-forward's weights are the first expert's, and those of the others follow, each all of them. */
-    struct gemm_weight router;
+    struct gemm_weight wq, wk, wv, wo, router;
+    int32_t n_ffn;
+    struct cuda_ffn *ffn; /* [n_ffn] owned; one, unless there are experts of different formats */
 };
 
 /* Bump allocation in one block of memory. With base NULL it only counts, so that one walk both plans and hands out. */
@@ -109,6 +117,7 @@ struct cuda_pool {
     float *y;           /* [R][n_embd] what a half of a layer adds to it; NULL where products add it themselves */
     struct bf16 *h;     /* [R][n_embd] normed */
     float *qkv;         /* [R][heads of q, k and v] */
+    float *squares;     /* [R][KV_SQUARES] where heads are normed together */
     struct bf16 *q, *o; /* [R][n_head * head_dim] */
     struct bf16 *ff;    /* [R][n_ff], or [R * n_expert_used][n_ff_expert] */
     float *gate_up;     /* the same with two each; NULL where no layer needs it */
@@ -230,7 +239,7 @@ int cuda_step_attention(struct bmodel *m, const struct step_plan *p, int32_t lay
 
 /* ---- Between ranks (exchange.c): nothing where there is one ---- */
 
-/* Queues: n floats at x become the sum of what all ranks have of them. */
+/* Queues: n floats at x, a multiple of 4, become the sum of what all ranks have of them. Up to n_embd a row. */
 void cuda_sum_ranks(struct bmodel *m, float *x, int64_t n);
 /* Queues: from every rank's part of the vocabulary of all rows, to all of the vocabulary of each rank's own rows. */
 int cuda_exchange_logits(struct bmodel *m, int32_t n_logit, struct err *e);

@@ -2,14 +2,18 @@
  *
  * Which rows go through an expert is known to the device alone: launches are sized for all rows and all experts, so
  * that a graph serves any routes. Several ranks choose alike, as what they choose by is the same on all of them; each
- * has some columns of every expert, and one sum over the ranks follows the sum over a row's experts. */
+ * has some columns of every expert, and one sum over the ranks follows the sum over a row's experts. Experts of
+ * different formats take a launch a format, each for the places of its own. */
 #include "forward.h"
 
-/* Of all rows; or of each expert's, whose weights follow w. The arguments say from where to where. */
-static void product(const struct pass *s, const struct gemm_weight *w, const struct gemm_group *group,
-                    struct gemm_args a)
+/* With a weight of f: of all rows; or of each expert's, whose weights follow w. The arguments say from where to where.
+ */
+static void product(const struct pass *s, const struct cuda_ffn *f, const struct gemm_weight *w,
+                    const struct gemm_group *group, struct gemm_args a)
 {
     struct gemm_group own = group ? *group : (struct gemm_group){0};
+    own.n_weight = f->n_expert;
+    own.number = f->expert;
     own.weight_bytes = gemm_weight_bytes(w);
     a.weight = *w;
     a.group = group ? &own : NULL;
@@ -25,17 +29,25 @@ static void gated(const struct pass *s, const struct cuda_layer *w, const struct
 {
     int32_t gelu = !!(s->m->d.flags & MODEL_GELU);
     struct bf16 *ff = s->pool->ff;
-    if (w->gate_up.data) {
-        struct gemm_args both = {
-            .x = x, .n_row = n_row, .epilogue = GEMM_GLU, .gelu = gelu, .out_bf16 = ff, .out_stride = w->gate_up.n_out};
-        product(s, &w->gate_up, group, both);
+    const struct cuda_ffn *end = w->ffn + w->n_ffn;
+    if (w->ffn->gate_up.data) {
+        struct gemm_args both = {.x = x,
+                                 .n_row = n_row,
+                                 .epilogue = GEMM_GLU,
+                                 .gelu = gelu,
+                                 .out_bf16 = ff,
+                                 .out_stride = w->ffn->gate_up.n_out};
+        for (const struct cuda_ffn *f = w->ffn; f < end; f++)
+            product(s, f, &f->gate_up, group, both);
         return;
     }
-    int32_t n = w->gate.n_out;
+    int32_t n = w->ffn->gate.n_out;
     struct gemm_args gate = {.x = x, .n_row = n_row, .out = s->pool->gate_up, .out_stride = 2 * n}, up = gate;
     up.out += n;
-    product(s, &w->gate, group, gate);
-    product(s, &w->up, group, up);
+    for (const struct cuda_ffn *f = w->ffn; f < end; f++) {
+        product(s, f, &f->gate, group, gate);
+        product(s, f, &f->up, group, up);
+    }
     struct glu_args a = {.gate = gate.out,
                          .up = up.out,
                          .out = ff,
@@ -65,12 +77,15 @@ static void experts(const struct pass *s, struct rows r, const struct cuda_layer
     gemm_launch(&router, s->stream); /* by no library: ranks choose those by their own clocks */
     experts_route(&routes, ON_DEVICE(s, s->m->lists.slot) + r.row0, !!(d->flags & MODEL_EXPERT_SUM_1), s->stream);
 
-    struct gemm_group group = {
-        .n_weight = routes.n_expert, .most = r.n, .first = routes.first, .row = routes.row}; /* x by row */
+    struct gemm_group group = {.most = r.n,
+                               .mean = (n_place + routes.n_expert - 1) / routes.n_expert,
+                               .first = routes.first,
+                               .row = routes.row}; /* x by row */
     gated(s, w, &group, h, n_place);
     group.row = NULL; /* x by place */
     struct gemm_args down = {.x = s->pool->ff, .n_row = n_place, .out = s->pool->expert_y, .out_stride = d->n_embd};
-    product(s, &w->down, &group, down);
+    for (const struct cuda_ffn *f = w->ffn; f < w->ffn + w->n_ffn; f++)
+        product(s, f, &f->down, &group, down);
 
     bool add;
     struct combine_args a = {.routes = routes, .y = down.out, .n = d->n_embd};
@@ -89,5 +104,5 @@ void pass_feed_forward(const struct pass *s, struct rows r, const struct cuda_la
         return;
     }
     gated(s, w, NULL, h, r.n);
-    pass_product_to_stream(s, r, &w->down, s->pool->ff, w->post_ffn_norm);
+    pass_product_to_stream(s, r, &w->ffn->down, s->pool->ff, w->post_ffn_norm);
 }

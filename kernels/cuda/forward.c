@@ -165,12 +165,21 @@ static void embed(const struct pass *s)
 
 /* ---- A layer ---- */
 
-/* Of q or k, where all heads are normed together: then neither bias nor norm is left for kv_heads. */
-static void norm_all(const struct pass *s, struct rows r, float *x, const float *bias, const float *weight, int32_t n)
+/* Where all heads are normed together: what by, of all ranks. One that several ranks have counts once. */
+static const float *head_squares(const struct pass *s, struct rows r, const struct heads_args *h)
 {
-    struct heads_norm_args a = {
-        .x = x, .bias = bias, .weight = weight, .eps = s->m->d.rms_eps, .n_row = r.n, .n = n, .stride = s->heads};
-    kv_heads_norm(&a, s->stream);
+    struct squares_args a = {.q = h->q,
+                             .k = h->k,
+                             .bq = h->bq,
+                             .bk = h->bk,
+                             .out = s->pool->squares,
+                             .n_row = r.n,
+                             .n_q = s->n_q,
+                             .n_k = s->m->shard.counts_kv ? s->n_kv : 0,
+                             .stride = s->heads};
+    kv_squares(&a, s->stream);
+    cuda_sum_ranks(s->m, a.out, (int64_t)r.n * KV_SQUARES);
+    return a.out;
 }
 
 /* q, k and v of the rows: k and v to the cache. */
@@ -185,19 +194,16 @@ static void layer_heads(const struct pass *s, struct rows r, int32_t layer)
     pass_product(s, &w->wq, h, r.n, q, s->heads, GEMM_STORE);
     pass_product(s, &w->wk, h, r.n, k, s->heads, GEMM_STORE);
     pass_product(s, &w->wv, h, r.n, v, s->heads, GEMM_STORE);
-    bool together = d->flags & MODEL_QK_NORM_ALL;
-    if (together) {
-        norm_all(s, r, q, w->bq, w->q_norm, s->n_q);
-        norm_all(s, r, k, w->bk, w->k_norm, s->n_kv);
-    }
     struct heads_args a = {.q = q,
                            .k = k,
                            .v = v,
-                           .bq = together ? NULL : w->bq,
-                           .bk = together ? NULL : w->bk,
+                           .bq = w->bq,
+                           .bk = w->bk,
                            .bv = w->bv,
-                           .q_norm = together ? NULL : w->q_norm,
-                           .k_norm = together ? NULL : w->k_norm,
+                           .q_norm = w->q_norm,
+                           .k_norm = w->k_norm,
+                           .n_q_all = s->m->shard.n_head * d->head_dim,
+                           .n_k_all = s->m->shard.n_head_kv * d->head_dim,
                            .eps = d->rms_eps,
                            .rope = rope_table(s, d->layer_kind[layer]) + (int64_t)r.row0 * d->rope_dim,
                            .rope_dim = d->rope_dim,
@@ -208,6 +214,8 @@ static void layer_heads(const struct pass *s, struct rows r, int32_t layer)
                            .n_row = r.n,
                            .n_head = d->n_head,
                            .stride = s->heads};
+    if (d->flags & MODEL_QK_NORM_ALL)
+        a.squares = head_squares(s, r, &a);
     kv_heads(&a, s->stream);
 }
 

@@ -95,14 +95,16 @@ enum gemm_epilogue {
     GEMM_GLU,   /* out_bf16 = act(gate) * up, of a weight with two matrices */
 };
 
-/* Weights of one shape, each for rows of its own: the experts of a layer. Only the device knows which rows those are.
- * Places number them, those of a weight together, and results lie by place. */
+/* Weights of one shape and format, each for rows of its own: the experts of a layer, or some of them. Only the device
+ * knows which rows those are. Places number them, those of a weight together, and results lie by place. */
 struct gemm_group {
     int32_t n_weight;
-    int32_t most;         /* places of one weight */
-    size_t weight_bytes;  /* from one weight to the next */
-    const int32_t *first; /* [n_weight + 1] weight w has places first[w] .. first[w + 1] - 1 */
-    const int32_t *row;   /* [n_row] the row of x that stands at each place; NULL: x has them by place */
+    int32_t most;          /* places of one weight */
+    int32_t mean;          /* the same, as it is likely to be: chooses between kernels */
+    size_t weight_bytes;   /* from one weight to the next */
+    const int32_t *number; /* [n_weight] what `first` knows them by; NULL: 0 .. n_weight - 1 */
+    const int32_t *first;  /* number w has places first[w] .. first[w + 1] - 1 */
+    const int32_t *row;    /* [n_row] the row of x that stands at each place; NULL: x has them by place */
 };
 
 struct gemm_args {

@@ -289,7 +289,8 @@ DEV bool gemm_take_tile(struct gemm_args *a, const struct gemm_group *g, int row
     int lane = threadIdx.x % DEV_WARP, before = 0; /* tiles of the weights that have been looked at */
     for (int w0 = 0; w0 < g->n_weight; w0 += DEV_WARP) {
         bool there = w0 + lane < g->n_weight;
-        int begin = there ? g->first[w0 + lane] : 0, end = there ? g->first[w0 + lane + 1] : 0;
+        int number = there && g->number ? g->number[w0 + lane] : w0 + lane;
+        int begin = there ? g->first[number] : 0, end = there ? g->first[number + 1] : 0;
         int own = (end - begin + rows - 1) / rows, upto = own;
         for (int d = 1; d < DEV_WARP; d <<= 1) {
             int below = dev_shfl_up(upto, d DEV_HERE);

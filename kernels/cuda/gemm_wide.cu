@@ -108,18 +108,22 @@ static void launch(const struct gemm_args *a, const struct gemm_tiles *t, struct
            gemm_wide_smem_bytes(F, t->rows), stream, *a, GROUPED ? *a->group : gemm_group());
 }
 
+template <int F, int N>
+static void by_group(const struct gemm_args *a, const struct gemm_tiles *t, struct CUstream_st *stream)
+{
+    a->group ? launch<F, N, 1>(a, t, stream) : launch<F, N, 0>(a, t, stream);
+}
+
 void gemm_wide(const struct gemm_args *a, struct CUstream_st *stream)
 {
     struct gemm_tiles t;
     gemm_tiles(a, &t);
 #define WIDE(F)                                                                                                        \
     case F:                                                                                                            \
-        a->group       ? launch<F, 4, 1>(a, &t, stream)                                                                \
-        : t.rows == 64 ? launch<F, 4, 0>(a, &t, stream)                                                                \
-                       : launch<F, 8, 0>(a, &t, stream);                                                               \
+        t.rows == 64 ? by_group<F, 4>(a, &t, stream) : by_group<F, 8>(a, &t, stream);                                  \
         break
     if (a->weight.format == GEMM_F32)
-        a->group ? launch<GEMM_F32, 4, 1>(a, &t, stream) : launch<GEMM_F32, 4, 0>(a, &t, stream);
+        by_group<GEMM_F32, 4>(a, &t, stream);
     else
         GEMM_BY_FORMAT(a->weight.format, WIDE)
 #undef WIDE

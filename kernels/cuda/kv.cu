@@ -15,23 +15,29 @@ KERNEL __launch_bounds__(128) k_rope_table(struct rope_args a)
     }
 }
 
-/* ---- All heads of a row: one block ---- */
+/* ---- All heads of a row: a block for q, a block for k ---- */
 
-struct heads_norm_smem {
+enum { SQUARES_THREADS = 256 };
+
+struct squares_smem {
     float scratch[DEV_WARP];
 };
 
-KERNEL __launch_bounds__(256) k_heads_norm(struct heads_norm_args a)
+KERNEL __launch_bounds__(SQUARES_THREADS) k_squares(struct squares_args a)
 {
-    SMEM_DYN(heads_norm_smem, s);
-    float *x = a.x + (int64_t)blockIdx.x * a.stride, sum = 0;
-    for (int i = threadIdx.x; i < a.n; i += blockDim.x) { /* each thread sees what it wrote itself */
-        x[i] += a.bias ? a.bias[i] : 0;
-        sum += x[i] * x[i];
+    SMEM_DYN(squares_smem, s);
+    int row = blockIdx.x, of = blockIdx.y, n = of ? a.n_k : a.n_q;
+    const float *x = (of ? a.k : a.q) + (int64_t)row * a.stride, *bias = of ? a.bk : a.bq;
+    float *out = a.out + (int64_t)row * KV_SQUARES, sum = 0;
+    for (int i = threadIdx.x; i < n; i += SQUARES_THREADS) {
+        float v = x[i] + (bias ? bias[i] : 0);
+        sum += v * v;
     }
-    float scale = dev_rsqrt(dev_block_sum(sum, s->scratch) / a.n + a.eps);
-    for (int i = threadIdx.x; i < a.n; i += blockDim.x)
-        x[i] = x[i] * scale * a.weight[i];
+    sum = dev_block_sum(sum, s->scratch);
+    if (threadIdx.x == 0) {
+        out[of] = sum;
+        out[2 + of] = 0;
+    }
 }
 
 /* ---- Heads: one warp a head of a row ---- */
@@ -42,18 +48,27 @@ struct heads_smem {
     float x[HEAD_WARPS][KV_MAX_HEAD_DIM];
 };
 
+/* What a head is normed by. */
+struct head_norm {
+    const float *weight; /* [head_dim]; NULL: it is not normed */
+    const float *sum;    /* of the squares of n_all elements; NULL: the head's own */
+    int n_all;
+    float eps;
+};
+
 /* x = in (+ bias), normed if there is a weight. Each lane sees what it wrote itself; others after a warp sync. */
-DEV void head_load(float *x, const float *in, const float *bias, const float *norm, float eps, int dim, int lane)
+DEV void head_load(float *x, const float *in, const float *bias, struct head_norm norm, int dim, int lane)
 {
     float sum = 0;
     for (int i = lane; i < dim; i += DEV_WARP) {
         x[i] = in[i] + (bias ? bias[i] : 0);
         sum += x[i] * x[i];
     }
-    float scale = dev_rsqrt(dev_warp_sum(sum) / dim + eps);
-    if (norm)
+    sum = dev_warp_sum(sum);
+    float scale = dev_rsqrt((norm.sum ? *norm.sum / norm.n_all : sum / dim) + norm.eps);
+    if (norm.weight)
         for (int i = lane; i < dim; i += DEV_WARP)
-            x[i] = x[i] * scale * norm[i];
+            x[i] = x[i] * scale * norm.weight[i];
     dev_warp_sync();
 }
 
@@ -101,6 +116,16 @@ DEV void head_store(const float *x, const struct kv_layer *c, void *plane, float
         head_store_bf16(x, (struct bf16 *)plane + at * c->head_dim, c->head_dim, lane);
 }
 
+/* Of q's heads (of 0) or k's (of 1). */
+DEV struct head_norm norm_of(const struct heads_args *a, int of, int row, int head)
+{
+    const float *weight = of ? a->k_norm : a->q_norm;
+    if (!a->squares)
+        return {weight, nullptr, 0, a->eps};
+    return {weight + head * a->cache.head_dim, a->squares + (int64_t)row * KV_SQUARES + of,
+            of ? a->n_k_all : a->n_q_all, a->eps};
+}
+
 KERNEL __launch_bounds__(HEAD_WARPS *DEV_WARP) k_heads(struct heads_args a)
 {
     SMEM_DYN(heads_smem, s);
@@ -112,20 +137,20 @@ KERNEL __launch_bounds__(HEAD_WARPS *DEV_WARP) k_heads(struct heads_args a)
     const float *rope = a.rope + (int64_t)row * a.rope_dim;
     int64_t in = (int64_t)row * a.stride;
     if (head < a.n_head) {
-        head_load(x, a.q + in + head * dim, a.bq ? a.bq + head * dim : nullptr, a.q_norm, a.eps, dim, lane);
+        head_load(x, a.q + in + head * dim, a.bq ? a.bq + head * dim : nullptr, norm_of(&a, 0, row, head), dim, lane);
         head_rotate(x, rope, a.rope_dim, a.neox, lane);
         head_store_bf16(x, a.q_out + ((int64_t)row * a.n_head + head) * dim, dim, lane);
         return;
     }
     head -= a.n_head;
     if (head < n_kv) {
-        head_load(x, a.k + in + head * dim, a.bk ? a.bk + head * dim : nullptr, a.k_norm, a.eps, dim, lane);
+        head_load(x, a.k + in + head * dim, a.bk ? a.bk + head * dim : nullptr, norm_of(&a, 1, row, head), dim, lane);
         head_rotate(x, rope, a.rope_dim, a.neox, lane);
         head_store(x, &a.cache, a.cache.k, a.cache.k_scale, kv_row(&a.cache, a.slot[row], head), lane);
         return;
     }
     head -= n_kv;
-    head_load(x, a.v + in + head * dim, a.bv ? a.bv + head * dim : nullptr, nullptr, a.eps, dim, lane);
+    head_load(x, a.v + in + head * dim, a.bv ? a.bv + head * dim : nullptr, head_norm(), dim, lane);
     head_store(x, &a.cache, a.cache.v, a.cache.v_scale, kv_row(&a.cache, a.slot[row], head), lane);
 }
 
@@ -175,9 +200,9 @@ void kv_rope_table(const struct rope_args *a, struct CUstream_st *stream)
     LAUNCH(k_rope_table, a->n_row, a->n_pair > 32 ? 64 : 32, 0, stream, *a);
 }
 
-void kv_heads_norm(const struct heads_norm_args *a, struct CUstream_st *stream)
+void kv_squares(const struct squares_args *a, struct CUstream_st *stream)
 {
-    LAUNCH(k_heads_norm, a->n_row, a->n >= 256 ? 256 : 64, sizeof(struct heads_norm_smem), stream, *a);
+    LAUNCH(k_squares, dim3(a->n_row, 2), SQUARES_THREADS, sizeof(struct squares_smem), stream, *a);
 }
 
 void kv_heads(const struct heads_args *a, struct CUstream_st *stream)

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 enum kv_type { KV_BF16, KV_FP8 };
-enum { KV_MAX_HEAD_DIM = 256, KV_MAX_PLANE = 5 };
+enum { KV_MAX_HEAD_DIM = 256, KV_MAX_PLANE = 5, KV_SQUARES = 4 /* as rows_sum wants it */ };
 
 struct kv_layer { /* one layer's planes; owner: the model's pool */
     void *k, *v;
@@ -45,22 +45,24 @@ struct rope_args {
 };
 void kv_rope_table(const struct rope_args *a, struct CUstream_st *stream);
 
-/* x = RMS norm of x + bias, over all heads of a row together (OLMo 2); in place, before kv_heads. */
-struct heads_norm_args {
-    float *x;            /* n_row rows of n, `stride` elements apart */
-    const float *bias;   /* [n]; NULL: none */
-    const float *weight; /* [n] */
-    float eps;
-    int32_t n_row, n, stride;
+/* The sum of (q + bias)^2 over all heads of a row, and of k's: what norms of all heads together go by (OLMo 2). Devices
+ * that share the heads add theirs up before kv_heads. */
+struct squares_args {
+    const float *q, *k;   /* rows of n_q and n_k elements, `stride` apart */
+    const float *bq, *bk; /* [n_q], [n_k] biases; NULL: none */
+    float *out;           /* [n_row][KV_SQUARES] q's, k's, then zeros */
+    int32_t n_row, n_q, n_k, stride;
 };
-void kv_heads_norm(const struct heads_norm_args *a, struct CUstream_st *stream);
+void kv_squares(const struct squares_args *a, struct CUstream_st *stream);
 
 /* What stands between the q, k, v products and attention: bias, norm of q and k heads, rotation; q to bf16, k and v to
  * the cache. */
 struct heads_args {
     const float *q, *k, *v;       /* rows of n_head, n_head_kv, n_head_kv heads, `stride` elements apart */
     const float *bq, *bk, *bv;    /* biases; NULL: none */
-    const float *q_norm, *k_norm; /* [head_dim] weights; NULL: no norm */
+    const float *q_norm, *k_norm; /* [head_dim] weights, with `squares` [n_head][head_dim] and so on; NULL: no norm */
+    const float *squares;         /* [n_row][KV_SQUARES] heads are normed together; NULL: each alone */
+    int32_t n_q_all, n_k_all;     /* elements that the squares are of */
     float eps;
     const float *rope;   /* of kv_rope_table */
     int32_t rope_dim;    /* leading elements that rotate */

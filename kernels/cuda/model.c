@@ -177,19 +177,19 @@ static int load_columns(struct loader *ld, const char *name, const struct tensor
     return rc ? rc : load_one(ld, name, view_cols(t, col0, n), w);
 }
 
-static int load_ffn(struct loader *ld, const struct layer_weights *w, struct cuda_layer *l)
+static int load_ffn(struct loader *ld, const struct layer_weights *w, struct cuda_ffn *f)
 {
     int64_t ff0 = ld->m->shard.ff0, n = ld->m->d.n_ff;
     const struct view both[] = {view_rows(&w->gate, ff0, n), view_rows(&w->up, ff0, n)};
     int rc;
     if (w->gate.type == w->up.type)
-        rc = load_matrix(ld, "ffn_gate", both, 2, &l->gate_up);
+        rc = load_matrix(ld, "ffn_gate", both, 2, &f->gate_up);
     else {
-        rc = load_one(ld, "ffn_gate", both[0], &l->gate);
+        rc = load_one(ld, "ffn_gate", both[0], &f->gate);
         if (!rc)
-            rc = load_one(ld, "ffn_up", both[1], &l->up);
+            rc = load_one(ld, "ffn_up", both[1], &f->up);
     }
-    return rc ? rc : load_columns(ld, "ffn_down", &w->down, ff0, n, &l->down);
+    return rc ? rc : load_columns(ld, "ffn_down", &w->down, ff0, n, &f->down);
 }
 
 /* ---- Experts ---- */
@@ -206,50 +206,93 @@ static int32_t view_expert(const struct bmodel *m, const struct expert_weights *
     return part == EXPERT_GATE_UP ? 2 : 1;
 }
 
-/* That of every expert, one after the other. */
+struct alike { /* experts whose weights have the same formats: a launch goes through all of them */
+    int32_t n, number[MODEL_MAX_EXPERT]; /* ascending */
+};
+
+static bool are_alike(const struct expert_weights *a, const struct expert_weights *b)
+{
+    return a->gate.type == b->gate.type && a->up.type == b->up.type && a->down.type == b->down.type;
+}
+
+/* Whether no earlier expert is like x. */
+static bool is_first_alike(const struct expert_weights *expert, int32_t x)
+{
+    for (int32_t i = 0; i < x; i++)
+        if (are_alike(&expert[i], &expert[x]))
+            return false;
+    return true;
+}
+
+static void find_alike(const struct expert_weights *expert, int32_t n_expert, int32_t first, struct alike *out)
+{
+    out->n = 0;
+    for (int32_t x = first; x < n_expert; x++)
+        if (are_alike(&expert[x], &expert[first]))
+            out->number[out->n++] = x;
+}
+
+/* A part of each of them, one after the other. */
 static int load_expert_part(struct loader *ld, const char *name, const struct expert_weights *expert,
-                            enum expert_part part, struct gemm_weight *w)
+                            const struct alike *like, enum expert_part part, struct gemm_weight *w)
 {
     struct view t[2];
-    int32_t n_expert = ld->m->d.n_expert, n_matrix = view_expert(ld->m, expert, part, t);
-    int rc = plan_matrices(ld, name, t, n_matrix, n_expert, w);
-    for (int32_t x = 0; !rc && x < n_expert; x++) {
-        view_expert(ld->m, &expert[x], part, t);
-        rc = fill_matrix(ld, t, w, x);
+    int32_t n_matrix = view_expert(ld->m, &expert[like->number[0]], part, t);
+    int rc = plan_matrices(ld, name, t, n_matrix, like->n, w);
+    for (int32_t i = 0; !rc && i < like->n; i++) {
+        view_expert(ld->m, &expert[like->number[i]], part, t);
+        rc = fill_matrix(ld, t, w, i);
     }
     return rc;
 }
 
-/* One launch goes through all of them. */
-static int check_expert_types(struct loader *ld, const struct expert_weights *expert)
+static int load_numbers(struct loader *ld, const struct alike *like, const int32_t **out)
 {
-    for (const struct expert_weights *x = expert; x < expert + ld->m->d.n_expert; x++)
-        if (x->gate.type != expert->gate.type || x->up.type != expert->up.type || x->down.type != expert->down.type)
-            return err_set(ld->e, ERR_INVALID,
-                           "cuda needs the experts of a layer in one format, and expert %d has another than the first; "
-                           "--backend cpu does not",
-                           (int)(x - expert));
-    return 0;
+    size_t bytes = (size_t)like->n * sizeof *like->number;
+    int32_t *to = cuda_arena_take(&ld->arena, (size_t)like->n, sizeof *to);
+    need_staging(ld, bytes);
+    if (counts_only(ld))
+        return 0;
+    memcpy(ld->staging, like->number, bytes);
+    *out = to;
+    return send(ld, to, bytes);
+}
+
+static int load_alike(struct loader *ld, const struct expert_weights *expert, const struct alike *like, bool paired,
+                      struct cuda_ffn *f)
+{
+    int32_t n_expert = ld->m->d.n_expert;
+    f->n_expert = like->n;
+    int rc = shard_check_cols(&expert[like->number[0]].down, "ffn_down_exps", ld->m->shard.ff_expert0,
+                              ld->m->d.n_ff_expert, &ld->m->shard, ld->e);
+    if (!rc && like->n < n_expert)
+        rc = load_numbers(ld, like, &f->expert);
+    if (!rc && paired)
+        rc = load_expert_part(ld, "ffn_gate_exps", expert, like, EXPERT_GATE_UP, &f->gate_up);
+    else if (!rc) {
+        rc = load_expert_part(ld, "ffn_gate_exps", expert, like, EXPERT_GATE, &f->gate);
+        if (!rc)
+            rc = load_expert_part(ld, "ffn_up_exps", expert, like, EXPERT_UP, &f->up);
+    }
+    return rc ? rc : load_expert_part(ld, "ffn_down_exps", expert, like, EXPERT_DOWN, &f->down);
 }
 
 static int load_experts(struct loader *ld, const struct layer_weights *w, struct cuda_layer *l)
 {
-    const struct expert_weights *first = w->expert;
-    const struct model_desc *d = &ld->m->d;
-    int rc = check_expert_types(ld, first);
-    if (!rc)
-        rc = shard_check_cols(&first->down, "ffn_down_exps", ld->m->shard.ff_expert0, d->n_ff_expert, &ld->m->shard,
-                              ld->e);
-    if (!rc)
-        rc = load_one(ld, "ffn_gate_inp", view_all(&w->router), &l->router);
-    if (!rc && first->gate.type == first->up.type)
-        rc = load_expert_part(ld, "ffn_gate_exps", first, EXPERT_GATE_UP, &l->gate_up);
-    else if (!rc) {
-        rc = load_expert_part(ld, "ffn_gate_exps", first, EXPERT_GATE, &l->gate);
-        if (!rc)
-            rc = load_expert_part(ld, "ffn_up_exps", first, EXPERT_UP, &l->up);
-    }
-    return rc ? rc : load_expert_part(ld, "ffn_down_exps", first, EXPERT_DOWN, &l->down);
+    const struct expert_weights *expert = w->expert;
+    int32_t n_expert = ld->m->d.n_expert;
+    struct cuda_ffn *f = l->ffn;
+    struct alike like;
+    bool paired = true;
+    for (int32_t x = 0; x < n_expert; x++)
+        paired = paired && expert[x].gate.type == expert[x].up.type;
+    int rc = load_one(ld, "ffn_gate_inp", view_all(&w->router), &l->router);
+    for (int32_t x = 0; !rc && x < n_expert; x++)
+        if (is_first_alike(expert, x)) {
+            find_alike(expert, n_expert, x, &like);
+            rc = load_alike(ld, expert, &like, paired, f++);
+        }
+    return rc;
 }
 
 /* ---- Layers ---- */
@@ -259,6 +302,7 @@ static int load_layer(struct loader *ld, const struct layer_weights *w, struct c
     const struct model_desc *d = &ld->m->d;
     int64_t q0 = (int64_t)ld->m->shard.q0 * d->head_dim, n_q = (int64_t)d->n_head * d->head_dim,
             kv0 = (int64_t)ld->m->shard.kv0 * d->head_dim, n_kv = (int64_t)d->n_head_kv * d->head_dim;
+    bool together = d->flags & MODEL_QK_NORM_ALL; /* then heads have norms of their own */
     const struct {
         struct view from;
         const float **to;
@@ -270,8 +314,8 @@ static int load_layer(struct loader *ld, const struct layer_weights *w, struct c
         {view_cols(&w->bq, q0, n_q), &l->bq},
         {view_cols(&w->bk, kv0, n_kv), &l->bk},
         {view_cols(&w->bv, kv0, n_kv), &l->bv},
-        {view_all(&w->q_norm), &l->q_norm},
-        {view_all(&w->k_norm), &l->k_norm},
+        {together ? view_cols(&w->q_norm, q0, n_q) : view_all(&w->q_norm), &l->q_norm},
+        {together ? view_cols(&w->k_norm, kv0, n_kv) : view_all(&w->k_norm), &l->k_norm},
     };
     int rc = 0;
     for (size_t i = 0; !rc && i < sizeof vector / sizeof *vector; i++)
@@ -286,7 +330,7 @@ static int load_layer(struct loader *ld, const struct layer_weights *w, struct c
         rc = load_columns(ld, "attn_output", &w->wo, q0, n_q, &l->wo);
     if (rc)
         return rc;
-    return w->router.data ? load_experts(ld, w, l) : load_ffn(ld, w, l);
+    return w->router.data ? load_experts(ld, w, l) : load_ffn(ld, w, l->ffn);
 }
 
 /* ---- The model ---- */
@@ -325,22 +369,28 @@ static int check_shape(const struct model_desc *d, struct err *e)
     return 0;
 }
 
-/* What models may have and this back end does not compute yet. */
-static int refuse_features(const struct model_desc *d, int32_t n_rank, struct err *e)
-{
-    if (n_rank > 1 && d->flags & MODEL_QK_NORM_ALL)
-        return err_set(e, ERR_INVALID,
-                       "cuda does not compute norms over all heads together on several GPUs, which this model has; "
-                       "--backend cpu does");
-    return 0;
-}
-
 static int32_t count_kinds(const struct model_desc *d)
 {
     for (int32_t l = 0; l < d->n_layer; l++)
         if (d->layer_kind[l])
             return CUDA_KINDS;
     return 1;
+}
+
+/* Room for what each layer's feed-forward networks are, as many as there are formats of experts. */
+static int networks_alloc(struct bmodel *m, const struct model_weights *w, struct err *e)
+{
+    for (int32_t i = 0; i < m->d.n_layer; i++) {
+        const struct layer_weights *from = &w->layer[i];
+        struct cuda_layer *l = &m->layer[i];
+        l->n_ffn = !from->router.data;
+        for (int32_t x = 0; from->router.data && x < m->d.n_expert; x++)
+            l->n_ffn += is_first_alike(from->expert, x);
+        l->ffn = mem_calloc((size_t)l->n_ffn, sizeof *l->ffn);
+        if (!l->ffn)
+            return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    return 0;
 }
 
 /* Room on the device for what the first walk counted. */
@@ -362,7 +412,9 @@ static int load_all(struct bmodel *m, const struct model_weights *w, struct load
 {
     const struct cuda_api *api = m->b->api;
     void *staging = NULL;
-    int rc = walk(ld, w);
+    int rc = networks_alloc(m, w, ld->e);
+    if (!rc)
+        rc = walk(ld, w);
     if (!rc)
         rc = weights_alloc(m, ld->arena.at, ld->e);
     if (!rc)
@@ -382,9 +434,7 @@ int cuda_load(struct backend *b, const struct model_desc *d, const struct model_
     *out = NULL;
     struct shard shard;
     struct model_desc own;
-    int rc = refuse_features(d, b->n_rank, e);
-    if (!rc)
-        rc = shard_make(d, b->index, b->n_rank, &shard, &own, e);
+    int rc = shard_make(d, b->index, b->n_rank, &shard, &own, e);
     if (!rc)
         rc = check_shape(&own, e);
     if (!rc)
@@ -425,6 +475,8 @@ void cuda_unload(struct bmodel *m)
     cuda_pool_free(m);
     cuda_blas_close(m);
     m->b->api->free(m->weights);
+    for (int32_t i = 0; i < m->d.n_layer; i++)
+        mem_free(m->layer[i].ffn);
     mem_free(m->layer);
     mem_free(m);
 }

@@ -77,8 +77,9 @@ static size_t gemm_scratch(const struct bmodel *m, int32_t n_logit)
     int32_t n_row = m->limits.n_row, n_block = m->b->n_block;
     size_t bytes = gemm_scratch_bytes(&m->out, n_logit, n_block);
     for (const struct cuda_layer *l = m->layer; l < m->layer + m->d.n_layer; l++) {
+        const struct cuda_ffn *f = l->ffn;
         const struct gemm_weight *all[] = {&l->router, &l->wq,      &l->wk,   &l->wv, &l->wo,
-                                           &l->down,   &l->gate_up, &l->gate, &l->up};
+                                           &f->down,   &f->gate_up, &f->gate, &f->up};
         size_t n = l->router.data ? 5 : sizeof all / sizeof *all;
         for (size_t i = 0; i < n; i++)
             if (all[i]->data)
@@ -99,7 +100,7 @@ static bool adds_apart(const struct bmodel *m)
 static bool has_mixed_ffn(const struct bmodel *m)
 {
     for (int32_t l = 0; l < m->d.n_layer; l++)
-        if (m->layer[l].gate.data)
+        if (m->layer[l].ffn->gate.data)
             return true;
     return false;
 }
@@ -136,6 +137,7 @@ static void lay_rows(const struct bmodel *m, struct cuda_arena *a, struct cuda_p
         p->y = cuda_arena_take(a, n * (size_t)d->n_embd, sizeof *p->y);
     p->h = cuda_arena_take(a, n * (size_t)d->n_embd, sizeof *p->h);
     p->qkv = cuda_arena_take(a, n * (n_q + 2 * n_kv), sizeof *p->qkv);
+    p->squares = cuda_arena_take(a, d->flags & MODEL_QK_NORM_ALL ? n * KV_SQUARES : 0, sizeof *p->squares);
     p->q = cuda_arena_take(a, n * n_q, sizeof *p->q);
     p->o = cuda_arena_take(a, n * n_q, sizeof *p->o);
     size_t n_ff = n * most((size_t)d->n_ff, (size_t)d->n_expert_used * (size_t)d->n_ff_expert);

@@ -29,7 +29,7 @@ int32_t shard_vocab_begin(int32_t n_vocab, int32_t rank, int32_t n_rank)
 int shard_make(const struct model_desc *d, int32_t rank, int32_t n_rank, struct shard *out, struct model_desc *own,
                struct err *e)
 {
-    struct shard s = {.rank = rank, .n_rank = n_rank};
+    struct shard s = {.rank = rank, .n_rank = n_rank, .n_head = d->n_head, .n_head_kv = d->n_head_kv};
     bool shares_kv = n_rank > d->n_head_kv;
     if (d->n_head % n_rank)
         return refuse("attention heads", d->n_head, n_rank, e);
@@ -50,6 +50,7 @@ int shard_make(const struct model_desc *d, int32_t rank, int32_t n_rank, struct 
     own->n_ff_expert = d->n_ff_expert / n_rank;
     s.q0 = rank * own->n_head;
     s.kv0 = (int32_t)((int64_t)rank * d->n_head_kv / n_rank);
+    s.counts_kv = !shares_kv || rank % (n_rank / d->n_head_kv) == 0;
     s.ff0 = rank * own->n_ff;
     s.ff_expert0 = rank * own->n_ff_expert;
     s.vocab0 = shard_vocab_begin(d->n_vocab, rank, n_rank);

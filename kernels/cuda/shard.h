@@ -1,7 +1,7 @@
 /* What part of a model a rank has, where several GPUs share it: heads and feed-forward columns, every
  * expert's as well, are dealt out, and so is the vocabulary; the residual stream and norms are everyone's. Weights that
  * make heads are cut by rows, those that take heads back to the stream by columns, so that a layer needs two sums over
- * the ranks. */
+ * the ranks, and a small third where all heads are normed together. */
 #ifndef GALLEY_CUDA_SHARD_H
 #define GALLEY_CUDA_SHARD_H
 
@@ -9,9 +9,11 @@
 
 struct shard {
     int32_t rank, n_rank;
-    int32_t q0, kv0;         /* its first head and its first KV head, which several ranks may have */
-    int32_t ff0, ff_expert0; /* its first column, and of each expert */
-    int32_t vocab0, n_vocab; /* tokens of the embedding table and of the head; all but the last end at a panel */
+    int32_t n_head, n_head_kv; /* of all ranks together */
+    int32_t q0, kv0;           /* its first head and its first KV head, which several ranks may have */
+    bool counts_kv;            /* no earlier rank has its KV heads */
+    int32_t ff0, ff_expert0;   /* its first column, and of each expert */
+    int32_t vocab0, n_vocab;   /* tokens of the embedding table and of the head; all but the last end at a panel */
 };
 
 /* `own`: d with the rank's n_head, n_head_kv, n_ff and n_ff_expert. -ERR_INVALID: the model cannot be cut into n_rank,

@@ -24,12 +24,13 @@ static const struct model_desc shape = {.n_vocab = N_VOCAB,
                                         .rms_eps = 1e-5f,
                                         .attn_scale = 0.088f,
                                         .rope_mscale = 1,
-.embd_scale = 1,
-.residual_scale = 1,
-.logit_scale = 1};
+                                        .embd_scale = 1,
+                                        .residual_scale = 1,
+                                        .logit_scale = 1};
 
 static char no_weights[16]; /* what weights point to: nothing reads them */
 static struct cuda_layer layers[MAX_LAYER];
+static struct cuda_ffn networks[MAX_LAYER];
 static struct backend device;
 static struct bmodel model;
 static struct step_plan plan;
@@ -67,8 +68,10 @@ static void model_make(const struct plan_limits *limits)
         weight(&l->wk, 1, n_kv, shape.n_embd);
         weight(&l->wv, 1, n_kv, shape.n_embd);
         weight(&l->wo, 1, shape.n_embd, n_q);
-        weight(&l->gate_up, 2, shape.n_ff, shape.n_embd);
-        weight(&l->down, 1, shape.n_embd, shape.n_ff);
+        l->n_ffn = 1;
+        l->ffn = &networks[l - layers];
+        weight(&l->ffn->gate_up, 2, shape.n_ff, shape.n_embd);
+        weight(&l->ffn->down, 1, shape.n_embd, shape.n_ff);
     }
     if (cuda_kv_create(&model, &kv, &e))
         die("kv_create", &e);

@@ -10,19 +10,19 @@
 
 enum { N_READ = 128 };
 
-const struct tiny_features case_mixtral = {.flags = MODEL_EXPERT_SUM_1,
-                                           .n_expert = 5,
-                                           .n_expert_used = 2,
-                                           .n_ff_expert = 64,
-                                           .decided = 1},
-                           case_qwen = {.flags = MODEL_GELU,
-                                        .post_norms = 1,
-                                        .residual_scale = 0.6f,
-                                        .n_expert = 7,
-                                        .n_expert_used = 3,
-                                        .n_ff_expert = 96,
-                                        .up_f32 = 1,
-                                        .decided = 1};
+const struct tiny_features
+    case_mixtral = {.flags = MODEL_EXPERT_SUM_1, .n_expert = 5, .n_expert_used = 2, .n_ff_expert = 64, .decided = 1},
+    case_qwen = {.flags = MODEL_GELU,
+                 .post_norms = 1,
+                 .residual_scale = 0.6f,
+                 .n_expert = 7,
+                 .n_expert_used = 3,
+                 .n_ff_expert = 96,
+                 .up_f32 = 1,
+                 .decided = 1},
+    case_mixed =
+        {.flags = MODEL_EXPERT_SUM_1, .n_expert = 6, .n_expert_used = 3, .n_ff_expert = 128, .mixed = 1, .decided = 1},
+    case_mixed_up = {.n_expert = 7, .n_expert_used = 3, .n_ff_expert = 128, .up_f32 = 1, .mixed = 1, .decided = 1};
 
 void pair_open(struct pair *g, const struct case_config *c, struct rnd *rnd, const struct backend_ops *got,
                struct backend_options got_opt, const struct backend_ops *want)

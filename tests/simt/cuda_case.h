@@ -17,6 +17,8 @@ struct case_config {
 
 /* Mixtures of experts whose routes rounding does not change. */
 extern const struct tiny_features case_mixtral, case_qwen;
+/* The same with experts of several formats in a layer; of case_mixed_up, gate and up of some experts differ as well. */
+extern const struct tiny_features case_mixed, case_mixed_up;
 
 /* The same plans on both: the builders below add to two rigs what is drawn once. */
 struct pair {

@@ -15,6 +15,8 @@ enum { V = CASE_VOCAB, N_TOK = 61, N_LATE = 9, N_BRANCH = 4, N_READ = 64, SEQ_BL
 
 static const struct tiny_features many_experts = {
     .post_norms = 1, .residual_scale = 0.7f, .n_expert = 21, .n_expert_used = 4, .n_ff_expert = 64, .up_f32 = 1};
+static const struct tiny_features mixed_experts = {
+    .flags = MODEL_EXPERT_SUM_1, .n_expert = 9, .n_expert_used = 3, .n_ff_expert = 64, .mixed = 1};
 
 /* n_rank 4: sums over ranks have an order of their own then. */
 static const struct {
@@ -28,7 +30,9 @@ static const struct {
     {4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, 1, MODEL_NEOX_ROPE, &tiny_gemma},
     {4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, 1, MODEL_NEOX_ROPE, &tiny_mixtral},
     {4, 1, 64, 128, 192, 0, DT_BF16, DT_Q8_0, 1, MODEL_QK_NORM, &many_experts},
+    {4, 1, 64, 128, 192, 0, DT_BF16, DT_BF16, 1, 0, &mixed_experts},
     {4, 4, 64, 128, 256, 0, DT_BF16, DT_BF16, 4, 0, &tiny_mixtral},
+    {4, 2, 64, 128, 256, 0, DT_BF16, DT_BF16, 4, MODEL_NEOX_ROPE, &tiny_olmo},
     {4, 4, 64, 128, 256, 0, DT_BF16, DT_BF16, 4, 0},
 };
 enum { N_CASE = sizeof cases / sizeof *cases, SEVERAL_GPUS = N_CASE - 1 };

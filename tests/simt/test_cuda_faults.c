@@ -91,13 +91,11 @@ START_TEST(experts_that_it_cannot_run)
     struct err e = {0};
     struct rnd rnd = rnd_begin("experts_that_it_cannot_run", 1);
     healthy();
-    tiny_model_extend(&tiny, &rnd, _i ? &experts : &odd_experts, DT_BF16);
-    if (_i)
-        tiny.w.layer[0].expert[3].down.type = DT_F16;
+    tiny_model_extend(&tiny, &rnd, &odd_experts, DT_BF16);
     ck_assert(!open_backend(&b, &e));
     ck_assert_int_eq(load(b, &m, &e), -ERR_INVALID);
     ck_assert_ptr_null(m);
-    says(&e, _i ? "expert 3 has another than the first" : "a multiple of 8, not 60");
+    says(&e, "a multiple of 8, not 60");
     ops->close(b);
     finished();
 }
@@ -275,7 +273,7 @@ int main(void)
 {
     TCase *tc = tcase_create("cuda_faults");
     tcase_add_loop_test(tc, unusable_machine_is_named, 0, sizeof machines / sizeof *machines);
-    tcase_add_loop_test(tc, experts_that_it_cannot_run, 0, 2);
+    tcase_add_test(tc, experts_that_it_cannot_run);
     tcase_add_test(tc, experts_are_planned);
     tcase_add_test(tc, weights_that_do_not_fit);
     tcase_add_test(tc, cache_that_does_not_fit);

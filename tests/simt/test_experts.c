@@ -233,7 +233,8 @@ END_TEST
 
 /* ---- Products ---- */
 
-enum { MAX_WEIGHT = 70, GAP = 3 }; /* elements between the rows of a result, which must stay as they were */
+/* GAP: elements between the rows of a result, which must stay as they were; MANY: places of a weight. */
+enum { MAX_WEIGHT = 70, GAP = 3, MANY = 256 };
 
 struct group { /* owner: the test */
     struct gemm_source w[MAX_WEIGHT];
@@ -242,6 +243,7 @@ struct group { /* owner: the test */
     uint16_t *x; /* [n_x][n_in + 8] */
     char *packed;
     int32_t *first, *row;
+    int32_t n_all;        /* weights; the product is of those that `is` names */
     int32_t n_x, n_place; /* places there are: the arguments have room for more */
 };
 
@@ -261,6 +263,7 @@ static void group_open(struct group *g, enum gemm_format f, int32_t n_matrix, in
     g->packed = aligned_alloc(16, bytes * (size_t)n_weight);
     for (int32_t w = 0; w < n_weight; w++)
         memcpy(g->packed + bytes * (size_t)w, g->w[w].weight.data, bytes);
+    g->n_all = n_weight;
     g->n_place = g->first[n_weight];
     g->n_x = n_x ? n_x : g->n_place;
     g->row = malloc((size_t)(g->n_place + 1) * sizeof *g->row);
@@ -276,11 +279,31 @@ static void group_open(struct group *g, enum gemm_format f, int32_t n_matrix, in
                                  .x_stride = n_in + 8,
                                  .out_stride = n_out + GAP};
     g->args.weight.data = g->packed;
+    g->is.mean = (g->args.n_row + n_weight - 1) / n_weight;
+}
+
+/* Leaves the product n of the weights: number[i] in ascending order. */
+static void group_choose(struct group *g, const int32_t *number, int32_t n)
+{
+    size_t bytes = g->is.weight_bytes;
+    for (int32_t i = 0; i < n; i++)
+        memcpy(g->packed + bytes * (size_t)i, g->w[number[i]].weight.data, bytes);
+    memset(g->packed + bytes * (size_t)n, 0x7f, bytes * (size_t)(g->n_all - n));
+    g->is.n_weight = n;
+    g->is.number = number;
+}
+
+static bool group_has(const struct group *g, int32_t w)
+{
+    bool has = !g->is.number;
+    for (int32_t i = 0; i < g->is.n_weight && !has; i++)
+        has = g->is.number[i] == w;
+    return has;
 }
 
 static void group_close(struct group *g)
 {
-    for (int32_t w = 0; w < g->is.n_weight; w++)
+    for (int32_t w = 0; w < g->n_all; w++)
         gemm_case_close(&g->w[w]);
     free(g->x), free(g->packed), free(g->first), free(g->row);
 }
@@ -343,11 +366,12 @@ static void run_group(struct group *g, void (*run)(const struct gemm_args *, str
     g->args.out = out;
     run(&g->args, NULL);
     for (int32_t p = 0; p < g->args.n_row; p++) {
-        if (p < g->n_place) {
+        bool written = p < g->n_place && group_has(g, weight_of(g, p));
+        if (written) {
             check_place(g, p, out);
             same_alone(g, p, out, sizeof *out);
         }
-        for (int32_t o = p < g->n_place ? n_out : 0; o < stride; o++)
+        for (int32_t o = written ? n_out : 0; o < stride; o++)
             ck_assert(out[p * stride + o] == before[p * stride + o]);
     }
     free(out), free(before);
@@ -378,6 +402,7 @@ START_TEST(test_group_formats)
         run_group(&g, gemm_launch);
         group_close(&g);
         group_open(&g, f, 1, 150, n_in, 4, thick, by_row * 70, 3);
+        g.is.mean = by_row ? MANY : 0; /* in wide tiles, or in narrow ones */
         run_group(&g, gemm_wide);
         group_close(&g);
     }
@@ -418,6 +443,88 @@ START_TEST(test_group_of_many)
 }
 END_TEST
 
+/* Tiles are 64 places, and 128 where a weight is likely to have many; F32's stay narrow. The last is not full. */
+START_TEST(test_group_tiles)
+{
+    static const int32_t count[] = {130, 0, 128, 1};
+    for (int i = 0; i < 3; i++) {
+        struct group g;
+        struct gemm_tiles t;
+        simt_seed((uint64_t)i);
+        group_open(&g, i == 2 ? GEMM_F32 : i ? GEMM_Q8_0 : GEMM_BF16, 1, 20, 64, 4, count, i * 90, 8);
+        gemm_tiles(&g.args, &t);
+        ck_assert_int_eq(t.rows, 64);
+        g.is.mean = MANY;
+        gemm_tiles(&g.args, &t);
+        ck_assert_int_eq(t.rows, i == 2 ? 64 : 128);
+        ck_assert_int_ge(t.n_row_tile, i == 2 ? 6 : 4);
+        run_group(&g, gemm_launch);
+        group_close(&g);
+    }
+}
+END_TEST
+
+/* Some of the weights, as experts of one format among others: the others' places are not touched. */
+START_TEST(test_group_of_some)
+{
+    static const int32_t odd[] = {1, 3, 5}, last[] = {5}, empty[] = {0, 3}, all[] = {0, 1, 2, 3, 4, 5};
+    static const struct {
+        const int32_t *number;
+        int32_t n;
+    } chosen[] = {{odd, 3}, {last, 1}, {empty, 2}, {all, 6}};
+    for (int i = 0; i < 4; i++)
+        for (int by_row = 0; by_row < 2; by_row++) {
+            struct group g;
+            simt_seed((uint64_t)(_i * 8 + i * 2 + by_row));
+            group_open(&g, _i ? GEMM_Q8_0 : GEMM_BF16, 1, 37, 96, 6, thin, by_row * 20, (uint64_t)(20 + i));
+            group_choose(&g, chosen[i].number, chosen[i].n);
+            run_group(&g, gemm_skinny);
+            run_group(&g, gemm_wide);
+            run_group(&g, gemm_launch);
+            group_close(&g);
+        }
+}
+END_TEST
+
+/* More of them than a warp has lanes, with up to several tiles each. */
+START_TEST(test_group_of_some_of_many)
+{
+    struct group g;
+    int32_t count[MAX_WEIGHT], number[MAX_WEIGHT], n = 0;
+    for (int32_t w = 0; w < MAX_WEIGHT; w++) {
+        count[w] = w == 50 ? 40 : w % 4;
+        if (w % 5)
+            number[n++] = w;
+    }
+    simt_seed(5);
+    group_open(&g, GEMM_Q8_0, 1, 20, 64, MAX_WEIGHT, count, 0, 5);
+    group_choose(&g, number, n);
+    ck_assert_int_gt(n, 32);
+    run_group(&g, gemm_skinny);
+    run_group(&g, gemm_wide);
+    group_close(&g);
+}
+END_TEST
+
+/* The tests above would fail without the numbers: places of other weights are written then. */
+START_TEST(test_numbers_matter)
+{
+    static const int32_t number[] = {1, 4};
+    struct group g;
+    group_open(&g, GEMM_BF16, 1, 20, 64, 6, thin, 0, 6);
+    group_choose(&g, number, 2);
+    float *out = group_blank(&g), *before = group_blank(&g);
+    g.args.out = out;
+    g.is.number = NULL;
+    gemm_skinny(&g.args, NULL);
+    size_t others = (size_t)(g.first[2] * g.args.out_stride), all = (size_t)(g.n_place * g.args.out_stride);
+    ck_assert(memcmp(out, before, others * sizeof *out));
+    ck_assert(!memcmp(out + others, before + others, (all - others) * sizeof *out));
+    free(out), free(before);
+    group_close(&g);
+}
+END_TEST
+
 START_TEST(test_group_glu)
 {
     void (*const run[])(const struct gemm_args *, struct CUstream_st *) = {gemm_skinny, gemm_wide};
@@ -454,6 +561,10 @@ int main(void)
     tcase_add_loop_test(tc, test_group_formats, 0, GEMM_N_FORMAT);
     tcase_add_test(tc, test_group_extremes);
     tcase_add_test(tc, test_group_of_many);
+    tcase_add_test(tc, test_group_tiles);
+    tcase_add_loop_test(tc, test_group_of_some, 0, 2);
+    tcase_add_test(tc, test_group_of_some_of_many);
+    tcase_add_test(tc, test_numbers_matter);
     tcase_add_test(tc, test_group_glu);
     return suite_run(tc);
 }

@@ -150,12 +150,15 @@ START_TEST(model_that_cannot_be_cut)
 END_TEST
 
 static const struct {
-    int n_ff_expert, type, n_rank;
+    int n_ff_expert, type, last_type, n_rank; /* last_type: of the last expert's down */
     const char *words;
 } expert_cuts[] = {
-    {200, DT_BF16, 3, "--tensor-parallel 3 does not divide the model's 200 columns of an expert"},
-    {104, DT_BF16, 2, "--tensor-parallel 2 leaves each 52 columns of an expert: not a multiple of 8"},
-    {96, DT_Q8_0, 2, "--tensor-parallel 2 cuts ffn_down_exps into pieces of 48 columns, and blocks of Q8_0 have 32"},
+    {200, DT_BF16, DT_BF16, 3, "--tensor-parallel 3 does not divide the model's 200 columns of an expert"},
+    {104, DT_BF16, DT_BF16, 2, "--tensor-parallel 2 leaves each 52 columns of an expert: not a multiple of 8"},
+    {96, DT_Q8_0, DT_Q8_0, 2,
+     "--tensor-parallel 2 cuts ffn_down_exps into pieces of 48 columns, and blocks of Q8_0 have 32"},
+    {96, DT_BF16, DT_Q4_0, 2,
+     "--tensor-parallel 2 cuts ffn_down_exps into pieces of 48 columns, and blocks of Q4_0 have 32"},
 };
 
 START_TEST(experts_that_cannot_be_cut)
@@ -168,6 +171,7 @@ START_TEST(experts_that_cannot_be_cut)
     ops = cuda_backend(&fake_runtime, &fake_comm, NULL);
     tiny_model_make(&tiny, &rnd, N_LAYER, 6, 6, 64, 128, 64 * n_rank, V, 0, expert_cuts[_i].type, 1, 1);
     tiny_model_extend(&tiny, &rnd, &f, expert_cuts[_i].type);
+    tiny.w.layer[0].expert[3].down.type = expert_cuts[_i].last_type;
     ck_assert_msg(!open_with(n_rank, &e), "%s", e.msg);
     ck_assert_int_eq(load(&e), -ERR_INVALID);
     ck_assert_ptr_null(life.m);

@@ -247,35 +247,36 @@ START_TEST(test_cap)
 }
 END_TEST
 
-START_TEST(test_heads_norm)
+/* n_k 0: another device counts those heads. */
+START_TEST(test_squares)
 {
-    static const int32_t wide[] = {60, 256, 1000};
-    for (int w = 0; w < 3; w++)
-        for (int biased = 0; biased < 2; biased++) {
-            int32_t n = wide[w], stride = n + 13;
-            float *x = values_f32(25, (size_t)(N_ROW * stride), 3),
-                  *before = values_f32(25, (size_t)(N_ROW * stride), 3), *weight = values_f32(26, (size_t)n, 2),
-                  *bias = values_f32(27, (size_t)n, 1);
-            kv_heads_norm(&(struct heads_norm_args){.x = x,
-                                                    .bias = biased ? bias : NULL,
-                                                    .weight = weight,
-                                                    .eps = 1e-6f,
-                                                    .n_row = N_ROW,
-                                                    .n = n,
-                                                    .stride = stride},
-                          NULL);
-            for (int r = 0; r < N_ROW; r++) {
-                double sum = 0;
-                for (int32_t i = 0; i < n; i++)
-                    sum += pow((double)before[r * stride + i] + (biased ? bias[i] : 0), 2);
-                for (int32_t i = 0; i < stride; i++) {
-                    double v = before[r * stride + i];
-                    double want = i < n ? (v + (biased ? bias[i] : 0)) / sqrt(sum / n + 1e-6) * weight[i] : v;
-                    CK_CLOSE(x[r * stride + i], want, fabs(want) * 1e-5, "row %d, element %d of %d", r, i, n);
-                }
+    static const int32_t wide[][2] = {{60, 20}, {256, 0}, {1000, 256}, {4096, 4096}};
+    for (int i = 0; i < 8; i++) {
+        int32_t n_q = wide[i / 2][0], n_k = wide[i / 2][1], stride = n_q + n_k + 13;
+        float *x = values_f32(25, (size_t)(N_ROW * stride), 3), *bias = values_f32(27, (size_t)(n_q + n_k), 1),
+              *out = values_f32(28, N_ROW * KV_SQUARES, 1);
+        simt_seed((uint64_t)i);
+        kv_squares(&(struct squares_args){.q = x,
+                                          .k = x + n_q,
+                                          .bq = i % 2 ? bias : NULL,
+                                          .bk = i % 2 ? bias + n_q : NULL,
+                                          .out = out,
+                                          .n_row = N_ROW,
+                                          .n_q = n_q,
+                                          .n_k = n_k,
+                                          .stride = stride},
+                   NULL);
+        for (int r = 0; r < N_ROW; r++) {
+            double sum[2] = {0};
+            for (int32_t j = 0; j < n_q + n_k; j++)
+                sum[j >= n_q] += pow((double)x[r * stride + j] + (i % 2 ? bias[j] : 0), 2);
+            for (int of = 0; of < 2; of++) {
+                CK_CLOSE(out[r * KV_SQUARES + of], sum[of], sum[of] * 2e-6, "row %d of %d and %d", r, n_q, n_k);
+                ck_assert(out[r * KV_SQUARES + 2 + of] == 0);
             }
-            free(x), free(before), free(weight), free(bias);
         }
+        free(x), free(bias), free(out);
+    }
 }
 END_TEST
 
@@ -295,10 +296,12 @@ END_TEST
 struct heads_case {
     int32_t n_head, n_head_kv, head_dim, rope_dim, block_len;
     int neox, norm, bias, type;
+    int together; /* the norm is of all heads, and of as many that another device has */
 };
 
-static void want_head(const struct heads_case *c, const float *in, const float *bias, const float *norm, int32_t pos,
-                      const float *inv_freq, int rotates, double *out)
+/* `mean`: of the squares that the norm goes by; 0: of the head's own. */
+static void want_head(const struct heads_case *c, const float *in, const float *bias, const float *norm, double mean,
+                      int32_t pos, const float *inv_freq, int rotates, double *out)
 {
     double sum = 0;
     for (int i = 0; i < c->head_dim; i++) {
@@ -306,7 +309,7 @@ static void want_head(const struct heads_case *c, const float *in, const float *
         sum += out[i] * out[i];
     }
     for (int i = 0; i < c->head_dim && norm; i++)
-        out[i] *= norm[i] / sqrt(sum / c->head_dim + 1e-6);
+        out[i] *= norm[i] / sqrt((mean > 0 ? mean : sum / c->head_dim) + 1e-6);
     for (int i = 0; i < c->rope_dim / 2 && rotates; i++) {
         double angle = (double)((float)pos * inv_freq[i]); /* the product is f32's, as in ref */
         double *a = c->neox ? &out[i] : &out[2 * i], *b = c->neox ? &out[i + c->rope_dim / 2] : &out[2 * i + 1];
@@ -344,7 +347,10 @@ static void check_heads(const struct heads_case *c)
     int32_t shift = __builtin_ctz((unsigned)c->block_len), n_pair = c->rope_dim / 2;
     size_t n_cached = (size_t)(N_BLOCK * c->block_len * c->n_head_kv);
     float *qkv = values_f32(8, (size_t)(N_ROW * stride), 3), *bias = values_f32(9, (size_t)stride, 1);
-    float *q_norm = values_f32(10, (size_t)dim, 2), *k_norm = values_f32(11, (size_t)dim, 2), inv_freq[128];
+    float *q_norm = values_f32(10, (size_t)n_q, 2), *k_norm = values_f32(11, (size_t)n_kv, 2), inv_freq[128];
+    float *squares = values_f32(12, N_ROW * KV_SQUARES, 1);
+    for (int i = 0; i < N_ROW * KV_SQUARES; i++)
+        squares[i] = (1 + squares[i]) * (float)n_q;
     for (int i = 0; i < n_pair; i++)
         inv_freq[i] = powf(10000, -(float)i / (float)n_pair);
     float *rope = malloc(sizeof *rope * (size_t)(N_ROW * n_pair) * 2);
@@ -369,6 +375,9 @@ static void check_heads(const struct heads_case *c)
                                   .bv = c->bias ? bias + n_q + n_kv : NULL,
                                   .q_norm = c->norm ? q_norm : NULL,
                                   .k_norm = c->norm ? k_norm : NULL,
+                                  .squares = c->together ? squares : NULL,
+                                  .n_q_all = 2 * n_q,
+                                  .n_k_all = 2 * n_kv,
                                   .eps = 1e-6f,
                                   .rope = rope,
                                   .rope_dim = c->rope_dim,
@@ -383,23 +392,27 @@ static void check_heads(const struct heads_case *c)
     double want[KV_MAX_HEAD_DIM];
     for (int r = 0; r < N_ROW; r++) {
         const float *in = qkv + r * stride;
+        double q_mean = c->together ? (double)squares[r * KV_SQUARES] / (2 * n_q) : 0;
+        double k_mean = c->together ? (double)squares[r * KV_SQUARES + 1] / (2 * n_kv) : 0;
         for (int h = 0; h < c->n_head; h++) {
-            want_head(c, in + h * dim, c->bias ? bias + h * dim : NULL, c->norm ? q_norm : NULL, pos[r], inv_freq, 1,
-                      want);
+            int norm_at = c->together ? h * dim : 0;
+            want_head(c, in + h * dim, c->bias ? bias + h * dim : NULL, c->norm ? q_norm + norm_at : NULL, q_mean,
+                      pos[r], inv_freq, 1, want);
             for (int i = 0; i < dim; i++)
                 CK_CLOSE(bf16_to_f32(q_out[(r * c->n_head + h) * dim + i]), want[i], fabs(want[i]) * 0x1.02p-8 + 2e-6,
                          "q row %d head %d element %d of %d", r, h, i, dim);
         }
         for (int h = 0; h < c->n_head_kv; h++) {
-            int at = n_q + h * dim;
-            want_head(c, in + at, c->bias ? bias + at : NULL, c->norm ? k_norm : NULL, pos[r], inv_freq, 1, want);
+            int at = n_q + h * dim, norm_at = c->together ? h * dim : 0;
+            want_head(c, in + at, c->bias ? bias + at : NULL, c->norm ? k_norm + norm_at : NULL, k_mean, pos[r],
+                      inv_freq, 1, want);
             check_cached(c, &kv, kv.k, kv.k_scale, slot[r], h, want);
             at += n_kv;
-            want_head(c, in + at, c->bias ? bias + at : NULL, NULL, pos[r], inv_freq, 0, want);
+            want_head(c, in + at, c->bias ? bias + at : NULL, NULL, 0, pos[r], inv_freq, 0, want);
             check_cached(c, &kv, kv.v, kv.v_scale, slot[r], h, want);
         }
     }
-    free(qkv), free(bias), free(q_norm), free(k_norm), free(rope), free(q_out);
+    free(qkv), free(bias), free(q_norm), free(k_norm), free(squares), free(rope), free(q_out);
     free(kv.k), free(kv.v), free(kv.k_scale), free(kv.v_scale);
 }
 
@@ -407,15 +420,16 @@ START_TEST(test_heads)
 {
     static const int32_t dims[] = {64, 80, 96, 128, 256};
     for (int i = 0; i < 5; i++)
-        for (int variant = 0; variant < 4; variant++) {
-            simt_seed((uint64_t)(i * 4 + variant));
+        for (int variant = 0; variant < 6; variant++) {
+            simt_seed((uint64_t)(i * 6 + variant));
             check_heads(&(struct heads_case){.n_head = 1 + i,
                                              .n_head_kv = variant == 1 ? 1 + i : 1,
                                              .head_dim = dims[i],
                                              .rope_dim = variant == 2 ? 32 : dims[i],
                                              .block_len = 1 << i,
                                              .neox = variant & 1,
-                                             .norm = variant >> 1,
+                                             .norm = variant >> 1 != 0,
+                                             .together = variant >= 4,
                                              .bias = variant != 3,
                                              .type = variant % 2 ? KV_FP8 : KV_BF16});
         }
@@ -533,7 +547,7 @@ int main(void)
     tcase_add_loop_test(tc, test_glu, 0, 2);
     tcase_add_test(tc, test_add);
     tcase_add_test(tc, test_cap);
-    tcase_add_test(tc, test_heads_norm);
+    tcase_add_test(tc, test_squares);
     tcase_add_test(tc, test_save);
     tcase_add_test(tc, test_heads);
     tcase_add_test(tc, test_sum);

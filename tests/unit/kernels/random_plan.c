@@ -141,18 +141,21 @@ static void extend_desc(struct model_desc *d, const struct tiny_features *f)
         d->rope_inv_freq_1[i] = f->unrotated ? 0 : powf(100, -2.0f * (float)i / (float)d->rope_dim);
 }
 
-static void place_experts(struct tiny_model *t, char **at, struct rnd *r, int32_t l, int type, int up_type, float route)
+static void place_experts(struct tiny_model *t, char **at, struct rnd *r, int32_t l, int type,
+                          const struct tiny_features *f)
 {
     const struct model_desc *d = &t->d;
     struct layer_weights *w = &t->w.layer[l];
     float in = 1 / sqrtf((float)d->n_embd), mid = 1 / sqrtf((float)d->n_ff_expert);
     w->expert = t->expert + (size_t)l * (size_t)d->n_expert;
     w->gate = w->up = w->down = (struct tensor){0};
-    place(at, &w->router, r, DT_F32, d->n_expert, d->n_embd, 0, route * in);
+    place(at, &w->router, r, DT_F32, d->n_expert, d->n_embd, 0, (f->decided ? 0.1f : 2) * in);
     for (int32_t x = 0; x < d->n_expert; x++) {
-        place(at, &w->expert[x].gate, r, type, d->n_ff_expert, d->n_embd, 0, in);
-        place(at, &w->expert[x].up, r, up_type, d->n_ff_expert, d->n_embd, 0, in);
-        place(at, &w->expert[x].down, r, type, d->n_embd, d->n_ff_expert, 0, mid);
+        int gate = f->mixed && x % 2 ? DT_Q8_0 : type, up = f->up_f32 && !(f->mixed && x % 3) ? DT_F32 : gate,
+            down = f->mixed && x % 4 == 1 ? DT_F16 : type;
+        place(at, &w->expert[x].gate, r, gate, d->n_ff_expert, d->n_embd, 0, in);
+        place(at, &w->expert[x].up, r, up, d->n_ff_expert, d->n_embd, 0, in);
+        place(at, &w->expert[x].down, r, down, d->n_embd, d->n_ff_expert, 0, mid);
     }
 }
 
@@ -204,7 +207,7 @@ void tiny_model_extend(struct tiny_model *t, struct rnd *r, const struct tiny_fe
             place(&at, &w->k_norm, r, DT_F32, 1, n_kv, 1, 0.1f);
         }
         if (f->n_expert && l < d->n_layer - 1)
-            place_experts(t, &at, r, l, type, f->up_f32 ? DT_F32 : type, f->decided ? 0.1f : 2);
+            place_experts(t, &at, r, l, type, f);
         else if (f->up_f32)
             place(&at, &w->up, r, DT_F32, d->n_ff, d->n_embd, 0, 1 / sqrtf((float)d->n_embd));
     }

@@ -33,6 +33,7 @@ struct tiny_features {
     float attn_softcap, logit_softcap, embd_scale, residual_scale, logit_scale; /* 0: none */
     int n_expert, n_expert_used, n_ff_expert;
     int up_f32;  /* `up` is of another type than `gate` */
+    int mixed;   /* experts of a layer are of several types; so are up and gate of some, with up_f32 */
     int decided; /* tokens tell routers which experts they want: no rounding changes a choice */
 };
 /* As they come together in families. */

@@ -122,12 +122,15 @@ static int size_pool(struct engine *eng, struct kv_config *kv, int32_t *n_ctx, s
     return 0;
 }
 
-static int load_model(struct engine *eng, struct lane *lane, const struct model *m, struct err *e)
+static int load_model(struct engine *eng, struct lane *lane, struct model *m, struct err *e)
 {
     struct engine_options *o = &eng->opt;
-    int rc = lane->ops->load(lane->backend, &m->desc, &m->w, o->progress, o->progress_arg, &lane->model, e);
+    int rc = model_make_weights(m, o->n_thread, e);
+    if (rc)
+        return rc;
+    rc = lane->ops->load(lane->backend, &m->desc, &m->w, o->progress, o->progress_arg, &lane->model, e);
     if (!rc)
-        source_loaded(&m->source);
+        model_loaded(m);
     if (rc == -ERR_NOMEM && lane->ops->kv_available) { /* the device's memory, of which the machine has more */
         struct err why = *e;
         err_set(e, ERR_NOMEM, "%.400s; galley quantize makes a model smaller, --backend cpu needs no device", why.msg);

@@ -27,6 +27,7 @@ static const struct {
     {{4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, MODEL_NEOX_ROPE, 0, 1, 5e-3, &case_mixtral}, 2, false},
     {{4, 4, 64, 128, 256, 0, DT_BF16, DT_F16, MODEL_QK_NORM, 0, 0, 5e-3, &case_qwen}, 4, true},
     {{4, 4, 64, 128, 256, 0, DT_BF16, DT_BF16, 0, 0, 0, 5e-3, &case_mixtral}, 4, false},
+    {{8, 4, 64, 128, 512, 0, DT_BF16, DT_FP8, MODEL_NEOX_ROPE, 0, 0, 5e-3}, 4, true}, /* whole blocks of 128 */
 };
 enum { N_CASE = sizeof cases / sizeof *cases };
 

@@ -59,7 +59,8 @@ static int check_fp8(const json_t *q, struct err *e)
 
 static int check_format(const json_t *v, struct err *e)
 {
-    return is_absent(v) || is_text(v, "float-quantized") ? 0 : refuse("format", v, "float-quantized", e);
+    bool apart = is_absent(v) || is_text(v, "float-quantized") || is_text(v, "naive-quantized"); /* codes and scales */
+    return apart ? 0 : refuse("format", v, "float-quantized, naive-quantized", e);
 }
 
 static int check_group(const json_t *group, struct err *e)
@@ -155,8 +156,8 @@ int model_find_scales(const struct safetensors *st, const char *name, const stru
 
 int32_t model_count_activation_scales(const struct safetensors *st)
 {
-    static const char *const tail[] = {".input_scale", ".output_scale", ".q_scale",
-                                       ".k_scale",     ".v_scale",      ".kv_scale"};
+    static const char *const tail[] = {".input_scale", ".activation_scale", ".output_scale", ".q_scale",
+                                       ".k_scale",     ".v_scale",          ".kv_scale"};
     int32_t n = 0;
     for (int32_t i = 0; i < st->n_tensor; i++)
         for (size_t k = 0; k < sizeof tail / sizeof *tail; k++) {

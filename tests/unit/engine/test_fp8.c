@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "mem.h"
 #include "model/model.h"
 #include "random_plan.h"
 #include "../suite.h"
@@ -405,6 +406,29 @@ START_TEST(values_that_are_not_finite_are_refused)
 }
 END_TEST
 
+/* Whichever allocation fails: an error, and nothing is left behind. */
+START_TEST(memory_that_runs_out_is_an_error)
+{
+    long n = 0;
+    write_model(dir, "mixtral", PER_BLOCK, PER_BLOCK);
+    for (int rc = -1; rc; n++) {
+        struct err e = {0};
+        struct model m;
+        mem_fail_nth(n + 1);
+        rc = model_open(dir, &m, &e);
+        if (!rc) {
+            rc = model_to_fp8(&m, &e);
+            if (!rc)
+                rc = model_make_weights(&m, 2, &e);
+            model_close(&m);
+        }
+        mem_fail_nth(0);
+        ck_assert_msg(!rc || (rc == -ERR_NOMEM && e.msg[0]), "allocation %ld: %d: %s", n, rc, e.msg);
+    }
+    ck_assert_int_ge(n, 20);
+}
+END_TEST
+
 /* ---- What is refused ---- */
 
 static struct made *find_made(const char *name)
@@ -526,6 +550,7 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_loop_test(tc, every_kind_of_scale_gives_the_logits_of_its_values, 0, N_FAMILY * N_KIND);
     tcase_add_loop_test(tc, plain_matrices_become_fp8, 0, N_FAMILY);
+    tcase_add_test(tc, memory_that_runs_out_is_an_error);
     tcase_add_test(tc, values_that_are_not_finite_are_refused);
     tcase_add_test(tc, damaged_scales_are_refused);
     tcase_add_test(tc, damaged_codes_are_refused);

@@ -133,7 +133,7 @@ static int load_model(struct engine *eng, struct lane *lane, struct model *m, st
         return rc;
     rc = lane->ops->load(lane->backend, &m->desc, &m->w, o->progress, o->progress_arg, &lane->model, e);
     if (!rc)
-        model_loaded(m);
+        source_loaded(&m->source);
     if (rc == -ERR_NOMEM && lane->ops->kv_available) { /* the device's memory, of which the machine has more */
         struct err why = *e;
         err_set(e, ERR_NOMEM, "%.400s; galley quantize makes a model smaller, --backend cpu needs no device", why.msg);

@@ -252,11 +252,6 @@ int model_make_weights(struct model *m, int32_t n_thread, struct err *e)
     return fp8_fill(&m->fp8, n_thread, e);
 }
 
-void model_loaded(const struct model *m)
-{
-    source_loaded(&m->source);
-}
-
 void model_close(struct model *m)
 {
     tok_free(m->tok);

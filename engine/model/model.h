@@ -38,8 +38,6 @@ int model_to_fp8(struct model *m, struct err *e);
 /* Before loading: gives the tensors that are in no file their values. n_thread 0: one for each processor. -ERR_FORMAT
  * names the tensor that has something in it which is not finite. */
 int model_make_weights(struct model *m, int32_t n_thread, struct err *e);
-/* After loading: the back end has taken the weights, nothing of them need stay in memory. */
-void model_loaded(const struct model *m);
 /* Before loading: no sequence will be longer than n_ctx. */
 void model_fit_context(struct model *m, int32_t n_ctx);
 void model_close(struct model *m);

@@ -275,7 +275,7 @@ static float *logits_of(struct model *m, const char *backend)
     ck_assert_int_eq(m->desc.n_vocab, V);
     ck_assert_msg(!model_make_weights(m, 2, &e), "%s", e.msg);
     rig_open(&rig, backend_find(backend, &e), &t, &kv, 2);
-    model_loaded(m);
+    source_loaded(&m->source);
     rig_chain(&rig, 0, 0, tok, N_TOK, bt, 2);
     for (int32_t i = 0; i < V; i++)
         list[i] = i;

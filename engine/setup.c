@@ -27,6 +27,7 @@ static size_t memory_available(void)
 
 static void fill_defaults(struct engine_options *o)
 {
+    o->quantization = o->quantization ? o->quantization : "none";
     o->backend = o->backend ? o->backend : "auto";
     o->kv_type = o->kv_type ? o->kv_type : "f16";
     o->pin = o->pin ? o->pin : "node";
@@ -122,10 +123,15 @@ static int size_pool(struct engine *eng, struct kv_config *kv, int32_t *n_ctx, s
     return 0;
 }
 
-static int load_model(struct engine *eng, struct lane *lane, const struct model *m, struct err *e)
+static int load_model(struct engine *eng, struct lane *lane, struct model *m, struct err *e)
 {
     struct engine_options *o = &eng->opt;
-    int rc = lane->ops->load(lane->backend, &m->desc, &m->w, o->progress, o->progress_arg, &lane->model, e);
+    int rc = !strcmp(o->quantization, "fp8") ? model_to_fp8(m, e) : 0;
+    if (!rc)
+        rc = model_make_weights(m, o->n_thread, e);
+    if (rc)
+        return rc;
+    rc = lane->ops->load(lane->backend, &m->desc, &m->w, o->progress, o->progress_arg, &lane->model, e);
     if (!rc)
         source_loaded(&m->source);
     if (rc == -ERR_NOMEM && lane->ops->kv_available) { /* the device's memory, of which the machine has more */
@@ -282,6 +288,8 @@ static int check_options(const struct engine_options *o, struct err *e)
         return err_set(e, ERR_INVALID, "--max-draft %d: 0 to %d", o->max_draft, DRAFT_MAX);
     if (pin_by_name(o->pin) < 0)
         return err_set(e, ERR_INVALID, "--pin %s: node, core or off", o->pin);
+    if (strcmp(o->quantization, "none") && strcmp(o->quantization, "fp8"))
+        return err_set(e, ERR_INVALID, "--quantization %s: none or fp8", o->quantization);
     if (kv_type_by_name(o->kv_type) < 0)
         return err_set(e, ERR_INVALID, "--kv-type %s: f32, f16, bf16, q8_0 or fp8", o->kv_type);
     if (o->tensor_parallel < 0 || o->tensor_parallel > MAX_DEVICES)

@@ -175,6 +175,7 @@ static const struct codec {
     {DT_Q5_K, {"Q5_K", QK_LEN, 176}, q5k_to_f32, q5k_from_f32},
     {DT_Q6_K, {"Q6_K", QK_LEN, 210}, q6k_to_f32, q6k_from_f32},
     {DT_MXFP4, {"MXFP4", Q_LEN, 17}, mxfp4_to_f32, mxfp4_from_f32},
+    {DT_FP8, {"FP8", FP8_LEN, FP8_BYTES}, fp8_to_f32, fp8_from_f32},
 };
 
 enum { N_CODEC = sizeof codec_table / sizeof codec_table[0] };

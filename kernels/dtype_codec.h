@@ -9,8 +9,10 @@
 #include "dtype.h"
 
 enum {
-    QK_LEN = 256,       /* elements a super-block of the K formats */
-    QK_SCALE_BYTES = 12 /* eight 6-bit scales and eight 6-bit minima, packed */
+    QK_LEN = 256,        /* elements a super-block of the K formats */
+    QK_SCALE_BYTES = 12, /* eight 6-bit scales and eight 6-bit minima, packed */
+    FP8_LEN = 128,
+    FP8_BYTES = 4 + FP8_LEN
 };
 
 static inline uint16_t load_u16(const uint8_t *p)
@@ -56,6 +58,9 @@ extern const int8_t mxfp4_value[16];
 float mxfp4_scale(uint8_t e); /* what a value of the table is multiplied by */
 void mxfp4_to_f32(const uint8_t *src, float *dst, int64_t n_block);
 void mxfp4_from_f32(const float *src, uint8_t *dst, int64_t n_block);
+
+void fp8_to_f32(const uint8_t *src, float *dst, int64_t n_block);
+void fp8_from_f32(const float *src, uint8_t *dst, int64_t n_block);
 
 void q4k_to_f32(const uint8_t *src, float *dst, int64_t n_block);
 void q5k_to_f32(const uint8_t *src, float *dst, int64_t n_block);

@@ -10,7 +10,7 @@
 enum { MAX_LIST = 16 };
 
 struct bench_args {
-    const char *model, *backend, *pin, *repack_cache;
+    const char *model, *quantization, *backend, *pin, *repack_cache;
     int32_t threads, steps, repeat;
     int32_t prefill[MAX_LIST + 1], depth[MAX_LIST + 1], batch[MAX_LIST + 1], verify[MAX_LIST + 1]; /* -1 ends them */
     bool json;
@@ -19,6 +19,7 @@ struct bench_args {
 static const struct flag bench_flags[] = {
     {"--model", "PATH", NULL, "GGUF file or Hugging Face directory"},
     {"--backend", "NAME", "auto|ref|cpu", "where it runs [auto]"},
+    {"--quantization", "TO", "none|fp8", "what F32, F16 and BF16 matrices become at load [none]"},
     {"--threads", "N", NULL, "worker threads; 0: one for each physical core [0]"},
     {"--pin", "TO", "node|core|off", "what a thread is kept to [node]"},
     {"--repack-cache", "DIR", NULL, "folder where weights are kept as the cpu packed them"},
@@ -77,6 +78,8 @@ static const char *parse_args(int argc, char **argv, struct bench_args *a)
             a->backend = value;
         else if (!strcmp(name, "--threads"))
             ok = parse_int(value, 0, &a->threads);
+        else if (!strcmp(name, "--quantization"))
+            a->quantization = value;
         else if (!strcmp(name, "--pin"))
             a->pin = value;
         else if (!strcmp(name, "--repack-cache"))
@@ -153,6 +156,7 @@ static int bench_main(int argc, char **argv)
     struct bench_report rep;
     struct err e = {0};
     struct engine_options opt = {.model_path = a.model,
+                                 .quantization = a.quantization,
                                  .backend = a.backend,
                                  .n_thread = a.threads,
                                  .pin = a.pin,

@@ -22,6 +22,8 @@ const struct option option_table[] = {
      "name clients use; the file's own by default"},
     {"chat-template", OPT_STRING, AT(chat_template), 0, 0, NULL, "PATH", NULL, "Model",
      "Jinja file used instead of the model's chat template"},
+    {"quantization", OPT_CHOICE, AT(quantization), 0, 0, "none|fp8", "TO", "none", "Model",
+     "what becomes of matrices of F32, F16 or BF16 in layers, as they are loaded; fp8: e4m3, a scale for 128 columns"},
     {"backend", OPT_CHOICE, AT(backend), 0, 0, "auto|ref|cpu|cuda", "NAME", "auto", "Compute", "where the model runs"},
     {"threads", OPT_INT, AT(threads), 0, 1024, NULL, "N", "0", "Compute",
      "worker threads; 0: one for each physical core that this process may use"},

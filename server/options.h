@@ -12,7 +12,7 @@
 
 struct options { /* strings are owned; free with options_free */
     char *model, *draft_model, *ngram, *served_model_name, *chat_template, *config;
-    char *host, *backend, *pin, *repack_cache, *decoding, *ways, *kv_type, *cors_origin, *log_level;
+    char *quantization, *host, *backend, *pin, *repack_cache, *decoding, *ways, *kv_type, *cors_origin, *log_level;
     char *api_key;                                         /* comma-separated list */
     char *api_key_file, *unix_socket, *tls_cert, *tls_key; /* NULL or "": none */
     int64_t port, ctx, kv_mem, max_batch_tokens, max_seqs, max_choices, max_queue, max_draft, threads, loops;

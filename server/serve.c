@@ -158,6 +158,7 @@ static int open_engine(struct server *srv, const struct backend_ops *ops, struct
     struct progress progress = {.last_percent = -1, .start_ns = clock_ns()};
     struct engine_options eo = {.model_path = o->model,
                                 .draft_path = o->draft_model,
+                                .quantization = o->quantization,
                                 .backend = o->backend,
                                 .ops = ops,
                                 .n_thread = (int32_t)o->threads,

@@ -34,6 +34,8 @@ struct backend_ops;
 struct engine_options {
     const char *model_path;        /* GGUF file or Hugging Face directory */
     const char *draft_path;        /* GGUF with the same vocabulary, or NULL */
+    const char *quantization;      /* "none" (NULL), or "fp8": both models' matrices of F32, F16 or BF16 become FP8, but
+                                      for routers, the head and those whose rows are no multiple of 128 */
     const char *backend;           /* "auto", "ref", "cpu", ... */
     const struct backend_ops *ops; /* tests: used instead of `backend` when not NULL */
     int32_t n_thread;              /* 0: one for each available physical core */

@@ -18,7 +18,8 @@ struct file_map { /* owned by whoever opened it */
 int map_open(struct file_map *m, const char *path, struct err *e);
 void map_close(struct file_map *m);
 /* Hints about bytes of the map: they will be read soon, so that the system may read ahead; they will not be read for a
- * while, so that they need not count as this process's memory. Reading them is legal all the same. */
+ * while, so that they need not count as this process's memory. Reading them is legal all the same. Memory that is of no
+ * file loses what it holds. */
 void map_want(const void *p, size_t bytes);
 void map_done(const void *p, size_t bytes);
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "gguf.h"
+#include "log.h"
 #include "mem.h"
 #include "model_impl.h"
 #include "safetensors.h"
@@ -109,6 +110,13 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+static void name_quant(struct model *m)
+{
+    const struct layer_weights *first = &m->w.layer[0];
+    snprintf(m->info.quant, sizeof m->info.quant, "%s",
+             dtype_info(first->expert ? first->expert[0].up.type : first->up.type)->name);
+}
+
 static void describe(struct model *m, const char *path)
 {
     struct model_info *info = &m->info;
@@ -122,9 +130,7 @@ static void describe(struct model *m, const char *path)
     info->n_ctx_train = m->desc.n_ctx_train;
     info->chat_template = m->chat_template;
     info->architecture = m->architecture;
-    const struct layer_weights *first = &m->w.layer[0];
-    snprintf(info->quant, sizeof info->quant, "%s",
-             dtype_info(first->expert ? first->expert[0].up.type : first->up.type)->name);
+    name_quant(m);
 }
 
 static int source_of_model(struct model *m, const char *path, struct err *e)
@@ -140,7 +146,7 @@ static int source_of_model(struct model *m, const char *path, struct err *e)
         for (int32_t i = 0; i < n; i++)
             files[i] = (struct source_file){&m->st->file[i].map, m->st->file[i].data_at};
     }
-    int rc = source_open(&m->source, files, n, path, e);
+    int rc = source_open(&m->source, files, n, &m->fp8, path, e);
     if (files != &one)
         mem_free(files);
     m->w.source = &m->source.ops;
@@ -183,6 +189,69 @@ int model_open(const char *path, struct model *m, struct err *e)
     return 0;
 }
 
+/* ---- Weights that are in no file ---- */
+
+static int tensor_to_fp8(struct model *m, int32_t l, const char *part, struct tensor *t, int32_t *n_kept, struct err *e)
+{
+    char name[64];
+    struct tensor from = *t;
+    bool wide = from.type == DT_F32 || from.type == DT_F16 || from.type == DT_BF16;
+    if (!from.data || !wide)
+        return 0;
+    if (!fp8_fits(from.n_col)) {
+        ++*n_kept;
+        return 0;
+    }
+    snprintf(name, sizeof name, "%s of layer %d", part, l);
+    int rc = fp8_add(&m->fp8, name, &from, NULL, t, e);
+    double less = (double)dtype_row_bytes(from.type, from.n_col) - (double)dtype_row_bytes(DT_FP8, from.n_col);
+    m->weight_bytes -= rc ? 0 : less * (double)from.n_row;
+    return rc;
+}
+
+static int layer_to_fp8(struct model *m, int32_t l, int32_t *n_kept, struct err *e)
+{
+    struct layer_weights *w = &m->w.layer[l];
+    const struct {
+        const char *part;
+        struct tensor *t;
+    } all[] = {{"attn_q", &w->wq},     {"attn_k", &w->wk}, {"attn_v", &w->wv},    {"attn_output", &w->wo},
+               {"ffn_gate", &w->gate}, {"ffn_up", &w->up}, {"ffn_down", &w->down}};
+    int rc = 0;
+    for (size_t i = 0; !rc && i < sizeof all / sizeof *all; i++)
+        rc = tensor_to_fp8(m, l, all[i].part, all[i].t, n_kept, e);
+    for (int32_t x = 0; !rc && w->expert && x < m->desc.n_expert; x++) {
+        rc = tensor_to_fp8(m, l, "ffn_gate_exps", &w->expert[x].gate, n_kept, e);
+        if (!rc)
+            rc = tensor_to_fp8(m, l, "ffn_up_exps", &w->expert[x].up, n_kept, e);
+        if (!rc)
+            rc = tensor_to_fp8(m, l, "ffn_down_exps", &w->expert[x].down, n_kept, e);
+    }
+    return rc;
+}
+
+int model_to_fp8(struct model *m, struct err *e)
+{
+    int32_t n_kept = 0;
+    int rc = 0;
+    for (int32_t l = 0; !rc && l < m->desc.n_layer; l++)
+        rc = layer_to_fp8(m, l, &n_kept, e);
+    if (n_kept)
+        log_line(LOG_WARN, "matrices stay as they are", "tensors=%d reason=\"FP8 takes 128 columns at a time\"",
+                 n_kept);
+    name_quant(m);
+    return rc;
+}
+
+int model_make_weights(struct model *m, int32_t n_thread, struct err *e)
+{
+    int32_t n = m->st ? model_count_activation_scales(m->st) : 0;
+    if (n)
+        log_line(LOG_INFO, "activation scales ignored", "tensors=%d reason=\"activations are not quantised by them\"",
+                 n);
+    return fp8_fill(&m->fp8, n_thread, e);
+}
+
 void model_close(struct model *m)
 {
     tok_free(m->tok);
@@ -194,6 +263,7 @@ void model_close(struct model *m)
     mem_free(m->chat_template);
     mem_free(m->architecture);
     source_close(&m->source);
+    fp8_free(&m->fp8);
     gguf_close(m->gguf);
     st_close(m->st);
     *m = (struct model){0};

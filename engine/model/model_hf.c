@@ -353,6 +353,8 @@ int model_from_hf(struct model *m, const char *dir, struct err *e)
     if (!rc)
         rc = read_family(m, c, e);
     if (!rc)
+        rc = model_check_quantization(c, e);
+    if (!rc)
         rc = read_sizes(m, c, e);
     if (!rc)
         rc = read_activation(m, c, e);

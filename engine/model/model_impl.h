@@ -4,6 +4,7 @@
  *   families.c     the families of models, as a table
  *   model_gguf.c   the keys of a GGUF file
  *   model_hf.c     config.json and its neighbours in a Hugging Face directory
+ *   hf_fp8.c       its quantization_config, and the scales of FP8 tensors
  *   rope.c         rotation frequencies from the numbers of either
  *   tensors.c      the tensors of either, by the names each kind gives them */
 #ifndef GALLEY_MODEL_IMPL_H
@@ -41,6 +42,14 @@ int model_from_gguf(struct model *m, const char *path, struct err *e);
 int model_from_hf(struct model *m, const char *dir, struct err *e);
 /* Finds, checks and counts the tensors; desc.n_vocab becomes the table's rows. */
 int model_take_tensors(struct model *m, struct err *e);
+struct json_t;
+struct safetensors;
+/* -ERR_FORMAT: config.json says that the weights are quantised in a way that Galley does not know, and which. */
+int model_check_quantization(const struct json_t *config, struct err *e);
+/* Those of the F8_E4M3 tensor `name`. -ERR_FORMAT: it has none, or none that fit. */
+int model_find_scales(const struct safetensors *st, const char *name, const struct tensor *codes,
+                      struct fp8_scales *out, struct err *e);
+int32_t model_count_activation_scales(const struct safetensors *st);
 /* What a description begins with: nothing scaled, capped or windowed. */
 void model_begin(struct model *m, const struct family *f);
 /* What the files say of sampling, NAN where nothing. */

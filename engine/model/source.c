@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "mem.h"
+#include "model/fp8.h"
 
 enum { N_SAMPLE = 64, SAMPLE_BYTES = 4096, MAX_NAME = 96 };
 
@@ -27,7 +28,8 @@ static void want(void *arg, const void *data, size_t bytes)
 
 static void done(void *arg, const void *data, size_t bytes)
 {
-    if (is_of_file(arg, data))
+    const struct source *s = arg;
+    if (is_of_file(s, data) || fp8_has(s->made, data))
         map_done(data, bytes);
 }
 
@@ -73,8 +75,10 @@ static char *make_name(const char *path)
     return mem_strdup(name);
 }
 
-int source_open(struct source *s, const struct source_file *file, int32_t n_file, const char *path, struct err *e)
+int source_open(struct source *s, const struct source_file *file, int32_t n_file, const struct fp8_store *made,
+                const char *path, struct err *e)
 {
+    s->made = made;
     s->file = mem_alloc((size_t)n_file * sizeof *file);
     s->name = make_name(path);
     s->ops = (struct weight_source){.arg = s, .want = want, .done = done, .identify = identify, .name = s->name};
@@ -95,4 +99,5 @@ void source_loaded(const struct source *s)
 {
     for (const struct source_file *f = s->file; f < s->file + s->n_file; f++)
         map_done(f->map->p, f->map->size_bytes);
+    fp8_drop(s->made);
 }

@@ -11,6 +11,7 @@ struct found {
     struct tensor t;
     int64_t n_each;     /* rows of one matrix, where a tensor holds several; else all */
     char type_name[16]; /* for messages */
+    bool coded;         /* F8_E4M3, whose scales are another tensor */
 };
 
 /* Any file's tensor as a matrix; false: there is none of that name. */
@@ -33,27 +34,40 @@ static bool find(const struct model *m, const char *name, struct found *out)
         out->t = (struct tensor){.data = t->data, .type = t->type, .n_row = n_row, .n_col = n_col};
         out->n_each = t->n_dim > 1 ? t->dim[t->n_dim - 2] : 1;
         snprintf(out->type_name, sizeof out->type_name, "%s", t->type_name);
+        out->coded = !strcmp(t->type_name, "F8_E4M3") && t->n_dim == 2;
     }
     return t != NULL;
+}
+
+static int join_codes(struct model *m, const char *name, const struct tensor *codes, struct tensor *out, struct err *e)
+{
+    struct fp8_scales scale;
+    int rc = model_find_scales(m->st, name, codes, &scale, e);
+    return rc ? rc : fp8_add(&m->fp8, name, codes, &scale, out, e);
 }
 
 /* n matrices of one shape in one tensor. */
 static int take_several(struct model *m, const char *name, int64_t n, int64_t n_row, int64_t n_col, bool required,
                         struct tensor *out, struct err *e)
 {
-    struct found f;
+    struct found f = {0};
     if (!find(m, name, &f))
         return required ? err_set(e, ERR_FORMAT, "tensor %s is missing", name) : 0;
-    if (!dtype_info(f.t.type))
+    if (!dtype_info(f.t.type) && !f.coded)
         return err_set(e, ERR_FORMAT, "tensor %s: type %s is not supported (%s are)", name, f.type_name,
-                       m->gguf ? "F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K, MXFP4" : "F32, F16, BF16");
+                       m->gguf ? "F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K, MXFP4"
+                               : "F32, F16, BF16 and matrices of F8_E4M3");
     if (f.t.n_col != n_col || f.t.n_row != n * n_row || (n > 1 && f.n_each != n_row))
         return err_set(e, ERR_FORMAT, "tensor %s: %lld x %lld, expected %lld x %lld", name, (long long)f.t.n_row,
                        (long long)f.t.n_col, (long long)(n * n_row), (long long)n_col);
-    *out = f.t;
+    int rc = 0;
+    if (f.coded)
+        rc = join_codes(m, name, &f.t, out, e);
+    else
+        *out = f.t;
     m->info.n_param += (uint64_t)f.t.n_row * (uint64_t)n_col;
-    m->weight_bytes += (double)dtype_row_bytes(f.t.type, n_col) * (double)f.t.n_row;
-    return 0;
+    m->weight_bytes += rc ? 0 : (double)dtype_row_bytes(out->type, n_col) * (double)f.t.n_row;
+    return rc;
 }
 
 static int take(struct model *m, const char *name, int64_t n_row, int64_t n_col, bool required, struct tensor *out,

@@ -35,6 +35,7 @@ enum pack {
     PACK_F32,
     PACK_F16,
     PACK_BF16,
+    PACK_FP8,
     PACK_Q8_0,
     PACK_Q4_0,
     PACK_Q4_K,

@@ -5,7 +5,15 @@
 #include <string.h>
 
 /* Block layouts of the file: ggml's documented formats, see dtype.h. */
-enum { Q8_0_BYTES = 34, Q4_0_BYTES = 18, Q4_K_BYTES = 144, Q5_K_BYTES = 176, Q6_K_BYTES = 210, MX_BYTES = 17, SUPER = 256 };
+enum {
+    Q8_0_BYTES = 34,
+    Q4_0_BYTES = 18,
+    Q4_K_BYTES = 144,
+    Q5_K_BYTES = 176,
+    Q6_K_BYTES = 210,
+    MX_BYTES = 17,
+    SUPER = 256
+};
 
 int weight_plan(const struct tensor *t, struct weight *w, struct err *e)
 {
@@ -13,8 +21,8 @@ int weight_plan(const struct tensor *t, struct weight *w, struct err *e)
         int type;
         enum pack pack;
     } known[N_PACK] = {
-        {DT_F32, PACK_F32},   {DT_F16, PACK_F16},   {DT_BF16, PACK_BF16}, {DT_Q8_0, PACK_Q8_0},
-        {DT_Q4_0, PACK_Q4_0}, {DT_Q4_K, PACK_Q4_K}, {DT_Q5_K, PACK_Q5_K}, {DT_Q6_K, PACK_Q6_K}, {DT_MXFP4, PACK_MXFP4},
+        {DT_F32, PACK_F32},   {DT_F16, PACK_F16},   {DT_BF16, PACK_BF16}, {DT_Q8_0, PACK_Q8_0},   {DT_Q4_0, PACK_Q4_0},
+        {DT_Q4_K, PACK_Q4_K}, {DT_Q5_K, PACK_Q5_K}, {DT_Q6_K, PACK_Q6_K}, {DT_MXFP4, PACK_MXFP4}, {DT_FP8, PACK_FP8},
     };
     *w = (struct weight){.n_out = (int32_t)t->n_row, .n_in = (int32_t)t->n_col};
     int found = 0;
@@ -31,6 +39,8 @@ int weight_plan(const struct tensor *t, struct weight *w, struct err *e)
     if (pack_is_int(w->pack)) {
         size_t n_group = (size_t)(w->n_line + GROUP - 1) / GROUP;
         w->panel_bytes = n_group * pack_head_bytes(w->pack) + (size_t)w->n_line * pack_block_bytes(w->pack);
+    } else if (w->pack == PACK_FP8) {
+        w->panel_bytes = (size_t)(w->n_in / FP8_BLOCK) * FP8_BLOCK_BYTES;
     } else {
         w->panel_bytes = (size_t)w->n_line * F_LINE * PANEL * (w->pack == PACK_F32 ? 4 : 2);
     }
@@ -309,6 +319,31 @@ static void pack_float_row(const struct weight *w, const uint8_t *src, uint8_t *
     }
 }
 
+/* ---- FP8 ---- */
+
+static void pack_fp8_row(const struct weight *w, const uint8_t *src, uint8_t *panel, int c)
+{
+    for (int32_t b = 0; b < w->n_in / FP8_BLOCK; b++, src += sizeof(float) + FP8_BLOCK, panel += FP8_BLOCK_BYTES) {
+        float scale;
+        memcpy(&scale, src, sizeof scale);
+        scale *= 256;
+        memcpy(panel + sizeof scale * (size_t)c, &scale, sizeof scale);
+        for (int k = 0; k < FP8_BLOCK; k++)
+            panel[FP8_SCALES + k * PANEL + c] = src[sizeof scale + (size_t)k];
+    }
+}
+
+static void fp8_row(const struct weight *w, const uint8_t *panel, int c, float *out)
+{
+    for (int32_t b = 0; b < w->n_in / FP8_BLOCK; b++, panel += FP8_BLOCK_BYTES) {
+        float scale;
+        memcpy(&scale, panel + sizeof scale * (size_t)c, sizeof scale);
+        scale /= 256;
+        for (int k = 0; k < FP8_BLOCK; k++)
+            *out++ = e4m3_to_f32(panel[FP8_SCALES + k * PANEL + c]) * scale;
+    }
+}
+
 void weight_pack(const struct weight *w, const struct tensor *t, int32_t p0, int32_t p1)
 {
     size_t row_bytes = dtype_row_bytes(t->type, t->n_col);
@@ -318,6 +353,8 @@ void weight_pack(const struct weight *w, const struct tensor *t, int32_t p0, int
             uint8_t *panel = w->data + (size_t)p * w->panel_bytes;
             if (pack_is_int(w->pack))
                 pack_int_row(w, src, panel, c);
+            else if (w->pack == PACK_FP8)
+                pack_fp8_row(w, src, panel, c);
             else
                 pack_float_row(w, src, panel, c);
         }
@@ -327,6 +364,10 @@ void weight_row(const struct weight *w, int32_t row, float *out)
 {
     const uint8_t *panel = w->data + (size_t)(row / PANEL) * w->panel_bytes;
     int c = row % PANEL;
+    if (w->pack == PACK_FP8) {
+        fp8_row(w, panel, c, out);
+        return;
+    }
     if (!pack_is_int(w->pack)) {
         for (int32_t k = 0; k < w->n_in; k++) {
             size_t at = float_at(w->pack, k, c);

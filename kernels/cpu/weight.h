@@ -5,6 +5,8 @@
  *
  *   F32, F16         [k][16 columns]
  *   BF16             [k / 2][16 columns][2]: a pair fills a lane, and each half of it is an f32 for one operation
+ *   FP8              blocks of 128 k: f32 scale[16], 256 times the file's, then e4m3 codes [k][16 columns]. Read as the
+ *                    upper byte of an f16, a code is 1 / 256 of what it stands for
  *   the others       groups of 8 blocks of 32 k: a head, then the blocks' codes. The last group may be shorter.
  *                    A block's codes are 8 vectors of 64 bytes: 16 columns x 4 k, so that one vpdpbusd advances 16
  *                    outputs by 4 k. Of fewer than 8 bits, vector i lies in the low halves of the stored vector i, and
@@ -24,8 +26,9 @@
 
 /* Raised whenever a packed byte of any format changes, so that caches of earlier layouts are known for what they are; a
  * test compares hashes of packed tensors with those of this version. */
-enum { WEIGHT_LAYOUT = 1 };
+enum { WEIGHT_LAYOUT = 2 };
 
+enum { FP8_BLOCK = 128, FP8_SCALES = 64, FP8_BLOCK_BYTES = FP8_SCALES + 16 * FP8_BLOCK };
 enum { GROUP = 8, HEAD_EXPONENTS = 128, HEAD_SCALES = 256, HEAD_K = 320 };
 
 struct weight { /* data borrowed from the model's arena */

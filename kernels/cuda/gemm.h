@@ -54,7 +54,7 @@ enum gemm_format {
     GEMM_Q4_K,
     GEMM_Q5_K,
     GEMM_Q6_K,
-    GEMM_FP8, /* made at load from any type: a scale for each row and 128 columns, the largest element at 448 */
+    GEMM_FP8, /* codes that are NaN read as 480 */
     GEMM_N_FORMAT
 };
 

@@ -2,7 +2,6 @@
  * then a lane's codes are gathered. */
 #include "gemm.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "err.h"
@@ -30,6 +29,8 @@ int gemm_format_of(int type)
         return GEMM_Q5_K;
     case DT_Q6_K:
         return GEMM_Q6_K;
+    case DT_FP8:
+        return GEMM_FP8;
     default:
         return -1;
     }
@@ -38,6 +39,7 @@ int gemm_format_of(int type)
 static int32_t block_len(enum gemm_format f)
 {
     return f == GEMM_Q4_K || f == GEMM_Q5_K || f == GEMM_Q6_K    ? SUPER
+           : f == GEMM_FP8                                       ? FP8_BLOCK
            : f == GEMM_Q8_0 || f == GEMM_Q4_0 || f == GEMM_MXFP4 ? BLOCK
                                                                  : 8; /* 16 bytes of x */
 }
@@ -113,6 +115,13 @@ static void read_q6k(struct slab *s, int r, const uint8_t *block, int at)
     s->d[r][0] = u16_at(block + 208);
 }
 
+static void read_fp8(struct slab *s, int r, const uint8_t *block, int at)
+{
+    memcpy(&s->fp8_scale[r], block, sizeof s->fp8_scale[r]);
+    for (int i = 0; i < GEMM_SLAB; i++)
+        s->code[r][i] = block[sizeof s->fp8_scale[r] + (size_t)(at + i)];
+}
+
 /* Half a slab of a format with blocks of 32. */
 static void read_block(struct slab *s, int r, int half, enum gemm_format f, const uint8_t *block)
 {
@@ -124,37 +133,6 @@ static void read_block(struct slab *s, int r, int half, enum gemm_format f, cons
         s->d[r][half] = u16_at(block);
     for (int i = 0; i < BLOCK; i++)
         code[i] = f == GEMM_Q8_0 ? q[i] : (uint32_t)(q[i % 16] >> i / 16 * 4 & 15);
-}
-
-/* ---- FP8 ---- */
-
-/* e4m3, to nearest even; |x| <= 448. */
-static uint8_t fp8_of(float x)
-{
-    float size = fabsf(x);
-    int exponent = size < 0x1p-6f ? -6 : ilogbf(size); /* below 2^-6 the step stays 2^-9 */
-    float steps = rintf(ldexpf(size, 3 - exponent));
-    int code = (exponent + 6) * 8 + (int)steps; /* the leading 8 of a normal number's 8..16 steps is one exponent */
-    return (uint8_t)((x < 0 ? 0x80 : 0) | code);
-}
-
-/* Columns `at` .. of a row, of the block of 128 that they are in. */
-static void read_fp8(struct slab *s, int r, int type, const uint8_t *row, int at, int n_in)
-{
-    float x[SUPER] = {0}, most = 0;
-    int len = dtype_info(type)->block_len, from = at / FP8_BLOCK * FP8_BLOCK;
-    int first = len == SUPER ? from / SUPER * SUPER : from, end = len == SUPER ? first + SUPER : from + FP8_BLOCK;
-    if (end > n_in)
-        end = n_in;
-    dtype_to_f32(type, row + dtype_row_bytes(type, first), x, end - first);
-    for (int i = from - first; i < from - first + FP8_BLOCK; i++)
-        most = fmaxf(most, fabsf(x[i]));
-    float scale = most / 448;
-    s->fp8_scale[r] = scale;
-    for (int i = 0; i < GEMM_SLAB; i++) {
-        float y = scale > 0 ? x[at - first + i] / scale : 0;
-        s->code[r][i] = fp8_of(y > 448 ? 448 : y < -448 ? -448 : y);
-    }
 }
 
 /* ---- All formats ---- */
@@ -193,7 +171,7 @@ static void read_row(struct slab *s, int r, const struct gemm_weight *w, int typ
         read_q6k(s, r, row + dtype_row_bytes(type, at / SUPER * SUPER), at % SUPER);
         break;
     default:
-        read_fp8(s, r, type, row, at, w->n_in);
+        read_fp8(s, r, row + dtype_row_bytes(type, at / FP8_BLOCK * FP8_BLOCK), at % FP8_BLOCK);
     }
 }
 
@@ -327,9 +305,8 @@ static void put_slab(const struct gemm_weight *w, uint8_t *panel, int32_t at, co
 int gemm_pack(const struct gemm_weight *w, int32_t matrix, int32_t row0, int type, const void *rows, size_t row_bytes,
               int32_t n_row)
 {
-    if (w->format != GEMM_FP8 && gemm_format_of(type) != (int)w->format)
-        return -ERR_INVALID;
-    if (!dtype_row_bytes(type, w->n_in) || row0 % GEMM_PANEL || row0 + n_row > w->n_out)
+    if (gemm_format_of(type) != (int)w->format || !dtype_row_bytes(type, w->n_in) || row0 % GEMM_PANEL ||
+        row0 + n_row > w->n_out)
         return -ERR_INVALID;
     for (int32_t at = 0; at < n_row; at += GEMM_PANEL) {
         int32_t panel = (row0 + at) / GEMM_PANEL * w->n_matrix + matrix;

@@ -22,7 +22,7 @@ static const struct {
     const char *name;
     int type;
 } formats[] = {{"Q8_0", DT_Q8_0},   {"Q4_0", DT_Q4_0}, {"Q4_K", DT_Q4_K}, {"Q5_K", DT_Q5_K}, {"Q6_K", DT_Q6_K},
-               {"MXFP4", DT_MXFP4}, {"BF16", DT_BF16}, {"F16", DT_F16},   {"F32", DT_F32}};
+               {"MXFP4", DT_MXFP4}, {"FP8", DT_FP8},   {"BF16", DT_BF16}, {"F16", DT_F16},   {"F32", DT_F32}};
 
 static const int32_t row_counts[] = {1, 2, 4, 8, 12, 16};
 

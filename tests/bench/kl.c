@@ -31,7 +31,7 @@ static void die(const struct err *e)
 static void runner_open(struct runner *r, const char *path, const char *backend)
 {
     struct err e = {0};
-    if (model_open(path, &r->m, &e) || !(r->ops = backend_find(backend, &e)))
+    if (model_open(path, &r->m, &e) || model_make_weights(&r->m, 0, &e) || !(r->ops = backend_find(backend, &e)))
         die(&e);
     int32_t v = r->m.desc.n_vocab, n_list = (v + PLAN_MAX_LIST - 1) / PLAN_MAX_LIST;
     struct plan_limits l = {.n_span = 1,

@@ -41,6 +41,7 @@ class Options(unittest.TestCase):
         self.fails("--max-seqs=1", "--max-seqs=2", says=["--max-seqs", "twice"])
         self.fails("--max-sqes", "2", says=["max-sqes", "--max-seqs"])
         self.fails("--backend", "tpu", says=["--backend", "tpu"])
+        self.fails("--quantization", "awq", says=["--quantization", "awq", "none|fp8"])
         self.fails("--kv-mem", "5parsecs", says=["--kv-mem", "parsecs"])
         self.fails("--model", "/nowhere.gguf", says=["/nowhere.gguf"])
         self.fails("stray", says=["stray"])
@@ -116,6 +117,30 @@ class DemoModel(unittest.TestCase):
             self.assertIn('reason="its data is damaged"', log)
             self.assertEqual(first, repaired)
             self.assertEqual(os.listdir(folder), [os.path.basename(packed)])
+
+    def test_becomes_fp8_at_load(self):
+        def start(model, *flags):
+            s = Server(GALLEY, "--model", model, *flags)
+            text = ask_for_a_story(s, 40)
+            s.stop()
+            return text, "".join(s.log)
+
+        with tempfile.TemporaryDirectory() as folder:
+            model = os.path.join(folder, "wide.gguf")
+            subprocess.run([GALLEY, "quantize", MODEL, model, "BF16"], check=True, timeout=60)
+            whole, log = start(model)
+            self.assertIn("(llama, BF16,", log)
+            text, log = start(model, "--quantization", "fp8", "--repack-cache", folder)
+            self.assertIn("(llama, FP8,", log)
+            self.assertIn('msg="weights made" type=FP8', log)
+            self.assertGreater(len(text), 50)
+            again, log = start(model, "--quantization", "fp8", "--repack-cache", folder)
+            self.assertIn('msg="repack cache read"', log)
+            self.assertEqual(text, again)
+            other, log = start(model, "--repack-cache", folder)  # what was packed in FP8 is not taken for BF16
+            self.assertIn('reason="it holds other tensors"', log)
+            self.assertEqual(whole, other)
+            self.assertIn("(llama, Q8_0,", start(MODEL, "--quantization", "fp8")[1])  # quantised already
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 int gemm_case_type(enum gemm_format format)
 {
     static const int type[GEMM_N_FORMAT] = {DT_BF16,  DT_F16,  DT_F32,  DT_Q8_0, DT_Q4_0,
-                                            DT_MXFP4, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_F32};
+                                            DT_MXFP4, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_FP8};
     return type[format];
 }
 

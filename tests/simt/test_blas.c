@@ -25,6 +25,7 @@ static const struct {
     {{2, 1, 128, 256, 256, 0, DT_BF16, DT_Q4_K, 0, 0, 1, 2e-2}, 1},
     {{4, 2, 64, 128, 192, 0, DT_BF16, DT_Q4_0, MODEL_NEOX_ROPE, 0, 1, 2e-2, &tiny_gemma}, 1},
     {{4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, 0, 0, 0, 2e-2, &routed}, 1},
+    {{4, 2, 64, 128, 256, 0, DT_BF16, DT_FP8, 0, 0, 1, 2e-2}, 1},
     {{4, 2, 64, 128, 256, 0, DT_BF16, DT_BF16, 0, 0, 1, 2e-2}, 2},
 };
 enum { N_CASE = sizeof cases / sizeof *cases };

@@ -29,6 +29,7 @@ static const struct case_config configs[] = {
     {4, 2, 64, 128, 192, 0, DT_BF16, DT_F32, MODEL_NEOX_ROPE, 0, 0, 2e-2, &all_experts},
     {4, 2, 64, 128, 192, 0, DT_BF16, DT_BF16, MODEL_NEOX_ROPE, 0, 1, 2e-2, &case_mixed},
     {4, 1, 64, 128, 192, 0, DT_BF16, DT_Q4_0, 0, 0, 0, 2e-2, &case_mixed_up},
+    {4, 2, 64, 128, 256, 0, DT_BF16, DT_FP8, MODEL_NEOX_ROPE, 1, 0, 2e-2},
 };
 enum { N_CONFIG = sizeof configs / sizeof *configs };
 

@@ -32,6 +32,7 @@ static const struct {
     {{4, 4, 64, 128, 256, 30, DT_BF16, DT_F32, MODEL_NEOX_ROPE, 0, 1, 5e-3, &tiny_olmo}, 4, false},
     {{4, 2, 64, 128, 256, 0, DT_BF16, DT_BF16, MODEL_NEOX_ROPE, 1, 0, 5e-3, &tiny_olmo}, 4, true}, /* shared heads */
     {{4, 4, 64, 128, 256, 0, DT_BF16, DT_F16, 0, 0, 0, 5e-3, &case_mixed_up}, 4, true},
+    {{8, 4, 64, 128, 512, 0, DT_BF16, DT_FP8, MODEL_NEOX_ROPE, 0, 0, 5e-3}, 4, true}, /* whole blocks of 128 */
 };
 enum { N_CASE = sizeof cases / sizeof *cases };
 

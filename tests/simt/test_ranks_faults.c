@@ -129,6 +129,8 @@ static const struct {
     {4, 2, 104, V, DT_BF16, 2, "--tensor-parallel 2 leaves each 52 feed-forward columns"},
     {4, 2, 96, V, DT_Q8_0, 2,
      "--tensor-parallel 2 cuts ffn_down into pieces of 48 columns, and blocks of Q8_0 have 32"},
+    {4, 2, 384, V, DT_FP8, 2,
+     "--tensor-parallel 2 cuts ffn_down into pieces of 192 columns, and blocks of FP8 have 128"},
     {4, 2, 192, 40, DT_BF16, 4, "--tensor-parallel 4: the model's 40 tokens are too few"},
 };
 

@@ -8,6 +8,7 @@
 void CPU_FN(product_f32)(const struct panel_job *j);
 void CPU_FN(product_f16)(const struct panel_job *j);
 void CPU_FN(product_bf16)(const struct panel_job *j);
+void CPU_FN(product_fp8)(const struct panel_job *j);
 void CPU_FN(product_q8_0)(const struct panel_job *j);
 void CPU_FN(product_q4_0)(const struct panel_job *j);
 void CPU_FN(product_q4_k)(const struct panel_job *j);

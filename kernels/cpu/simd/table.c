@@ -8,6 +8,7 @@ const struct cpu_isa CPU_PASTE(cpu_isa, CPU_ISA) = {
             [PACK_F32] = CPU_FN(product_f32),
             [PACK_F16] = CPU_FN(product_f16),
             [PACK_BF16] = CPU_FN(product_bf16),
+            [PACK_FP8] = CPU_FN(product_fp8),
             [PACK_Q8_0] = CPU_FN(product_q8_0),
             [PACK_Q4_0] = CPU_FN(product_q4_0),
             [PACK_Q4_K] = CPU_FN(product_q4_k),

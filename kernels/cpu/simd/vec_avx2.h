@@ -188,6 +188,13 @@ VEC vf vf_load_half_bf16(const void *p, int second)
 {
     return (vf){half_bf16(p, second), half_bf16((const __m256i *)p + 1, second)};
 }
+/* Sixteen codes of e4m3, each times 2^-8: they are an f16 without its last mantissa bits. */
+VEC vf vf_load_e4m3(const void *p)
+{
+    __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(p)), 7);
+    wide = _mm256_and_si256(wide, _mm256_set1_epi16((short)0xbf80));
+    return (vf){_mm256_cvtph_ps(_mm256_castsi256_si128(wide)), _mm256_cvtph_ps(_mm256_extracti128_si256(wide, 1))};
+}
 VEC void vf_store_bf16(void *p, vf a)
 {
     __m256i w = _mm256_packus_epi32(bf16_bits(a.lo), bf16_bits(a.hi));

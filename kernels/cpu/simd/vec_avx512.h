@@ -149,6 +149,12 @@ VEC vf vf_load_half_bf16(const void *p, int second)
     return _mm512_castsi512_ps(second ? _mm512_and_si512(pair, _mm512_set1_epi32((int)0xffff0000))
                                       : _mm512_slli_epi32(pair, 16));
 }
+/* Sixteen codes of e4m3, each times 2^-8: they are an f16 without its last mantissa bits. */
+VEC vf vf_load_e4m3(const void *p)
+{
+    __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(p)), 7);
+    return _mm512_cvtph_ps(_mm256_and_si256(wide, _mm256_set1_epi16((short)0xbf80)));
+}
 VEC void vf_store_bf16(void *p, vf a)
 {
     vi u = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));

@@ -211,6 +211,15 @@ VEC vf vf_load_half_bf16(const void *p, int second)
     memcpy(&r, pair, sizeof r);
     return r;
 }
+/* Sixteen codes of e4m3, each times 2^-8: they are an f16 without its last mantissa bits. */
+VEC vf vf_load_e4m3(const void *p)
+{
+    uint8_t code[16];
+    vf r;
+    memcpy(code, p, sizeof code);
+    LANES r.v[i] = f16_to_f32((uint16_t)((code[i] & 0x80) << 8 | (code[i] & 0x7f) << 7));
+    return r;
+}
 VEC void vf_store_bf16(void *p, vf a)
 {
     uint16_t h[16];

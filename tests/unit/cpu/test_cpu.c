@@ -44,6 +44,7 @@ static const struct config {
     {4, 2, 32, 128, 192, 0, DT_F32, DT_F32, DT_F32, 0, 0, 1, 1e-4, &tiny_granite},
     {4, 2, 32, 128, 192, 0, DT_F32, DT_F32, DT_F32, 0, 0, 1, 1e-4, &tiny_mixtral},
     {4, 2, 32, 64, 96, 9, DT_F32, DT_F32, DT_F16, MODEL_NEOX_ROPE, 0, 1, 1e-4, &several},
+    {4, 2, 32, 128, 256, 0, DT_F32, DT_F32, DT_FP8, MODEL_NEOX_ROPE, 1, 1, 1e-4},
 };
 enum { N_CONFIG = sizeof configs / sizeof *configs };
 

@@ -136,11 +136,13 @@ START_TEST(a_layout_is_known_by_its_version)
         int type;
         uint64_t hash;
     } known[N_PACK] = {
-        {DT_F32, 0xb4fb55473ad1d4c1},  {DT_F16, 0xe8dbb8e155175609},  {DT_BF16, 0x72592f0ba53dd882},
-        {DT_Q8_0, 0x0305201644bdfe9d}, {DT_Q4_0, 0x7ade8d75727ac425}, {DT_Q4_K, 0xd29a22e78dde2a33},
-        {DT_Q5_K, 0xb6a3db8b350d6779}, {DT_Q6_K, 0x14fa485cf6628d61}, {DT_MXFP4, 0x1be2da55411767d9},
+        {DT_F32, 0xb4fb55473ad1d4c1},   {DT_F16, 0xe8dbb8e155175609},
+        {DT_BF16, 0x72592f0ba53dd882},  {DT_Q8_0, 0x0305201644bdfe9d},
+        {DT_Q4_0, 0x7ade8d75727ac425},  {DT_Q4_K, 0xd29a22e78dde2a33},
+        {DT_Q5_K, 0xb6a3db8b350d6779},  {DT_Q6_K, 0x14fa485cf6628d61},
+        {DT_MXFP4, 0x1be2da55411767d9}, {DT_FP8, 0xb8274eb4dd1f80a5},
     };
-    ck_assert_int_eq(WEIGHT_LAYOUT, 1);
+    ck_assert_int_eq(WEIGHT_LAYOUT, 2);
     for (int i = 0; i < N_PACK; i++)
         ck_assert_msg(packed_hash(known[i].type) == known[i].hash, "type %d: 0x%016llx", known[i].type,
                       (unsigned long long)packed_hash(known[i].type));

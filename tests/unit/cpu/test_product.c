@@ -10,7 +10,8 @@
 #include "weight.h"
 #include "../suite.h"
 
-static const int types[N_PACK] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_MXFP4};
+static const int types[N_PACK] = {DT_F32,  DT_F16,  DT_BF16, DT_FP8,  DT_Q8_0,
+                                  DT_Q4_0, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_MXFP4};
 static struct rnd rnd;
 
 struct matrix {
@@ -33,7 +34,7 @@ static void random_blocks(int type, uint8_t *p, size_t bytes)
         p[i] = (uint8_t)rnd_u64(&rnd);
     for (size_t i = 0; i < bytes; i += (size_t)info->block_bytes, p += info->block_bytes) {
         float scale = 0.01f * rnd_normal(&rnd);
-        if (type == DT_F32)
+        if (type == DT_F32 || type == DT_FP8)
             memcpy(p, &scale, 4);
         else if (type == DT_F16)
             put_f16(p, scale);
@@ -47,6 +48,8 @@ static void random_blocks(int type, uint8_t *p, size_t bytes)
             put_f16(p, scale);
         if (type == DT_Q4_K || type == DT_Q5_K)
             put_f16(p + 2, 0.01f * rnd_normal(&rnd));
+        for (int k = 4; type == DT_FP8 && k < info->block_bytes; k++)
+            p[k] = (p[k] & 0x7f) == 0x7f ? 0 : p[k]; /* NaN: loading refuses it */
     }
 }
 
@@ -166,9 +169,26 @@ static float chain_int(const struct weight *w, int col, const union act_line *a)
     return out;
 }
 
+/* The chain of a block goes by 1 / 256 of its codes, which the panel's scale makes up for. */
+static float chain_fp8(const struct weight *w, int col, const union act_line *a)
+{
+    const uint8_t *panel = w->data + (size_t)(col / PANEL) * w->panel_bytes;
+    float out = 0;
+    for (int b = 0; b < w->n_in / FP8_BLOCK; b++, panel += FP8_BLOCK_BYTES) {
+        float sum = 0, scale;
+        memcpy(&scale, panel + sizeof scale * (size_t)(col % PANEL), sizeof scale);
+        for (int k = 0; k < FP8_BLOCK; k++, a += k % F_LINE == 0)
+            sum = fmaf(e4m3_to_f32(panel[FP8_SCALES + k * PANEL + col % PANEL]) / 256, a->f[k % F_LINE], sum);
+        out = fmaf(scale, sum, out);
+    }
+    return out;
+}
+
 static float chain_float(const struct weight *w, int col, const union act_line *a)
 {
     float row[1280], out = 0;
+    if (w->pack == PACK_FP8)
+        return chain_fp8(w, col, a);
     weight_row(w, col, row);
     for (int k = 0; k < w->n_in; k++)
         out = fmaf(row[k], a[k / F_LINE].f[k % F_LINE], out);

@@ -49,6 +49,7 @@ static const struct config configs[] = {
     {&backend_cpu, 2, 1, 32, 64, 96, 0, DT_F32, DT_F32, 0, 0, 1, &tiny_mixtral},
     {&backend_cpu, 4, 2, 32, 64, 96, 5, DT_F16, DT_Q8_0, MODEL_NEOX_ROPE, 0, 1, &tiny_mixtral},
     {&backend_cpu, 4, 1, 64, 256, 256, 0, DT_F16, DT_Q4_K, MODEL_NEOX_ROPE | MODEL_QK_NORM, 0, 1, &many_experts},
+    {&backend_cpu, 4, 2, 64, 128, 256, 0, DT_F16, DT_FP8, MODEL_NEOX_ROPE, 0, 0},
 };
 enum { N_CONFIG = sizeof configs / sizeof *configs, V = 40, BLOCK = 4, N_BLOCK = 256, N_READ = 40 };
 

@@ -9,8 +9,8 @@
 #include "rng.h"
 #include "../suite.h"
 
-static const int all_types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_MXFP4};
-enum { N_TYPE = sizeof all_types / sizeof all_types[0], N = 256 * 64 };
+static const int all_types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_MXFP4, DT_FP8};
+enum { N_TYPE = sizeof all_types / sizeof all_types[0], N_GGUF = N_TYPE - 1, N = 256 * 64 };
 
 START_TEST(test_sizes)
 {
@@ -24,6 +24,8 @@ START_TEST(test_sizes)
     ck_assert_uint_eq(dtype_row_bytes(DT_Q6_K, 256), 210);
     ck_assert_uint_eq(dtype_row_bytes(DT_Q8_0, 64), 68);
     ck_assert_uint_eq(dtype_row_bytes(DT_Q4_0, 32), 18);
+    ck_assert_uint_eq(dtype_row_bytes(DT_FP8, 384), 396);
+    ck_assert_uint_eq(dtype_row_bytes(DT_FP8, 192), 0);
     ck_assert_uint_eq(dtype_row_bytes(DT_Q4_K, 255), 0);
     ck_assert_uint_eq(dtype_row_bytes(DT_F32, -4), 0);
     ck_assert_uint_eq(dtype_row_bytes(DT_F32, INT64_MAX), 0);
@@ -67,6 +69,77 @@ START_TEST(test_half_round_trip)
 }
 END_TEST
 
+/* Every code against the formula of the specification, and every number between two codes: it goes to the nearer one,
+ * halfway to the even one, beyond the last to the last. */
+START_TEST(test_e4m3)
+{
+    float value[0x7f];
+    for (int code = 0; code < 0x80; code++) {
+        int exponent = code >> 3, mantissa = code & 7;
+        double want = exponent ? ldexp(1 + mantissa / 8.0, exponent - 7) : ldexp(mantissa / 8.0, -6);
+        float f = e4m3_to_f32((uint8_t)code), minus = e4m3_to_f32((uint8_t)(code | 0x80));
+        if (code == 0x7f) {
+            ck_assert(isnan(f) && isnan(minus));
+            continue;
+        }
+        value[code] = f;
+        ck_assert_double_eq(f, want);
+        ck_assert_uint_eq(bits_of(minus), bits_of(f) | 0x80000000);
+        ck_assert_uint_eq(f32_to_e4m3(f), code);
+        ck_assert_uint_eq(f32_to_e4m3(minus), code | 0x80);
+    }
+    ck_assert_double_eq(value[0x7e], 448);
+    for (int code = 0; code + 1 < 0x7f; code++) {
+        float middle = (value[code] + value[code + 1]) / 2; /* exact */
+        ck_assert_uint_eq(f32_to_e4m3(middle), code + code % 2);
+        ck_assert_uint_eq(f32_to_e4m3(nextafterf(middle, 0)), code);
+        ck_assert_uint_eq(f32_to_e4m3(nextafterf(middle, 500)), code + 1);
+        ck_assert_uint_eq(f32_to_e4m3(-middle), 0x80 | (code + code % 2));
+    }
+    ck_assert_uint_eq(f32_to_e4m3(463), 0x7e);
+    ck_assert_uint_eq(f32_to_e4m3(1e30f), 0x7e);
+    ck_assert_uint_eq(f32_to_e4m3(-INFINITY), 0xfe);
+    ck_assert_uint_eq(f32_to_e4m3(0x1p-140f), 0);
+    ck_assert(isnan(e4m3_to_f32(f32_to_e4m3(NAN))) && isnan(e4m3_to_f32(f32_to_e4m3(-NAN))));
+}
+END_TEST
+
+/* A block's largest element gets the largest code, and nothing is further from what it becomes than half a step: a 32nd
+ * of the power of two below it, or of the least one. */
+START_TEST(test_fp8_blocks)
+{
+    static const float size[] = {1, 0x1p-126f, 1e-40f, 0x1p-149f, 3e38f, 0};
+    for (int s = 0; s < 6; s++) {
+        float x[256], y[256];
+        uint8_t raw[2 * 132];
+        for (int i = 0; i < 256; i++)
+            x[i] = (i == 7 ? 1 : cosf((float)i) * (i % 3 ? 0.9f : 0.001f)) * size[s] * (i < 128 ? 1 : 0.25f);
+        dtype_from_f32(DT_FP8, x, raw, 256);
+        dtype_to_f32(DT_FP8, raw, y, 256);
+        for (int i = 0; i < 256; i++) {
+            float scale;
+            memcpy(&scale, raw + i / 128 * 132, 4);
+            ck_assert(isfinite(y[i]) && (scale > 0) == (size[s] > 0 && (i < 128 || x[129] != 0)));
+            double step = fmax(fabs((double)x[i]) * 0x1p-4, (double)scale * 0x1p-10);
+            ck_assert_msg(fabs((double)x[i] - (double)y[i]) <= step * 1.00001, "%a became %a", x[i], y[i]);
+        }
+        ck_assert_uint_eq(raw[4 + 7], s == 0 || s == 4 ? 0x7e : raw[4 + 7]);
+    }
+    /* what a block holds comes out as it went in: whatever its scale */
+    float x[128], scale = 0.3f;
+    uint8_t raw[132];
+    memcpy(raw, &scale, 4);
+    for (int from = 0; from < 256; from += 128) {
+        for (int i = 0; i < 128; i++)
+            raw[4 + i] = (uint8_t)(from + i);
+        dtype_to_f32(DT_FP8, raw, x, 128);
+        for (int i = 0; i < 127; i++)
+            ck_assert_uint_eq(bits_of(x[i]), bits_of(e4m3_to_f32((uint8_t)(from + i)) * scale));
+        ck_assert(isnan(x[127]));
+    }
+}
+END_TEST
+
 START_TEST(test_golden_blocks)
 {
     FILE *f = fopen(GALLEY_SOURCE_ROOT "/tests/golden/dtype.bin", "rb");
@@ -88,7 +161,7 @@ START_TEST(test_golden_blocks)
         n_record++;
     }
     fclose(f);
-    ck_assert_int_eq(n_record, N_TYPE);
+    ck_assert_int_eq(n_record, N_GGUF);
 }
 END_TEST
 
@@ -123,7 +196,7 @@ static double relative_error(int type, const float *x, int n)
 
 START_TEST(test_error_levels)
 {
-    static const double bound[N_TYPE] = {0, 3e-4, 3e-3, 0.009, 0.12, 0.085, 0.043, 0.023, 0.13};
+    static const double bound[N_TYPE] = {0, 3e-4, 3e-3, 0.009, 0.12, 0.085, 0.043, 0.023, 0.13, 0.03};
     float *x = malloc(N * 4);
     fill_weights(x, N, 3);
     for (int i = 0; i < N_TYPE; i++) {
@@ -179,6 +252,8 @@ int main(void)
     TCase *tc = tcase_create("dtype");
     tcase_add_test(tc, test_sizes);
     tcase_add_test(tc, test_half_round_trip);
+    tcase_add_test(tc, test_e4m3);
+    tcase_add_test(tc, test_fp8_blocks);
     tcase_add_test(tc, test_golden_blocks);
     tcase_add_test(tc, test_error_levels);
     tcase_add_test(tc, test_requantise_is_stable);

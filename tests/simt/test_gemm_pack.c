@@ -140,7 +140,8 @@ START_TEST(test_group_tiles)
 }
 END_TEST
 
-/* Decoding goes to the skinny kernel, even where there are many experts; a group's slices run one after the other. */
+/* Decoding goes to the skinny kernel, even where there are many experts, and tiles are wide where they are likely to be
+ * filled; a group's slices run one after the other. */
 START_TEST(test_group_grids)
 {
     struct gemm_group group = {.n_weight = 128};
@@ -149,14 +150,17 @@ START_TEST(test_group_grids)
     float scratch;
     a.scratch = &scratch;
     ck_assert_int_eq(gemm_plan(GEMM_BF16, 2, 768, 2048, &a.weight), 0);
-    for (int32_t n_row = 1; n_row < 2000; n_row += 17) {
+    for (int32_t n_row = 1; n_row < 6000; n_row += 17) { /* each goes through 8 of the 128 */
         group.most = n_row;
+        group.mean = (8 * n_row + 127) / 128;
         a.n_row = 8 * n_row;
         ck_assert_int_eq(gemm_is_skinny(&a), n_row <= 256);
         gemm_tiles(&a, &t);
-        ck_assert(t.rows == 64 && t.n_slice == 1 && t.n_out_tile == 12);
-        ck_assert_int_eq(t.n_row_tile, gemm_group_tiles(&a, 64));
+        ck_assert_int_eq(t.rows, group.mean < 256 ? 64 : 128);
+        ck_assert(t.n_slice == 1 && t.n_out_tile == 12);
+        ck_assert_int_eq(t.n_row_tile, gemm_group_tiles(&a, t.rows));
     }
+    group.mean = 1;
     a.n_row = group.most = 1;
     a.weight.format = GEMM_F32;
     ck_assert(!gemm_is_skinny(&a));

@@ -10,7 +10,7 @@
 #   backend        whole plans against ref, batch invariance; several ranks over NCCL where there are four GPUs
 #   sanitize       compute-sanitizer memcheck, racecheck and synccheck over whole plans
 #   roof           the device's bandwidth and matrix rate, by PyTorch: what later stages set figures against
-#   decode         an 8B shape: batch 1, the 16-row verify and prefill, in bf16, 8 and 4 bits
+#   decode         an 8B shape: batch 1, the 16-row verify and prefill, in bf16, fp8, 4 and 8 bits
 #   batches        batches 8 to 256 by contexts 1k to 32k, in bf16
 #   torch          the same jobs in PyTorch
 #   deterministic  what the batch-invariant mode costs, which also leaves cuBLASLt out
@@ -197,7 +197,7 @@ stage_roof() {
 
 stage_decode() {
     local type
-    for type in BF16 Q8_0 Q4_K; do
+    for type in BF16 FP8 Q4_K Q8_0; do
         bench -t $type decode=1:1000 decode=1:8000 verify=16:1000 decode=16:1000 prefill=2048 prefill=8192
     done
 }

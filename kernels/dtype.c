@@ -8,20 +8,6 @@
 
 /* ---- half precision ---- */
 
-static uint32_t f32_bits(float f)
-{
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return u;
-}
-
-static float f32_of(uint32_t u)
-{
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
 float f16_to_f32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, mag = h & 0x7fff;
@@ -175,7 +161,7 @@ static const struct codec {
     {DT_Q5_K, {"Q5_K", QK_LEN, 176}, q5k_to_f32, q5k_from_f32},
     {DT_Q6_K, {"Q6_K", QK_LEN, 210}, q6k_to_f32, q6k_from_f32},
     {DT_MXFP4, {"MXFP4", Q_LEN, 17}, mxfp4_to_f32, mxfp4_from_f32},
-    {DT_FP8, {"FP8", FP8_LEN, FP8_BYTES}, fp8_to_f32, fp8_from_f32},
+    {DT_FP8, {"FP8", FP8_BLOCK, FP8_BYTES}, fp8_to_f32, fp8_from_f32},
 };
 
 enum { N_CODEC = sizeof codec_table / sizeof codec_table[0] };

@@ -11,9 +11,22 @@
 enum {
     QK_LEN = 256,        /* elements a super-block of the K formats */
     QK_SCALE_BYTES = 12, /* eight 6-bit scales and eight 6-bit minima, packed */
-    FP8_LEN = 128,
-    FP8_BYTES = 4 + FP8_LEN
+    FP8_BYTES = 4 + FP8_BLOCK
 };
+
+static inline uint32_t f32_bits(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    return u;
+}
+
+static inline float f32_of(uint32_t u)
+{
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
 
 static inline uint16_t load_u16(const uint8_t *p)
 {
@@ -41,9 +54,7 @@ static inline int round_clamp(float v, int lo, int hi)
         return hi;
     /* Adding 1.5 * 2^23 leaves the rounded integer in the low mantissa bits; |v| < 2^21 here. */
     float biased = v + 12582912.0f;
-    int32_t bits;
-    memcpy(&bits, &biased, 4);
-    return (bits & 0x7fffff) - 0x400000;
+    return (int)(f32_bits(biased) & 0x7fffff) - 0x400000;
 }
 
 /* Best scale d for x[i] ~ d * q[i], q in [-levels, levels - 1], by weighted squared error with weights w.

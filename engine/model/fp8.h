@@ -8,8 +8,6 @@
 
 #include "backend.h"
 
-enum { FP8_BLOCK = 128 };
-
 struct fp8_scales { /* of codes; all borrowed from a file's map */
     const uint8_t *data;
     int32_t type;       /* DT_F32, DT_F16 or DT_BF16 */

@@ -28,7 +28,7 @@
  * test compares hashes of packed tensors with those of this version. */
 enum { WEIGHT_LAYOUT = 2 };
 
-enum { FP8_BLOCK = 128, FP8_SCALES = 64, FP8_BLOCK_BYTES = FP8_SCALES + 16 * FP8_BLOCK };
+enum { FP8_SCALES = 64, FP8_BLOCK_BYTES = FP8_SCALES + 16 * FP8_BLOCK };
 enum { GROUP = 8, HEAD_EXPONENTS = 128, HEAD_SCALES = 256, HEAD_K = 320 };
 
 struct weight { /* data borrowed from the model's arena */

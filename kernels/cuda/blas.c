@@ -5,15 +5,14 @@
  *
  * Which products of the layers there are is seen while graphs are recorded; each is then timed both ways, for every
  * power of two of rows, before anything is served. Graphs hold own kernels alone: they end where this begins. */
-#include <time.h>
-
 #include "blas.h"
 #include "forward.h"
 #include "log.h"
 #include "mem.h"
+#include "wake.h"
 
 enum { FIRST_ROWS = 512, LEAST_ROWS = FIRST_ROWS / 2 + 1 }; /* of buckets, of which each has twice the last one's */
-enum { TRIALS = 3 };
+enum { TRIALS = 4 };
 
 #define CLEARLY 0.97 /* of the own kernel's time */
 
@@ -136,8 +135,8 @@ void cuda_blas_layout(const struct bmodel *m, struct cuda_arena *a, struct cuda_
 static bool same_site(const struct gemm_args *a, const struct gemm_args *b)
 {
     return a->weight.format == b->weight.format && a->weight.n_matrix == b->weight.n_matrix &&
-           a->weight.n_out == b->weight.n_out && a->weight.n_in == b->weight.n_in && a->x_stride == b->x_stride &&
-           a->epilogue == b->epilogue && a->out_stride == b->out_stride;
+           a->weight.n_out == b->weight.n_out && a->weight.n_in == b->weight.n_in && a->epilogue == b->epilogue &&
+           a->out_stride == b->out_stride;
 }
 
 static struct blas_site *site_of(const struct bmodel *m, const struct gemm_args *a)
@@ -148,10 +147,16 @@ static struct blas_site *site_of(const struct bmodel *m, const struct gemm_args 
     return NULL;
 }
 
+/* A product that the library's table can say. */
+static bool is_plain(const struct gemm_args *a)
+{
+    return !a->group && !a->bias && a->x_stride == a->weight.n_in && serves(&a->weight);
+}
+
 static void note(struct bmodel *m, const struct gemm_args *a)
 {
     struct cuda_blas *b = &m->blas;
-    if (a->group || a->bias || a->x_stride != a->weight.n_in || !serves(&a->weight) || site_of(m, a))
+    if (!is_plain(a) || site_of(m, a))
         return;
     if (b->n_site < CUDA_BLAS_SITES)
         b->site[b->n_site++].args = *a;
@@ -222,7 +227,7 @@ bool cuda_blas_product(struct bmodel *m, const struct gemm_args *a)
 {
     if (m->blas.watches)
         note(m, a);
-    if (a->n_row < LEAST_ROWS || a->group || a->bias || !is_aligned(a))
+    if (a->n_row < LEAST_ROWS || !is_plain(a) || !is_aligned(a))
         return false;
     const struct blas_site *s = site_of(m, a);
     struct blas_plan *plan = s ? s->plan[bucket_of(a->n_row)] : NULL;
@@ -247,9 +252,7 @@ int cuda_blas_check(struct bmodel *m, struct err *e)
 
 static double now_s(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+    return (double)clock_ns() * 1e-9;
 }
 
 /* Seconds that the product takes; plan NULL: by the own kernel. Negative: it failed. */
@@ -265,15 +268,13 @@ static double time_product(struct bmodel *m, struct blas_plan *plan, const struc
     return b->api->stream_wait(b->stream) || code ? -1 : clock() - t0;
 }
 
-/* The best of a few, after one that warms up. */
+/* The best of a few, of which the first may have to warm up. */
 static double best_time(struct bmodel *m, struct blas_plan *plan, const struct gemm_args *a)
 {
-    double best = -1;
-    for (int i = 0; i <= TRIALS; i++) {
+    double best = time_product(m, plan, a);
+    for (int i = 1; best >= 0 && i < TRIALS; i++) {
         double s = time_product(m, plan, a);
-        if (s < 0)
-            return -1;
-        best = i < 2 || s < best ? s : best;
+        best = s < best ? s : best;
     }
     return best;
 }

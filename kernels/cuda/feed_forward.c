@@ -66,14 +66,7 @@ static void experts(const struct pass *s, struct rows r, const struct cuda_layer
     struct expert_routes routes = s->pool->routes;
     int32_t n_place = r.n * routes.n_used;
     routes.n_row = r.n;
-    struct gemm_args router = {.weight = w->router,
-                               .x = h,
-                               .n_row = r.n,
-                               .x_stride = w->router.n_in,
-                               .out = routes.logit,
-                               .out_stride = routes.n_expert,
-                               .n_block = s->m->b->n_block,
-                               .scratch = s->pool->gemm};
+    struct gemm_args router = pass_args(s, &w->router, h, r.n, routes.logit, routes.n_expert);
     gemm_launch(&router, s->stream); /* by no library: ranks choose those by their own clocks */
     experts_route(&routes, ON_DEVICE(s, s->m->lists.slot) + r.row0, !!(d->flags & MODEL_EXPERT_SUM_1), s->stream);
 

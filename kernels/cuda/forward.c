@@ -31,18 +31,24 @@ static bool spans_change_at(const struct step_plan *p, int32_t layer)
 
 /* ---- Products ---- */
 
+struct gemm_args pass_args(const struct pass *s, const struct gemm_weight *w, const struct bf16 *x, int32_t n_row,
+                           float *out, int32_t out_stride)
+{
+    return (struct gemm_args){.weight = *w,
+                              .x = x,
+                              .n_row = n_row,
+                              .x_stride = w->n_in,
+                              .out = out,
+                              .out_stride = out_stride,
+                              .n_block = s->m->b->n_block,
+                              .scratch = s->pool->gemm};
+}
+
 void pass_product(const struct pass *s, const struct gemm_weight *w, const struct bf16 *x, int32_t n_row, float *out,
                   int32_t out_stride, enum gemm_epilogue epilogue)
 {
-    struct gemm_args a = {.weight = *w,
-                          .x = x,
-                          .n_row = n_row,
-                          .x_stride = w->n_in,
-                          .epilogue = epilogue,
-                          .out = out,
-                          .out_stride = out_stride,
-                          .n_block = s->m->b->n_block,
-                          .scratch = s->pool->gemm};
+    struct gemm_args a = pass_args(s, w, x, n_row, out, out_stride);
+    a.epilogue = epilogue;
     pass_launch(s, &a);
 }
 

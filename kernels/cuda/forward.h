@@ -19,7 +19,9 @@ struct rows { /* row0 .. row0 + n - 1 of the plan */
     int32_t row0, n;
 };
 
-/* Of n_row rows of x, w->n_in elements apart. */
+/* Of n_row rows of x, w->n_in elements apart: what is to be stored, and how. */
+struct gemm_args pass_args(const struct pass *s, const struct gemm_weight *w, const struct bf16 *x, int32_t n_row,
+                           float *out, int32_t out_stride);
 void pass_product(const struct pass *s, const struct gemm_weight *w, const struct bf16 *x, int32_t n_row, float *out,
                   int32_t out_stride, enum gemm_epilogue epilogue);
 /* The same, whatever is to become of it: by a library where one was chosen for it. */

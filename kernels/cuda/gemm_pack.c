@@ -6,7 +6,7 @@
 
 #include "err.h"
 
-enum { BLOCK = 32, SUPER = 256, FP8_BLOCK = 128, LANES = 32, MAX_STEPS = 4, MAX_REGS = 4 };
+enum { BLOCK = 32, SUPER = 256, LANES = 32, MAX_STEPS = 4, MAX_REGS = 4 };
 
 int gemm_format_of(int type)
 {

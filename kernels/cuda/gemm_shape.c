@@ -57,9 +57,8 @@ size_t gemm_scratch_bytes(const struct gemm_weight *w, int32_t n_row, int32_t n_
     return GEMM_SLICES * rows * (size_t)w->n_panel * GEMM_PANEL * sizeof(float);
 }
 
-/* In bf16 the others would lose bits that the file has, where rounding what is quantised loses none that it was sure
- * of.
- */
+/* In bf16 the others would lose bits that the file has, where rounding what is quantised loses none
+ * that it was sure of. */
 int gemm_can_unpack(enum gemm_format format)
 {
     return format != GEMM_F32 && format != GEMM_F16;

@@ -42,7 +42,7 @@ template <int F> DEV void fragment_to_tile(struct bf16 *tile, const struct fragm
     }
 }
 
-/* Outputs below `end` of the panel's. */
+/* As far as the rows asked for, and the columns there are. */
 DEV void tile_to_rows(const struct unpack_args *a, const struct bf16 *tile, int row0, int slab, int lane)
 {
     UNROLL

@@ -9,10 +9,9 @@
  * rows (cuda_lists_layout), how far they are filled stands on the device (struct attn_count), and blocks of attention
  * take items in turns, so that any grid serves any number. Moves of slots and readouts are launched beside the graph,
  * with what the step has: they are few. So is everything of steps without a graph: long prompts, layer ranges. */
-#include <time.h>
-
 #include "cuda.h"
 #include "log.h"
+#include "wake.h"
 
 enum { MAX_ROW = 1 << (CUDA_GRAPH_BUCKETS - 1), KIND_WIDE = 1, KIND_FOLDS = 2 };
 
@@ -120,26 +119,24 @@ static size_t free_bytes(const struct backend *b)
 void cuda_graphs_create(struct bmodel *m)
 {
     struct err e = {0};
-    struct timespec t0, t1;
     size_t left = free_bytes(m->b);
+    int64_t start_ns = clock_ns();
     int32_t n = 0;
     int rc = 0;
-    clock_gettime(CLOCK_MONOTONIC, &t0);
     for (int bucket = 0; bucket < CUDA_GRAPH_BUCKETS && bucket_rows(bucket) <= m->limits.n_row; bucket++)
         for (int kind = 0; !rc && kind < CUDA_GRAPH_KINDS; kind++)
             if (can_occur(m, bucket_rows(bucket), kind)) {
                 rc = record(m, bucket, kind, &e);
                 n += !rc;
             }
-    clock_gettime(CLOCK_MONOTONIC, &t1);
+    double ms = (double)(clock_ns() - start_ns) * 1e-6;
     if (rc) {
         log_line(LOG_WARN, "cuda graphs",
                  "graphs=%d error=\"%s\" consequence=\"other steps are launched kernel by kernel\"", n, e.msg);
         return;
     }
     size_t now = free_bytes(m->b);
-    log_line(LOG_INFO, "cuda graphs", "graphs=%d ms=%.0f mib=%.1f", n,
-             (double)(t1.tv_sec - t0.tv_sec) * 1e3 + (double)(t1.tv_nsec - t0.tv_nsec) * 1e-6,
+    log_line(LOG_INFO, "cuda graphs", "graphs=%d ms=%.0f mib=%.1f", n, ms,
              left > now ? (double)(left - now) / (1 << 20) : 0);
 }
 

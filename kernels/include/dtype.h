@@ -23,6 +23,8 @@ enum dtype {
     DT_FP8 = 1000, /* beyond all of GGUF's */
 };
 
+enum { FP8_BLOCK = 128 }; /* elements of DT_FP8 that share a scale */
+
 struct dtype_info {
     const char *name; /* "Q4_K" */
     int block_len;    /* elements a block: 1, 32, 128 or 256 */

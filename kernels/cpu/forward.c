@@ -165,9 +165,9 @@ const struct acts *cpu_prepare(struct worker *w, const float *x, size_t stride, 
     struct bmodel *m = w->m;
     int own = w->n_row <= OWN_ROWS;
     struct acts a = own ? w->own : m->shared;
-    int32_t first = 0, end = w->n_row, tile = m->b->isa->tile;
-    act_begin(&a.f, w->n_row, (n + F_LINE - 1) / F_LINE, tile);
-    act_begin(&a.q, w->n_row, (n + Q_LINE - 1) / Q_LINE, tile);
+    int32_t first = 0, end = w->n_row;
+    act_begin(&a.f, w->n_row, (n + F_LINE - 1) / F_LINE, m->b->isa->tile_f);
+    act_begin(&a.q, w->n_row, (n + Q_LINE - 1) / Q_LINE, m->b->isa->tile_q);
     if (!own)
         cpu_share(w, w->n_row, &first, &end);
     for (int32_t i = first; i < end; i++)

@@ -3,6 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(GALLEY_X86)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 static int can_always(void)
 {
     return 1;
@@ -25,6 +31,15 @@ static int can_avx512vnni(void)
 {
     return can_avx512() && __builtin_cpu_supports("avx512vnni");
 }
+
+/* The system grants tiles to a process that asks, once; it may be too old, or a sandbox may refuse. */
+static int can_amx(void)
+{
+    enum { TILE_AND_INT8 = 3 << 24, ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
+    unsigned a, b, c, d;
+    return can_avx512vnni() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & TILE_AND_INT8) == TILE_AND_INT8 &&
+           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
+}
 #endif
 
 static const struct choice { /* best first */
@@ -33,6 +48,7 @@ static const struct choice { /* best first */
     int (*can)(void);
 } choices[] = {
 #if defined(GALLEY_X86)
+    {"amx", &cpu_isa_amx, can_amx},
     {"avx512vnni", &cpu_isa_avx512vnni, can_avx512vnni},
     {"avx512", &cpu_isa_avx512, can_avx512},
     {"avx2", &cpu_isa_avx2, can_avx2},
@@ -55,5 +71,5 @@ int cpu_isa_choose(const struct cpu_isa **out, struct err *e)
         if (want)
             return err_set(e, ERR_INVALID, "GALLEY_CPU_ISA=%s: this processor does not have it", want);
     }
-    return err_set(e, ERR_INVALID, "GALLEY_CPU_ISA=%s: not one of avx512vnni, avx512, avx2, portable", want);
+    return err_set(e, ERR_INVALID, "GALLEY_CPU_ISA=%s: not one of amx, avx512vnni, avx512, avx2, portable", want);
 }

@@ -8,7 +8,7 @@
 
 enum {
     PANEL = 16,    /* weight rows, that is output columns, that a product computes together */
-    MAX_TILE = 16, /* rows of activations that a product computes together, at most; see cpu_isa.tile */
+    MAX_TILE = 64, /* rows of activations that a product computes together, at most; see cpu_isa.tile_f, tile_q */
     KEY_TILE = 32, /* keys that attention works on together */
     SEGMENT = 512, /* positions under one maximum; segments are cut at absolute positions */
     F_LINE = 16,   /* elements of an act_line: f32 */
@@ -52,7 +52,7 @@ struct panel_job {
     size_t panel_bytes;
     int32_t n_panel;
     const union act_line *a; /* [n_line][n_row] */
-    int32_t n_line, n_row;   /* n_row at most cpu_isa.tile */
+    int32_t n_line, n_row;   /* n_row at most cpu_isa.tile_f or tile_q */
     float *y;
     size_t stride; /* floats from one row of y to the next */
 };
@@ -62,8 +62,8 @@ typedef void (*panel_fn)(const struct panel_job *j);
 struct attend_job;
 
 struct cpu_isa {
-    const char *name; /* "avx512-vnni" */
-    int32_t tile;     /* rows that product takes at once */
+    const char *name;       /* "avx512-vnni" */
+    int32_t tile_f, tile_q; /* rows that products with float weights and with quantised ones take at once */
     panel_fn product[N_PACK];
     /* A row of n floats to the lines of an activation tile; line i stands at line + i * stride. Tails are zero. */
     void (*lines_f32)(const float *x, int32_t n, union act_line *line, size_t stride);
@@ -139,11 +139,11 @@ static inline size_t attend_scratch(int32_t n_q, int32_t dim, int32_t last)
 
 extern const struct cpu_isa cpu_isa_portable;
 #if defined(GALLEY_X86)
-extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512, cpu_isa_avx512vnni;
+extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512, cpu_isa_avx512vnni, cpu_isa_amx;
 #endif
 
 /* The best that this machine has, or the one that GALLEY_CPU_ISA names (portable, avx2, avx512,
- * avx512vnni). */
+ * avx512vnni, amx). */
 int cpu_isa_choose(const struct cpu_isa **out, struct err *e);
 
 #endif

@@ -69,10 +69,10 @@ static struct acts acts_of(const struct worker *w, int32_t expert, int32_t n)
 {
     const struct bmodel *m = w->m;
     const struct routes *r = &w->routes;
-    int32_t first = r->first[expert], n_row = r->first[expert + 1] - first, tile = m->b->isa->tile;
+    int32_t first = r->first[expert], n_row = r->first[expert + 1] - first;
     struct acts a = m->expert_acts;
-    act_begin(&a.f, n_row, (n + F_LINE - 1) / F_LINE, tile);
-    act_begin(&a.q, n_row, (n + Q_LINE - 1) / Q_LINE, tile);
+    act_begin(&a.f, n_row, (n + F_LINE - 1) / F_LINE, m->b->isa->tile_f);
+    act_begin(&a.q, n_row, (n + Q_LINE - 1) / Q_LINE, m->b->isa->tile_q);
     a.f.line += (size_t)first * (size_t)a.f.n_line;
     a.q.line += (size_t)first * (size_t)a.q.n_line;
     return a;

@@ -1,6 +1,6 @@
 /* Times the weight products alone, one thread, each format and several row counts:
  *
- *     bench_product [-i portable|avx2|avx512|avx512vnni] [-t Q8_0] [-k columns] [-s seconds a figure]
+ *     bench_product [-i portable|avx2|avx512|avx512vnni|amx] [-t Q8_0] [-k columns] [-s seconds a figure]
  *
  * `cached`: one panel of weights again and again, which is what arithmetic allows, against the 8-bit peak (for float
  * formats that peak means little). `streamed`: panels of a matrix too large for the caches, which is what a step does,
@@ -24,7 +24,7 @@ static const struct {
 } formats[] = {{"Q8_0", DT_Q8_0},   {"Q4_0", DT_Q4_0}, {"Q4_K", DT_Q4_K}, {"Q5_K", DT_Q5_K}, {"Q6_K", DT_Q6_K},
                {"MXFP4", DT_MXFP4}, {"FP8", DT_FP8},   {"BF16", DT_BF16}, {"F16", DT_F16},   {"F32", DT_F32}};
 
-static const int32_t row_counts[] = {1, 2, 4, 8, 12, 16};
+static const int32_t row_counts[] = {1, 2, 4, 8, 12, 16, 32, 64};
 
 struct bench {
     const struct cpu_isa *isa;
@@ -108,7 +108,7 @@ static void measure(struct bench *b, struct roof *roof, const char *format, int3
     double flop = 2.0 * PANEL * n_in;
     for (size_t i = 0; i < sizeof row_counts / sizeof *row_counts; i++) {
         int32_t n = row_counts[i];
-        if (n > b->isa->tile)
+        if (n > (pack_is_int(b->w.pack) ? b->isa->tile_q : b->isa->tile_f))
             break;
         double cached = time_panel(b, n, 0), streamed = time_panel(b, n, 1);
         double gop = flop * n / cached * 1e-9, gb = (double)b->w.panel_bytes / streamed * 1e-9;

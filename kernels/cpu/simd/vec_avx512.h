@@ -1,7 +1,9 @@
 /* vec.h for AVX-512 F, BW, DQ and VL, with VNNI or without. */
 #include <immintrin.h>
 
-#if defined(__AVX512VNNI__)
+#if defined(__AMX_INT8__)
+#define VEC_ISA_NAME "amx"
+#elif defined(__AVX512VNNI__)
 #define VEC_ISA_NAME "avx512-vnni"
 #else
 #define VEC_ISA_NAME "avx512"

@@ -115,7 +115,7 @@ START_TEST(workers_and_instruction_sets_give_the_same_bits)
     static const struct {
         const char *isa;
         int n_thread;
-    } others[] = {{"avx512vnni", 2}, {"avx512vnni", 3}, {"avx512", 2}, {"avx2", 2}, {"portable", 5}};
+    } others[] = {{"amx", 2}, {"avx512vnni", 2}, {"avx512vnni", 3}, {"avx512", 2}, {"avx2", 2}, {"portable", 5}};
     begin(_i, "workers_and_instruction_sets_give_the_same_bits");
     struct rig base;
     setenv("GALLEY_CPU_ISA", "", 1);

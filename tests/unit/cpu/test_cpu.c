@@ -48,8 +48,8 @@ static const struct config {
 };
 enum { N_CONFIG = sizeof configs / sizeof *configs };
 
-static const char *const isas[] = {"portable", "avx2", "avx512", "avx512vnni"};
-enum { N_ISA = 4 };
+static const char *const isas[] = {"portable", "avx2", "avx512", "avx512vnni", "amx"};
+enum { N_ISA = 5 };
 
 static struct tiny_model tiny;
 static struct rnd rnd;
@@ -246,7 +246,8 @@ START_TEST(instruction_sets_and_workers_give_the_same_bits)
     static const struct {
         const char *isa;
         int n_thread;
-    } others[] = {{"avx2", 2}, {"avx512", 2}, {"avx512vnni", 1}, {"avx512vnni", 2}, {"avx512vnni", 3}, {"portable", 3}};
+    } others[] = {{"avx2", 2},       {"avx512", 2}, {"avx512vnni", 1}, {"avx512vnni", 2},
+                  {"avx512vnni", 3}, {"amx", 1},    {"amx", 2},        {"portable", 3}};
     struct rnd start = rnd;
     for (size_t o = 0; o < sizeof others / sizeof *others; o++) {
         struct rig other;

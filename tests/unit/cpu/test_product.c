@@ -235,11 +235,11 @@ static void check_rows(const struct cpu_isa *isa, const struct weight *w, int fi
                           want[(first + r) % N_ROW][c]);
 }
 
-enum { N_ISA = 4 };
+enum { N_ISA = 5 };
 
 static int with_each_isa(const struct cpu_isa *isa[N_ISA])
 {
-    static const char *const names[] = {"portable", "avx2", "avx512", "avx512vnni"};
+    static const char *const names[] = {"portable", "avx2", "avx512", "avx512vnni", "amx"};
     int n = 0;
     for (int i = 0; i < N_ISA; i++) {
         setenv("GALLEY_CPU_ISA", names[i], 1);
@@ -262,7 +262,7 @@ START_TEST(a_product_is_its_scalar_restatement)
         matrix_make(&m, types[_i], N_OUT, width_of(types[_i], width));
         for (int i = 0; i < n_isa; i++) {
             make_rows(isa[i], &m.w);
-            for (int n_row = 1; n_row <= isa[i]->tile; n_row++)
+            for (int n_row = 1; n_row <= (pack_is_int(m.w.pack) ? isa[i]->tile_q : isa[i]->tile_f); n_row++)
                 check_rows(isa[i], &m.w, n_row * 5, n_row);
         }
         matrix_free(&m);

@@ -68,7 +68,7 @@ void product_run(const struct cpu_isa *isa, const struct product *p, int32_t p0,
     const struct act *a = pack_is_int(p->w->pack) ? &p->acts->q : &p->acts->f;
     size_t tile_bytes = sizeof *a->line * (size_t)a->n_line * (size_t)((a->n_row + a->n_tile - 1) / a->n_tile);
     int32_t together = tile_bytes < CACHED_BYTES ? (int32_t)(CACHED_BYTES / tile_bytes) : 1;
-    int32_t step = a->n_row <= 4 ? PRODUCT_PANELS : 2;
+    int32_t step = a->n_row <= 4 ? PRODUCT_PANELS : 1;
     for (int32_t t0 = 0; t0 < a->n_tile; t0 += together) {
         int32_t t1 = t0 + together < a->n_tile ? t0 + together : a->n_tile;
         for (int32_t panel = p0; panel < p1; panel += step) {

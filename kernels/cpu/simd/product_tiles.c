@@ -14,7 +14,7 @@
 #include "blocks.h"
 #include "product.h"
 
-enum { TILE_ROWS = 16, LEAST_ROWS = 8, MOST_PANELS = 2 };
+enum { TILE_ROWS = 16, LEAST_ROWS = 12, MOST_PANELS = 1 };
 
 /* What a format's chains take from a block: a sum, or a sum and a product with minima, or a sum of each half. */
 enum kind { PLAIN, MINIMA, HALVES };

@@ -150,14 +150,11 @@ void cpu_prepare_row(const struct worker *w, int32_t i, const float *x, int32_t 
         isa->rms_norm(x, norm, w->tmp, n, m->d.rms_eps);
         x = w->tmp;
     }
-    if (uses & USE_F32) {
-        union act_line *line = act_line_at(&a->f, i, &stride);
-        isa->lines_f32(x, n, line, stride);
-    }
-    if (uses & USE_INT) {
-        union act_line *line = act_line_at(&a->q, i, &stride);
-        isa->lines_int(x, n, line, stride);
-    }
+    for (enum act_kind kind = 0; kind < N_ACT; kind++)
+        if (uses & 1 << kind) {
+            union act_line *line = act_line_at(&a->kind[kind], i, &stride);
+            isa->lines[kind](x, n, line, stride);
+        }
 }
 
 const struct acts *cpu_prepare(struct worker *w, const float *x, size_t stride, int32_t n, const float *norm, int uses)
@@ -166,8 +163,7 @@ const struct acts *cpu_prepare(struct worker *w, const float *x, size_t stride, 
     int own = w->n_row <= OWN_ROWS;
     struct acts a = own ? w->own : m->shared;
     int32_t first = 0, end = w->n_row;
-    act_begin(&a.f, w->n_row, (n + F_LINE - 1) / F_LINE, m->b->isa->tile_f);
-    act_begin(&a.q, w->n_row, (n + Q_LINE - 1) / Q_LINE, m->b->isa->tile_q);
+    acts_begin(m->b->isa, &a, w->n_row, n);
     if (!own)
         cpu_share(w, w->n_row, &first, &end);
     for (int32_t i = first; i < end; i++)
@@ -275,7 +271,7 @@ static void layer_attention(struct worker *w, int32_t l)
     struct bmodel *m = w->m;
     const struct layer *y = &m->layer[l];
     cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->attn_norm,
-                pack_use(&y->wq) | pack_use(&y->wk) | pack_use(&y->wv));
+                act_use(w->m->b->isa, &y->wq) | act_use(w->m->b->isa, &y->wk) | act_use(w->m->b->isa, &y->wv));
     query_key_value(w, cpu_ticket(w, l, TICKET_QKV), y);
     pool_barrier(m->b->pool);
     if (m->d.flags & MODEL_QK_NORM_ALL) {
@@ -284,7 +280,7 @@ static void layer_attention(struct worker *w, int32_t l)
     }
     cpu_attend(w, l);
     pool_barrier(m->b->pool);
-    cpu_prepare(w, m->q, m->n_q, y->wo.n_in, NULL, pack_use(&y->wo));
+    cpu_prepare(w, m->q, m->n_q, y->wo.n_in, NULL, act_use(w->m->b->isa, &y->wo));
     add_product(w, cpu_ticket(w, l, TICKET_WO), &y->wo, y->post_attn_norm);
     pool_barrier(m->b->pool);
 }
@@ -293,11 +289,12 @@ static void layer_ffn(struct worker *w, int32_t l)
 {
     struct bmodel *m = w->m;
     const struct layer *y = &m->layer[l];
-    cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->ffn_norm, pack_use(&y->gate) | pack_use(&y->up));
+    cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->ffn_norm,
+                act_use(w->m->b->isa, &y->gate) | act_use(w->m->b->isa, &y->up));
     cpu_product(w, cpu_ticket(w, l, TICKET_GLU),
                 &(struct product){.w = &y->gate, .up = &y->up, .out = m->h, .stride = m->n_ff, .how = cpu_glu(m)});
     pool_barrier(m->b->pool);
-    cpu_prepare(w, m->h, m->n_ff, m->d.n_ff, NULL, pack_use(&y->down));
+    cpu_prepare(w, m->h, m->n_ff, m->d.n_ff, NULL, act_use(w->m->b->isa, &y->down));
     add_product(w, cpu_ticket(w, l, TICKET_DOWN), &y->down, y->post_ffn_norm);
     pool_barrier(m->b->pool);
 }

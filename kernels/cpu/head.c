@@ -103,7 +103,8 @@ static void read_rows(struct worker *w, int32_t from, int32_t n)
         w->row[i] = m->head_row[from + i];
         at[i] = i;
     }
-    const struct acts *a = cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, m->out_norm, pack_use(&m->out));
+    const struct acts *a =
+        cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, m->out_norm, act_use(w->m->b->isa, &m->out));
     const struct product p = {.w = &m->out, .acts = a, .row = at, .out = m->logits, .stride = m->n_vocab};
     atomic_int *ticket = &m->ticket[(m->d.n_layer * N_TICKET + from / HEAD_ROWS) * m->b->place.n_node];
     while (cpu_take(w, ticket, m->out.n_panel, &p0, &p1))

@@ -35,9 +35,9 @@ static int can_avx512vnni(void)
 /* The system grants tiles to a process that asks, once; it may be too old, or a sandbox may refuse. */
 static int can_amx(void)
 {
-    enum { TILE_AND_INT8 = 3 << 24, ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
+    enum { TILE_AND_BF16 = 1 << 24 | 1 << 22, ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
     unsigned a, b, c, d;
-    return can_avx512vnni() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & TILE_AND_INT8) == TILE_AND_INT8 &&
+    return can_avx512vnni() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & TILE_AND_BF16) == TILE_AND_BF16 &&
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
 }
 #endif

@@ -8,16 +8,20 @@
 
 enum {
     PANEL = 16,    /* weight rows, that is output columns, that a product computes together */
-    MAX_TILE = 64, /* rows of activations that a product computes together, at most; see cpu_isa.tile_f, tile_q */
+    MAX_TILE = 16, /* rows of activations that a product computes together, at most; see cpu_isa.tile */
     KEY_TILE = 32, /* keys that attention works on together */
     SEGMENT = 512, /* positions under one maximum; segments are cut at absolute positions */
     F_LINE = 16,   /* elements of an act_line: f32 */
     Q_LINE = 32,   /*                          int8 */
 };
 
-/* 64 bytes of one row's activations: 16 f32, or 32 int8 codes and what the weight formats need beside them. The sums
- * are of codes: a format whose codes are stored with an offset starts its integer sum there, which undoes the offset
- * exactly and costs nothing. */
+/* What a format's products take activations as. With BF16 two lines have 32 elements, one their upper parts and one the
+ * lower (product_amx.c). */
+enum act_kind { ACT_F32, ACT_BF16, ACT_INT, N_ACT };
+
+/* 64 bytes of one row's activations: 16 f32, 32 bf16, or 32 int8 codes and what the weight formats need beside them.
+ * The sums are of codes: a format whose codes are stored with an offset starts its integer sum there, which undoes the
+ * offset exactly and costs nothing. */
 union act_line {
     float f[F_LINE];
     struct {
@@ -52,7 +56,7 @@ struct panel_job {
     size_t panel_bytes;
     int32_t n_panel;
     const union act_line *a; /* [n_line][n_row] */
-    int32_t n_line, n_row;   /* n_row at most cpu_isa.tile_f or tile_q */
+    int32_t n_line, n_row;   /* n_row at most cpu_isa.tile */
     float *y;
     size_t stride; /* floats from one row of y to the next */
 };
@@ -62,12 +66,12 @@ typedef void (*panel_fn)(const struct panel_job *j);
 struct attend_job;
 
 struct cpu_isa {
-    const char *name;       /* "avx512-vnni" */
-    int32_t tile_f, tile_q; /* rows that products with float weights and with quantised ones take at once */
+    const char *name; /* "avx512-vnni" */
+    int32_t tile;     /* rows that product takes at once */
     panel_fn product[N_PACK];
-    /* A row of n floats to the lines of an activation tile; line i stands at line + i * stride. Tails are zero. */
-    void (*lines_f32)(const float *x, int32_t n, union act_line *line, size_t stride);
-    void (*lines_int)(const float *x, int32_t n, union act_line *line, size_t stride);
+    /* A row of n floats to the lines of an activation tile; line i stands at line + i * stride. Tails are zero. Without
+     * ACT_BF16, bf16 weights take ACT_F32. */
+    void (*lines[N_ACT])(const float *x, int32_t n, union act_line *line, size_t stride);
     /* out = norm(x) * weight; may be in place. */
     void (*rms_norm)(const float *x, const float *weight, float *out, int32_t n, float eps);
     void (*silu_mul)(float *gate, const float *up, int32_t n);     /* gate = silu(gate) * up */

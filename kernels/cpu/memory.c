@@ -47,26 +47,27 @@ static void carve_cache(struct bmodel *m, struct carver *c)
     m->bank = carve(c, sizeof *m->bank * (size_t)m->kv.n_bank * n_embd);
 }
 
-/* The most lines that a row of activations has in either kind. */
+/* The most lines that a row of activations has in each kind. */
 struct widest {
-    int32_t f, q;
+    int32_t n[N_ACT];
 };
 
-static void widen(struct widest *most, const struct weight *w)
+static void widen(const struct bmodel *m, struct widest *most, const struct weight *w)
 {
-    int32_t *n = pack_is_int(w->pack) ? &most->q : &most->f;
-    *n = w->n_line > *n ? w->n_line : *n;
+    enum act_kind kind = act_kind_of(m->b->isa, w->pack);
+    int32_t n = act_lines(kind, w->n_in);
+    most->n[kind] = n > most->n[kind] ? n : most->n[kind];
 }
 
 static struct widest widest_rows(const struct bmodel *m)
 {
     struct widest most = {0};
-    widen(&most, &m->out);
+    widen(m, &most, &m->out);
     for (int32_t l = 0; l < m->d.n_layer; l++) {
         const struct layer *y = &m->layer[l];
         const struct weight *all[] = {&y->wq, &y->wk, &y->wv, &y->wo, &y->gate, &y->up, &y->down, &y->router};
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-            widen(&most, all[i]);
+            widen(m, &most, all[i]);
     }
     return most;
 }
@@ -76,17 +77,17 @@ static struct widest widest_experts(const struct bmodel *m)
     struct widest most = {0};
     for (int32_t l = 0; l < m->d.n_layer; l++)
         for (int32_t i = 0; m->layer[l].expert && i < m->d.n_expert; i++) {
-            widen(&most, &m->layer[l].expert[i].gate);
-            widen(&most, &m->layer[l].expert[i].up);
-            widen(&most, &m->layer[l].expert[i].down);
+            widen(m, &most, &m->layer[l].expert[i].gate);
+            widen(m, &most, &m->layer[l].expert[i].up);
+            widen(m, &most, &m->layer[l].expert[i].down);
         }
     return most;
 }
 
 static void carve_acts(struct carver *c, struct acts *a, struct widest most, size_t n_row)
 {
-    a->f.line = carve(c, sizeof(union act_line) * (size_t)most.f * n_row);
-    a->q.line = carve(c, sizeof(union act_line) * (size_t)most.q * n_row);
+    for (enum act_kind kind = 0; kind < N_ACT; kind++)
+        a->kind[kind].line = carve(c, sizeof(union act_line) * (size_t)most.n[kind] * n_row);
 }
 
 static size_t n_place(const struct bmodel *m)

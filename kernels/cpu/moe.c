@@ -69,12 +69,11 @@ static struct acts acts_of(const struct worker *w, int32_t expert, int32_t n)
 {
     const struct bmodel *m = w->m;
     const struct routes *r = &w->routes;
-    int32_t first = r->first[expert], n_row = r->first[expert + 1] - first;
+    int32_t first = r->first[expert];
     struct acts a = m->expert_acts;
-    act_begin(&a.f, n_row, (n + F_LINE - 1) / F_LINE, m->b->isa->tile_f);
-    act_begin(&a.q, n_row, (n + Q_LINE - 1) / Q_LINE, m->b->isa->tile_q);
-    a.f.line += (size_t)first * (size_t)a.f.n_line;
-    a.q.line += (size_t)first * (size_t)a.q.n_line;
+    acts_begin(m->b->isa, &a, r->first[expert + 1] - first, n);
+    for (enum act_kind kind = 0; kind < N_ACT; kind++)
+        a.kind[kind].line += (size_t)first * (size_t)a.kind[kind].n_line;
     return a;
 }
 
@@ -92,7 +91,8 @@ static void prepare_places(const struct worker *w, int32_t l, const float *x, si
             continue;
         const struct expert *e = &y->expert[x_id];
         struct acts a = acts_of(w, x_id, n);
-        int uses = by_row ? pack_use(&e->gate) | pack_use(&e->up) : pack_use(&e->down);
+        int uses =
+            by_row ? act_use(w->m->b->isa, &e->gate) | act_use(w->m->b->isa, &e->up) : act_use(w->m->b->isa, &e->down);
         for (int32_t p = first > from ? first : from; p < end && p < to; p++) {
             size_t at = (size_t)(by_row ? w->row[r->row[p]] : p);
             cpu_prepare_row(w, p - first, x + at * stride, n, norm, uses, &a);
@@ -146,7 +146,7 @@ void cpu_experts(struct worker *w, int32_t l)
     struct bmodel *m = w->m;
     struct pool *pool = m->b->pool;
     const struct layer *y = &m->layer[l];
-    cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->ffn_norm, pack_use(&y->router));
+    cpu_prepare(w, m->x, (size_t)m->d.n_embd, m->d.n_embd, y->ffn_norm, act_use(w->m->b->isa, &y->router));
     cpu_product(w, cpu_ticket(w, l, TICKET_ROUTE),
                 &(struct product){.w = &y->router, .out = m->route, .stride = m->n_expert});
     pool_barrier(pool);

@@ -3,11 +3,14 @@
 /* Activations of this size stay in the second-level cache while a panel passes over them. */
 static const size_t CACHED_BYTES = 1 << 20;
 
-void act_begin(struct act *a, int32_t n_row, int32_t n_line, int32_t tile_rows)
+void acts_begin(const struct cpu_isa *isa, struct acts *acts, int32_t n_row, int32_t n)
 {
-    a->n_row = n_row;
-    a->n_line = n_line;
-    a->n_tile = (n_row + tile_rows - 1) / tile_rows;
+    for (enum act_kind kind = 0; kind < N_ACT; kind++) {
+        struct act *a = &acts->kind[kind];
+        a->n_row = n_row;
+        a->n_line = act_lines(kind, n);
+        a->n_tile = (n_row + isa->tile - 1) / isa->tile;
+    }
 }
 
 union act_line *act_line_at(const struct act *a, int32_t i, size_t *stride)
@@ -49,7 +52,7 @@ static void finish(const struct cpu_isa *isa, const struct product *p, int32_t p
 static void one_tile(const struct cpu_isa *isa, const struct weight *w, const struct acts *acts, int32_t panel,
                      int32_t n_panel, int32_t tile, float *buf)
 {
-    const struct act *a = pack_is_int(w->pack) ? &acts->q : &acts->f;
+    const struct act *a = &acts->kind[act_kind_of(isa, w->pack)];
     int32_t row0 = act_row0(a, tile);
     isa->product[w->pack](&(struct panel_job){
         .w = w->data + (size_t)panel * w->panel_bytes,
@@ -65,10 +68,11 @@ static void one_tile(const struct cpu_isa *isa, const struct weight *w, const st
 
 void product_run(const struct cpu_isa *isa, const struct product *p, int32_t p0, int32_t p1, float *buf)
 {
-    const struct act *a = pack_is_int(p->w->pack) ? &p->acts->q : &p->acts->f;
-    size_t tile_bytes = sizeof *a->line * (size_t)a->n_line * (size_t)((a->n_row + a->n_tile - 1) / a->n_tile);
+    enum act_kind kind = act_kind_of(isa, p->w->pack);
+    const struct act *a = &p->acts->kind[kind];
+    size_t tile_bytes = sizeof *a->line * (size_t)a->n_line * (size_t)isa->tile;
     int32_t together = tile_bytes < CACHED_BYTES ? (int32_t)(CACHED_BYTES / tile_bytes) : 1;
-    int32_t step = a->n_row <= 4 ? PRODUCT_PANELS : 1;
+    int32_t step = product_panels(kind, a->n_row);
     for (int32_t t0 = 0; t0 < a->n_tile; t0 += together) {
         int32_t t1 = t0 + together < a->n_tile ? t0 + together : a->n_tile;
         for (int32_t panel = p0; panel < p1; panel += step) {

@@ -24,7 +24,7 @@ static const struct {
 } formats[] = {{"Q8_0", DT_Q8_0},   {"Q4_0", DT_Q4_0}, {"Q4_K", DT_Q4_K}, {"Q5_K", DT_Q5_K}, {"Q6_K", DT_Q6_K},
                {"MXFP4", DT_MXFP4}, {"FP8", DT_FP8},   {"BF16", DT_BF16}, {"F16", DT_F16},   {"F32", DT_F32}};
 
-static const int32_t row_counts[] = {1, 2, 4, 8, 12, 16, 32, 64};
+static const int32_t row_counts[] = {1, 2, 4, 8, 12, 16};
 
 struct bench {
     const struct cpu_isa *isa;
@@ -69,22 +69,24 @@ static void fill(struct bench *b, const char *format, int type, int32_t n_in)
     b->w.n_panel = n_panel;
     for (int32_t r = 0; r < MAX_TILE; r++) {
         union act_line *line = b->line + r;
-        (pack_is_int(b->w.pack) ? b->isa->lines_int : b->isa->lines_f32)(row, n_in, line, MAX_TILE);
+        b->isa->lines[act_kind_of(b->isa, b->w.pack)](row, n_in, line, MAX_TILE);
     }
     free(row);
     free(file);
 }
 
-/* Seconds that n_row rows and a panel take, the best pass; `step` panels on at each call, 0: always the first. */
+/* Seconds that n_row rows and a panel take, of those that are taken together, the best pass; `step` panels on at each
+ * call, 0: always the first. */
 static double time_panel(struct bench *b, int32_t n_row, int32_t step)
 {
+    enum act_kind kind = act_kind_of(b->isa, b->w.pack);
     struct panel_job j = {.panel_bytes = b->w.panel_bytes,
-                          .n_panel = 1,
+                          .n_panel = product_panels(kind, n_row),
                           .a = b->line,
-                          .n_line = b->w.n_line,
+                          .n_line = act_lines(kind, b->w.n_in),
                           .n_row = n_row,
                           .y = b->y,
-                          .stride = PANEL};
+                          .stride = PRODUCT_PANELS * PANEL};
     double best = 1e9;
     int32_t panel = 0;
     for (int64_t from = clock_ns(), end = from + (int64_t)(b->seconds * 1e9); from < end;) {
@@ -93,9 +95,9 @@ static double time_panel(struct bench *b, int32_t n_row, int32_t step)
         for (; now - from < PASS_NS; now = clock_ns(), n++) {
             j.w = b->w.data + b->w.panel_bytes * (size_t)panel;
             b->isa->product[b->w.pack](&j);
-            panel = (panel + step) % b->w.n_panel;
+            panel = (panel + step * j.n_panel) % (b->w.n_panel - PRODUCT_PANELS);
         }
-        double each = (double)(now - from) * 1e-9 / (double)n;
+        double each = (double)(now - from) * 1e-9 / (double)n / j.n_panel;
         best = each < best ? each : best;
         from = now;
     }
@@ -108,7 +110,7 @@ static void measure(struct bench *b, struct roof *roof, const char *format, int3
     double flop = 2.0 * PANEL * n_in;
     for (size_t i = 0; i < sizeof row_counts / sizeof *row_counts; i++) {
         int32_t n = row_counts[i];
-        if (n > (pack_is_int(b->w.pack) ? b->isa->tile_q : b->isa->tile_f))
+        if (n > b->isa->tile)
             break;
         double cached = time_panel(b, n, 0), streamed = time_panel(b, n, 1);
         double gop = flop * n / cached * 1e-9, gb = (double)b->w.panel_bytes / streamed * 1e-9;
@@ -140,7 +142,7 @@ int main(int argc, char **argv)
     check(cpu_isa_choose(&b.isa, &e), &e);
     check(roof_create(&roof, 1, &e), &e);
     b.line = aligned_alloc(64, sizeof *b.line * MAX_TILE * (size_t)n_in / F_LINE);
-    b.y = aligned_alloc(64, sizeof *b.y * MAX_TILE * PANEL);
+    b.y = aligned_alloc(64, sizeof *b.y * MAX_TILE * PRODUCT_PANELS * PANEL);
     if (!b.line || !b.y || n_in < 256)
         return 2;
     printf("%s, one thread, %d columns\n", b.isa->name, n_in);

@@ -51,10 +51,10 @@ static void run(struct bench *b, enum kind kind)
         isa->silu_mul(b->out, b->y, b->n);
         break;
     case LINES_INT:
-        isa->lines_int(b->x, b->n, b->line, 1);
+        isa->lines[ACT_INT](b->x, b->n, b->line, 1);
         break;
     case LINES_F32:
-        isa->lines_f32(b->x, b->n, b->line, 1);
+        isa->lines[ACT_F32](b->x, b->n, b->line, 1);
         break;
     case DOT:
         b->sink = isa->dot(b->x, b->y, b->n);

@@ -1,32 +1,30 @@
 #include "functions.h"
 
-#if defined(__AMX_INT8__)
-enum { INT_TILE = MAX_TILE };
-#define INT_FN(format) CPU_FN(tiles_##format)
+#if defined(__AMX_BF16__)
+#define PRODUCT_BF16 CPU_FN(product_bf16_tiles)
+#define LINES_BF16 CPU_FN(lines_bf16)
 #else
-enum { INT_TILE = VEC_TILE };
-#define INT_FN(format) CPU_FN(product_##format)
+#define PRODUCT_BF16 CPU_FN(product_bf16)
+#define LINES_BF16 NULL
 #endif
 
 const struct cpu_isa CPU_PASTE(cpu_isa, CPU_ISA) = {
     .name = VEC_ISA_NAME,
-    .tile_f = VEC_TILE,
-    .tile_q = INT_TILE,
+    .tile = VEC_TILE,
     .product =
         {
             [PACK_F32] = CPU_FN(product_f32),
             [PACK_F16] = CPU_FN(product_f16),
-            [PACK_BF16] = CPU_FN(product_bf16),
+            [PACK_BF16] = PRODUCT_BF16,
             [PACK_FP8] = CPU_FN(product_fp8),
-            [PACK_Q8_0] = INT_FN(q8_0),
-            [PACK_Q4_0] = INT_FN(q4_0),
-            [PACK_Q4_K] = INT_FN(q4_k),
-            [PACK_Q5_K] = INT_FN(q5_k),
-            [PACK_Q6_K] = INT_FN(q6_k),
-            [PACK_MXFP4] = INT_FN(mxfp4),
+            [PACK_Q8_0] = CPU_FN(product_q8_0),
+            [PACK_Q4_0] = CPU_FN(product_q4_0),
+            [PACK_Q4_K] = CPU_FN(product_q4_k),
+            [PACK_Q5_K] = CPU_FN(product_q5_k),
+            [PACK_Q6_K] = CPU_FN(product_q6_k),
+            [PACK_MXFP4] = CPU_FN(product_mxfp4),
         },
-    .lines_f32 = CPU_FN(lines_f32),
-    .lines_int = CPU_FN(lines_int),
+    .lines = {[ACT_F32] = CPU_FN(lines_f32), [ACT_BF16] = LINES_BF16, [ACT_INT] = CPU_FN(lines_int)},
     .rms_norm = CPU_FN(rms_norm),
     .silu_mul = CPU_FN(silu_mul),
     .gelu_mul = CPU_FN(gelu_mul),

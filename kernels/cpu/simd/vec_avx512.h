@@ -1,7 +1,7 @@
 /* vec.h for AVX-512 F, BW, DQ and VL, with VNNI or without. */
 #include <immintrin.h>
 
-#if defined(__AMX_INT8__)
+#if defined(__AMX_BF16__)
 #define VEC_ISA_NAME "amx"
 #elif defined(__AVX512VNNI__)
 #define VEC_ISA_NAME "avx512-vnni"

@@ -252,6 +252,8 @@ START_TEST(instruction_sets_and_workers_give_the_same_bits)
     for (size_t o = 0; o < sizeof others / sizeof *others; o++) {
         struct rig other;
         struct seq a[N_SEQ], b[N_SEQ];
+        if (configs[_i].type == DT_BF16 && !strcmp(others[o].isa, "amx"))
+            continue; /* its own sums: product_amx.c */
         if (!rig_make(&other, &backend_cpu, _i, others[o].isa, others[o].n_thread))
             continue;
         sequences(a), sequences(b);

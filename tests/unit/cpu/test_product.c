@@ -1,11 +1,12 @@
 /* Weights and products: a packed row is what the file says, and a product is, bit for bit, the chain that product_int.c
  * and product_float.c promise, on every instruction set and for every row count. */
 #include <check.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "isa.h"
+#include "product.h"
 #include "random_plan.h"
 #include "weight.h"
 #include "../suite.h"
@@ -184,6 +185,35 @@ static float chain_fp8(const struct weight *w, int col, const union act_line *a)
     return out;
 }
 
+/* What is below the normal numbers counts as 0 to a matrix unit. */
+static float normal(float x)
+{
+    return fabsf(x) < FLT_MIN ? copysignf(0, x) : x;
+}
+
+/* The chain of upper or of lower parts, which `at` is the first line of: product_amx.c. */
+static float chain_part(const float *row, int n, const union act_line *at)
+{
+    float out = 0;
+    for (int k0 = 0; k0 < n; k0 += 32, at += 2) {
+        float sum[2] = {0};
+        for (int i = 0; i < 32 && k0 + i < n; i++) {
+            uint16_t part;
+            memcpy(&part, at->bytes + 2 * i, sizeof part);
+            sum[i % 2] = normal(fmaf(normal(bf16_to_f32(part)), normal(row[k0 + i]), sum[i % 2]));
+        }
+        out = normal(out + normal(sum[0] + sum[1]));
+    }
+    return out;
+}
+
+static float chain_bf16(const struct weight *w, int col, const union act_line *a)
+{
+    float row[1280];
+    weight_row(w, col, row);
+    return chain_part(row, w->n_in, a) + chain_part(row, w->n_in, a + 1);
+}
+
 static float chain_float(const struct weight *w, int col, const union act_line *a)
 {
     float row[1280], out = 0;
@@ -202,14 +232,17 @@ static float want[N_ROW][N_OUT];
 
 static void make_rows(const struct cpu_isa *isa, const struct weight *w)
 {
+    enum act_kind kind = act_kind_of(isa, w->pack);
     float x[1280];
     for (int r = 0; r < N_ROW; r++) {
         for (int k = 0; k < w->n_in; k++)
             x[k] = r == 0 ? (k % 2 ? 3.0f : -3.0f) : r == 1 ? 2.0f : rnd_normal(&rnd);
         memset(lines[r], 0, sizeof lines[r]);
-        (pack_is_int(w->pack) ? isa->lines_int : isa->lines_f32)(x, w->n_in, lines[r], 1);
+        isa->lines[kind](x, w->n_in, lines[r], 1);
         for (int c = 0; c < w->n_out; c++)
-            want[r][c] = pack_is_int(w->pack) ? chain_int(w, c, lines[r]) : chain_float(w, c, lines[r]);
+            want[r][c] = kind == ACT_INT    ? chain_int(w, c, lines[r])
+                         : kind == ACT_BF16 ? chain_bf16(w, c, lines[r])
+                                            : chain_float(w, c, lines[r]);
     }
 }
 
@@ -217,14 +250,15 @@ static void check_rows(const struct cpu_isa *isa, const struct weight *w, int fi
 {
     static union act_line tile[N_ROW * 1280 / F_LINE];
     static float y[N_ROW][(N_OUT + PANEL - 1) / PANEL * PANEL];
-    for (int line = 0; line < w->n_line; line++)
+    int n_line = act_lines(act_kind_of(isa, w->pack), w->n_in);
+    for (int line = 0; line < n_line; line++)
         for (int r = 0; r < n_row; r++)
             tile[line * n_row + r] = lines[(first + r) % N_ROW][line];
     isa->product[w->pack](&(struct panel_job){.w = w->data,
                                               .panel_bytes = w->panel_bytes,
                                               .n_panel = w->n_panel,
                                               .a = tile,
-                                              .n_line = w->n_line,
+                                              .n_line = n_line,
                                               .n_row = n_row,
                                               .y = y[0],
                                               .stride = sizeof y[0] / sizeof y[0][0]});
@@ -262,7 +296,7 @@ START_TEST(a_product_is_its_scalar_restatement)
         matrix_make(&m, types[_i], N_OUT, width_of(types[_i], width));
         for (int i = 0; i < n_isa; i++) {
             make_rows(isa[i], &m.w);
-            for (int n_row = 1; n_row <= (pack_is_int(m.w.pack) ? isa[i]->tile_q : isa[i]->tile_f); n_row++)
+            for (int n_row = 1; n_row <= isa[i]->tile; n_row++)
                 check_rows(isa[i], &m.w, n_row * 5, n_row);
         }
         matrix_free(&m);
@@ -284,7 +318,7 @@ START_TEST(activations_have_one_scale_for_each_32)
             x[k] = (k < 32 ? 1e4f : k < 64 ? 1e-4f : k < 96 ? 1 : 0) * rnd_normal(&rnd);
         for (int i = 0; i < n_isa; i++) {
             memset(got[i], 0, sizeof got[i]);
-            isa[i]->lines_int(x, 128, got[i], 1);
+            isa[i]->lines[ACT_INT](x, 128, got[i], 1);
             ck_assert_mem_eq(got[i], got[0], sizeof got[0]);
         }
         for (int k = 0; k < 128; k++) {
@@ -305,7 +339,7 @@ START_TEST(activations_have_one_scale_for_each_32)
     for (int j = 0; j < 3; j++) { /* a row that is not finite stays so */
         x[40] = broken[j];
         for (int i = 0; i < n_isa; i++) {
-            isa[i]->lines_int(x, 128, got[i], 1);
+            isa[i]->lines[ACT_INT](x, 128, got[i], 1);
             ck_assert(isnan(got[i][1].scale) && !isnan(got[i][0].scale));
         }
     }

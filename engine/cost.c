@@ -2,7 +2,8 @@
 
 #include <math.h>
 
-static const double LEVEL_RATE = 0.2, SHAPE_RATE = 0.05;
+static const double LEVEL_RATE = 0.2, SHAPE_RATE = 0.05, SHAPE_MOST = 0.5;
+enum { STALE = 8, UNSEEN_MOST = 1 << 20 }; /* steps unseen after which a point's shape learns twice as fast */
 
 void cost_init(struct step_cost *c)
 {
@@ -86,7 +87,11 @@ void cost_observe(struct step_cost *c, int32_t n_row, double seconds)
         ratio = 8;
     double way;
     int32_t i = locate(c, n_row, &way), near = way > 0.5 ? i + 1 : i;
-    c->level *= pow(ratio, LEVEL_RATE);
-    c->s[near] *= pow(ratio, SHAPE_RATE);
+    double stale = 1 + (double)c->unseen[near] / STALE;
+    c->level *= pow(ratio, LEVEL_RATE / stale);
+    c->s[near] *= pow(fmin(fmax(ratio, 0.5), 2), fmin(SHAPE_RATE * stale, SHAPE_MOST));
     keep_rising(c, near);
+    for (i = 0; i < c->n_point; i++)
+        c->unseen[i] += c->unseen[i] < UNSEEN_MOST;
+    c->unseen[near] = 0;
 }

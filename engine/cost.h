@@ -1,6 +1,6 @@
 /* What a step costs: seconds as a function of its rows, timed at start-up and kept current by every step. Only ratios
  * matter to those who ask, so the curve's shape is learnt slowly and the level, which follows context lengths and the
- * machine's mood, quickly. Private to engine/. */
+ * machine's mood, quickly; but what a point says that was not seen for long is news about the shape. Private to engine/. */
 #ifndef GALLEY_COST_H
 #define GALLEY_COST_H
 
@@ -12,6 +12,7 @@ struct step_cost { /* owner: the engine thread */
     int32_t n_point;
     int32_t row[COST_MAX_POINT]; /* ascending: 1, 2, 4, ... */
     double s[COST_MAX_POINT];    /* seconds, never falling */
+    int32_t unseen[COST_MAX_POINT]; /* steps since one of about so many rows */
     double level;                /* how much dearer steps are now than the curve says */
 };
 

@@ -35,6 +35,8 @@ static uint8_t class_of(double p, const double *above)
 static void learn(struct seq *s)
 {
     struct history_text t = drafts_text(s);
+    if (drafts_by_worth(s) && draft_began_right(&s->modelled, &t))
+        ledger_hit(&s->req->eng->ledger, drafter_source(s->drafter));
     draft_learn(&s->modelled, &t, &s->model_rates);
     if (!s->verified) /* its drafts were drawn by another law */
         draft_learn(&s->modelled, &t, &s->drafter->rates);
@@ -154,7 +156,8 @@ static void drafted(struct seq *s)
 {
     s->draft = &s->modelled;
     s->modelled.strong = true;
-    s->n_undrafted = 0;
+    if (drafts_by_worth(s))
+        ledger_ask(&s->req->eng->ledger, drafter_source(s->drafter));
 }
 
 float tree_grow_depth(struct seq *s, const int32_t *node, int32_t n)

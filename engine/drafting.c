@@ -53,6 +53,59 @@ int32_t drafts_named(const struct seq *s, int32_t by_default)
     return d->strategy != DECODE_SPECULATIVE ? 0 : n < most ? n : most;
 }
 
+/* ---- What `auto` can afford ---- */
+
+enum {
+    PLAIN_EVERY = 128, /* steps of which one at least has no drafts: what such a step takes has to be known */
+    LONG_ASKING = 4,   /* steps; asking that took longer was not the source's doing: the machine was busy elsewhere */
+};
+
+bool drafts_by_worth(const struct seq *s)
+{
+    return s->req->p.decoding.strategy == DECODE_AUTO;
+}
+
+bool drafts_may_ask(const struct seq *s, enum draft_source source)
+{
+    const struct engine *eng = s->req->eng;
+    return !drafts_by_worth(s) || (eng->n_since_plain < PLAIN_EVERY && ledger_allows(&eng->ledger, (int32_t)source));
+}
+
+void drafts_asked(struct engine *eng, enum draft_source source, int64_t from_ns, int32_t n_auto, int32_t n)
+{
+    struct step_books *b = &eng->books;
+    double took = (double)(clock_ns() - from_ns) * 1e-9, most = LONG_ASKING * b->price * b->n_token;
+    if (n_auto > 0)
+        b->spent[source] += (took < most ? took : most) * n_auto / n;
+}
+
+static void open_books(struct engine *eng, int32_t n_token)
+{
+    eng->books = (struct step_books){.n_token = n_token};
+    if (n_token > 0)
+        eng->books.price = cost_step(&eng->target.cost, n_token) / n_token;
+}
+
+static void close_books(struct engine *eng)
+{
+    const struct step_books *b = &eng->books;
+    const struct step_cost *cost = &eng->target.cost;
+    int32_t n_row = eng->target.plan.n.n_row;
+    double row = b->n_drafted ? (cost_step(cost, n_row) - cost_step(cost, n_row - b->n_drafted)) / b->n_drafted : 0;
+    int32_t n_auto = 0;
+    if (b->n_token == 0)
+        return;
+    for (int32_t i = 0; i < N_DRAFT_SOURCE; i++) {
+        ledger_book(&eng->ledger, i, b->n_true[i] * b->price, b->spent[i] + b->n_row[i] * row);
+        eng->metrics.now.auto_asking_s[i] += b->spent[i];
+        n_auto += b->n_row[i];
+    }
+    ledger_step(&eng->ledger, b->price * b->n_token);
+    eng->n_since_plain = n_auto > 0 ? eng->n_since_plain + 1 : 0;
+}
+
+/* ---- A step's drafts ---- */
+
 double drafts_worth(const struct draft *d, int32_t most)
 {
     double sum = 0;
@@ -61,25 +114,34 @@ double drafts_worth(const struct draft *d, int32_t most)
     return sum;
 }
 
+static const struct draft no_draft;
+
 static void propose_copies(struct engine *eng)
 {
+    int64_t from = clock_ns();
+    int32_t n = 0, n_auto = 0;
     for (struct seq *s = eng->running.head; s; s = s->next) {
         s->rows.n = 0;
         s->rows.is_chain = true;
-        s->draft = &s->copied;
-        if (!s->copy.on || !drafts_now(s))
+        s->draft = &no_draft;
+        if (!s->copy.on || !drafts_now(s) || !drafts_may_ask(s, DRAFT_SOURCE_COPY))
             continue;
         struct history_text t = drafts_text(s);
         copy_propose(&s->copy, &eng->copy_rates, &t, &s->copied);
+        s->draft = &s->copied;
+        n_auto += drafts_by_worth(s);
+        n++;
     }
+    drafts_asked(eng, DRAFT_SOURCE_COPY, from, n_auto, n);
 }
 
+/* Of its draft; AUTO: it has none. */
 static enum draft_source source_of(const struct seq *s)
 {
-    return s->draft == &s->copied    ? DRAFT_SOURCE_COPY
+    return s->draft == &no_draft     ? DRAFT_SOURCE_AUTO
+           : s->draft == &s->copied  ? DRAFT_SOURCE_COPY
            : s->draft == &s->guessed ? DRAFT_SOURCE_TRIGRAM
-           : s->drafter->is_exit     ? DRAFT_SOURCE_EXIT
-                                     : DRAFT_SOURCE_MODEL;
+                                     : drafter_source(s->drafter);
 }
 
 /* Rows where the request names drafting but no number; a draft model's tree has as many nodes as are wanted. */
@@ -113,9 +175,9 @@ static int32_t collect_bids(struct engine *eng, struct bid *bid, struct seq **bi
 }
 
 /* Tokens that the step yields without any draft. */
-static double tokens_for_certain(const struct engine *eng)
+static int32_t tokens_for_certain(const struct engine *eng)
 {
-    double n = 0;
+    int32_t n = 0;
     for (const struct seq *s = eng->running.head; s; s = s->next)
         n += seq_draws(s);
     return n;
@@ -139,7 +201,8 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
 {
     struct bid bid[ALLOT_MAX_BID];
     struct seq *bidder[ALLOT_MAX_BID];
-    double n_token = tokens_for_certain(eng);
+    int32_t n_token = tokens_for_certain(eng);
+    open_books(eng, n_token);
     eng->gain = (struct step_gain){.from_ns = clock_ns(), .n_token = eng->metrics.now.n_output_tokens};
     propose_copies(eng);
     trigrams_run(eng, n_row, n_token);
@@ -161,10 +224,11 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
 
 /* ---- What came of it ---- */
 
-void drafting_count_gain(struct engine *eng)
+void drafting_settle(struct engine *eng)
 {
     const struct step_gain *g = &eng->gain;
     struct engine_metrics *m = &eng->metrics.now;
+    close_books(eng);
     if (!(g->plain > 0))
         return;
     m->n_gain++;
@@ -188,8 +252,11 @@ void drafting_count_step(struct engine *eng, struct seq *s)
     m->n_drafts += rows->n > 0;
     m->n_draft_tokens += (uint64_t)rows->n;
     m->n_drafted_by[source] += (uint64_t)rows->n;
-    if (s->req->p.decoding.strategy == DECODE_AUTO)
+    eng->books.n_drafted += rows->n;
+    if (drafts_by_worth(s)) {
+        eng->books.n_row[source] += rows->n;
         m->n_auto_step[rows->n ? source : DRAFT_SOURCE_AUTO]++;
+    }
     for (int32_t i = 0; i < n_depth; i++)
         d->drafted_at[i]++;
     if (rows->n && s->draft->predicted)
@@ -199,6 +266,7 @@ void drafting_count_step(struct engine *eng, struct seq *s)
 void drafting_count_true(struct engine *eng, struct seq *s, int32_t i)
 {
     struct request_decoding *d = &s->req->decoding;
+    eng->books.n_true[source_of(s)] += drafts_by_worth(s);
     d->n_accepted++;
     d->accepted_at[i]++;
     if (s->draft->predicted)

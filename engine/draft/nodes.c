@@ -23,6 +23,11 @@ void draft_sort(struct draft *d, int16_t *place)
     *d = sorted;
 }
 
+bool draft_began_right(const struct draft *d, const struct history_text *t)
+{
+    return d->n > 0 && d->n_text < t->n && history_tok(t, d->n_text) == d->tok[0];
+}
+
 void draft_learn(const struct draft *d, const struct history_text *t, struct tree_rates *rates)
 {
     for (int32_t node = -1, at = d->n_text; d->n > 0 && at < t->n; at++) {

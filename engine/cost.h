@@ -11,7 +11,8 @@ enum { COST_MAX_POINT = 16 };
 struct step_cost { /* owner: the engine thread */
     int32_t n_point;
     int32_t row[COST_MAX_POINT]; /* ascending: 1, 2, 4, ... */
-    double s[COST_MAX_POINT];    /* seconds, never falling */
+    double s[COST_MAX_POINT];    /* seconds at level 1 */
+    double first[COST_MAX_POINT];   /* as timed at the start */
     int32_t unseen[COST_MAX_POINT]; /* steps since one of about so many rows */
     double level;                /* how much dearer steps are now than the curve says */
 };

@@ -56,7 +56,8 @@ int32_t drafts_named(const struct seq *s, int32_t by_default)
 /* ---- What `auto` can afford ---- */
 
 enum {
-    PLAIN_EVERY = 128, /* steps of which one at least has no drafts: what such a step takes has to be known */
+    PLAIN_EVERY = 128, /* steps of which one at least has no drafts: what such a step takes has to be known, ... */
+    PLAIN_FIRST = 4,   /* and soon */
     LONG_ASKING = 4,   /* steps; asking that took longer was not the source's doing: the machine was busy elsewhere */
 };
 
@@ -68,7 +69,7 @@ bool drafts_by_worth(const struct seq *s)
 bool drafts_may_ask(const struct seq *s, enum draft_source source)
 {
     const struct engine *eng = s->req->eng;
-    return !drafts_by_worth(s) || (eng->n_since_plain < PLAIN_EVERY && ledger_allows(&eng->ledger, (int32_t)source));
+    return !drafts_by_worth(s) || (eng->n_since_plain < eng->plain_every && ledger_allows(&eng->ledger, (int32_t)source));
 }
 
 void drafts_asked(struct engine *eng, enum draft_source source, int64_t from_ns, int32_t n_auto, int32_t n)
@@ -86,6 +87,12 @@ static void open_books(struct engine *eng, int32_t n_token)
         eng->books.price = cost_step(&eng->target.cost, n_token) / n_token;
 }
 
+void drafting_open(struct engine *eng)
+{
+    eng->plain_every = PLAIN_FIRST;
+    ledger_open(&eng->ledger);
+}
+
 static void close_books(struct engine *eng)
 {
     const struct step_books *b = &eng->books;
@@ -101,6 +108,8 @@ static void close_books(struct engine *eng)
         n_auto += b->n_row[i];
     }
     ledger_step(&eng->ledger, b->price * b->n_token);
+    if (eng->n_since_plain == eng->plain_every && eng->plain_every < PLAIN_EVERY)
+        eng->plain_every *= 2;
     eng->n_since_plain = n_auto > 0 ? eng->n_since_plain + 1 : 0;
 }
 
@@ -114,6 +123,8 @@ double drafts_worth(const struct draft *d, int32_t most)
     return sum;
 }
 
+enum { TRIAL_MOST = 7 }; /* rows */
+static const float TRIAL_CHANCE = .5f;
 static const struct draft no_draft;
 
 static void propose_copies(struct engine *eng)
@@ -174,6 +185,35 @@ static int32_t collect_bids(struct engine *eng, struct bid *bid, struct seq **bi
     return n;
 }
 
+/* Rows that are more likely than not and were not bought, because they seemed too dear; what is not bought is not timed.
+ * So now and then the best of them are, for one sequence. Their number. */
+static int32_t likely_rows(const struct bid *b)
+{
+    int32_t n = 0;
+    while (n < b->max && n < TRIAL_MOST && b->draft->chance[n] >= TRIAL_CHANCE)
+        n++;
+    return n;
+}
+
+static void try_rows(struct engine *eng, struct bid *bid, struct seq **bidder, int32_t n, int32_t spare)
+{
+    struct bid *best = NULL;
+    for (int32_t i = 0; i < n; i++) {
+        spare -= bid[i].n;
+        if (drafts_by_worth(bidder[i]) && likely_rows(&bid[i]) > bid[i].n &&
+            (!best || likely_rows(&bid[i]) > likely_rows(best)))
+            best = &bid[i];
+    }
+    if (!best || likely_rows(best) - best->n > spare)
+        return;
+    if (!ledger_tries(&eng->ledger, DRAFT_SOURCE_AUTO)) {
+        ledger_pass(&eng->ledger, DRAFT_SOURCE_AUTO);
+        return;
+    }
+    ledger_ask(&eng->ledger, DRAFT_SOURCE_AUTO);
+    best->n = likely_rows(best);
+}
+
 /* Tokens that the step yields without any draft. */
 static int32_t tokens_for_certain(const struct engine *eng)
 {
@@ -211,6 +251,7 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
     if (rc || n == 0 || spare <= 0)
         return rc;
     draft_allot(bid, n, spare, n_row, n_token, &eng->target.cost);
+    try_rows(eng, bid, bidder, n, spare);
     for (int32_t i = 0; i < n; i++) {
         struct seq *s = bidder[i];
         if (bid[i].n && seq_reserve(&eng->target, &s->kv, s->n_want + bid[i].n))

@@ -90,7 +90,7 @@ struct engine {
     struct step_gain gain;                /* of this step */
     struct step_books books;
     struct draft_ledger ledger;
-    int32_t n_since_plain; /* steps since one without drafts of `auto`'s */
+    int32_t n_since_plain, plain_every; /* steps since one without drafts of `auto`'s, and how many there may be */
     char *text;                           /* one token's text and whatever was held back before it */
 
     /* shared */
@@ -153,6 +153,8 @@ int32_t sched_pick(struct engine *eng);
 
 /* ---- drafting.c: drafts beside the tokens that must be computed ---- */
 
+/* Nothing is known yet of what drafts are worth. */
+void drafting_open(struct engine *eng);
 /* The model that drafts for a request, or NULL: for `auto` the draft model, where there is one. */
 struct drafter *drafter_of(struct engine *eng, const struct decoding_params *d);
 static inline enum draft_source drafter_source(const struct drafter *by)

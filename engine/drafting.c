@@ -53,68 +53,6 @@ int32_t drafts_named(const struct seq *s, int32_t by_default)
     return d->strategy != DECODE_SPECULATIVE ? 0 : n < most ? n : most;
 }
 
-/* ---- What `auto` can afford ---- */
-
-enum {
-    PLAIN_EVERY = 128, /* steps of which one at least has no drafts: what such a step takes has to be known, ... */
-    PLAIN_FIRST = 4,   /* and soon */
-    LONG_ASKING = 4,   /* steps; asking that took longer was not the source's doing: the machine was busy elsewhere */
-};
-
-bool drafts_by_worth(const struct seq *s)
-{
-    return s->req->p.decoding.strategy == DECODE_AUTO;
-}
-
-bool drafts_may_ask(const struct seq *s, enum draft_source source)
-{
-    const struct engine *eng = s->req->eng;
-    return !drafts_by_worth(s) || (eng->n_since_plain < eng->plain_every && ledger_allows(&eng->ledger, (int32_t)source));
-}
-
-void drafts_asked(struct engine *eng, enum draft_source source, int64_t from_ns, int32_t n_auto, int32_t n)
-{
-    struct step_books *b = &eng->books;
-    double took = (double)(clock_ns() - from_ns) * 1e-9, most = LONG_ASKING * b->price * b->n_token;
-    if (n_auto > 0)
-        b->spent[source] += (took < most ? took : most) * n_auto / n;
-}
-
-static void open_books(struct engine *eng, int32_t n_token)
-{
-    eng->books = (struct step_books){.n_token = n_token};
-    if (n_token > 0)
-        eng->books.price = cost_step(&eng->target.cost, n_token) / n_token;
-}
-
-void drafting_open(struct engine *eng)
-{
-    eng->plain_every = PLAIN_FIRST;
-    ledger_open(&eng->ledger);
-}
-
-static void close_books(struct engine *eng)
-{
-    const struct step_books *b = &eng->books;
-    const struct step_cost *cost = &eng->target.cost;
-    int32_t n_row = eng->target.plan.n.n_row;
-    double row = b->n_drafted ? (cost_step(cost, n_row) - cost_step(cost, n_row - b->n_drafted)) / b->n_drafted : 0;
-    int32_t n_auto = 0;
-    if (b->n_token == 0)
-        return;
-    for (int32_t i = 0; i < N_DRAFT_SOURCE; i++) {
-        ledger_book(&eng->ledger, i, b->n_true[i] * b->price, b->spent[i] + b->n_row[i] * row);
-        eng->metrics.now.auto_asking_s[i] += b->spent[i];
-        n_auto += b->n_row[i];
-    }
-    ledger_step(&eng->ledger, b->price * b->n_token);
-    if (eng->n_since_plain == eng->plain_every && eng->plain_every < PLAIN_EVERY)
-        eng->plain_every *= 2;
-    eng->n_since_plain = n_auto > 0 ? eng->n_since_plain + 1 : 0;
-}
-
-/* ---- A step's drafts ---- */
-
 double drafts_worth(const struct draft *d, int32_t most)
 {
     double sum = 0;
@@ -185,8 +123,8 @@ static int32_t collect_bids(struct engine *eng, struct bid *bid, struct seq **bi
     return n;
 }
 
-/* Rows that are more likely than not and were not bought, because they seemed too dear; what is not bought is not timed.
- * So now and then the best of them are, for one sequence. Their number. */
+/* Rows that are more likely than not and were not bought, because they seemed too dear; what is not bought is not
+ * timed. So now and then the best of them are, for one sequence. Their number. */
 static int32_t likely_rows(const struct bid *b)
 {
     int32_t n = 0;
@@ -242,7 +180,7 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
     struct bid bid[ALLOT_MAX_BID];
     struct seq *bidder[ALLOT_MAX_BID];
     int32_t n_token = tokens_for_certain(eng);
-    open_books(eng, n_token);
+    books_open(eng, n_token);
     eng->gain = (struct step_gain){.from_ns = clock_ns(), .n_token = eng->metrics.now.n_output_tokens};
     propose_copies(eng);
     trigrams_run(eng, n_row, n_token);
@@ -269,7 +207,7 @@ void drafting_settle(struct engine *eng)
 {
     const struct step_gain *g = &eng->gain;
     struct engine_metrics *m = &eng->metrics.now;
-    close_books(eng);
+    books_close(eng);
     if (!(g->plain > 0))
         return;
     m->n_gain++;

@@ -54,8 +54,8 @@ struct step_gain {          /* what a step's drafts are worth; owner: drafting.c
     double plain, expected; /* tokens a second without drafts (0: there are none), and with them */
 };
 
-struct step_books { /* what `auto` asked for in a step and what came of it; owner: drafting.c */
-    double price;   /* seconds in which a step without drafts makes a token */
+struct step_books {               /* what `auto` asked for in a step and what came of it; owner: books.c */
+    double price;                 /* seconds in which a step without drafts makes a token */
     double spent[N_DRAFT_SOURCE]; /* seconds of asking */
     int32_t n_row[N_DRAFT_SOURCE], n_true[N_DRAFT_SOURCE];
     int32_t n_token, n_drafted; /* tokens that the step yields without drafts, drafted rows, of all requests */
@@ -91,7 +91,7 @@ struct engine {
     struct step_books books;
     struct draft_ledger ledger;
     int32_t n_since_plain, plain_every; /* steps since one without drafts of `auto`'s, and how many there may be */
-    char *text;                           /* one token's text and whatever was held back before it */
+    char *text;                         /* one token's text and whatever was held back before it */
 
     /* shared */
     struct queue inbox;
@@ -153,8 +153,6 @@ int32_t sched_pick(struct engine *eng);
 
 /* ---- drafting.c: drafts beside the tokens that must be computed ---- */
 
-/* Nothing is known yet of what drafts are worth. */
-void drafting_open(struct engine *eng);
 /* The model that drafts for a request, or NULL: for `auto` the draft model, where there is one. */
 struct drafter *drafter_of(struct engine *eng, const struct decoding_params *d);
 static inline enum draft_source drafter_source(const struct drafter *by)

@@ -107,7 +107,7 @@ int lane_calibrate(struct lane *lane, int32_t n_layer, struct step_cost *cost, i
     most = most < MAX_ROW ? most : MAX_ROW;
     cost_init(cost);
     int rc = time_step(lane, n_layer, 1, &s, e); /* warms up */
-    if (!rc && s > SLOW_S) /* or the machine was busy, or the weights were not in memory yet */
+    if (!rc && s > SLOW_S)                       /* or the machine was busy, or the weights were not in memory yet */
         rc = time_step(lane, n_layer, 1, &again, e);
     s = s > SLOW_S && again < s ? again : s;
     if (rc || s > SLOW_S)

@@ -116,7 +116,8 @@ static bool pays(const struct engine *eng, const struct seq *s)
     const struct trigram_source *w = eng->trigram;
     double rate = (double)trigram_mean_rate(&s->trigram, &w->rates), expected = rate / (1 - rate + 1e-6);
     double row = cost_step(&eng->target.cost, w->n_row + 1) - cost_step(&eng->target.cost, w->n_row);
-    if (!drafts_may_ask(s, DRAFT_SOURCE_TRIGRAM) || (s->draft->n > 0 && gain(eng, s->draft, drafts_most(s)) >= expected))
+    if (!drafts_may_ask(s, DRAFT_SOURCE_TRIGRAM) ||
+        (s->draft->n > 0 && gain(eng, s->draft, drafts_most(s)) >= expected))
         return false;
     return ledger_tries(&eng->ledger, DRAFT_SOURCE_TRIGRAM) || rate / (w->search_s + row) >= w->n_token / w->seconds;
 }

@@ -1,0 +1,61 @@
+/* What `auto` asks for in a step, what it costs and what comes of it: the entries for the ledger, and who may ask. */
+#include "drafting.h"
+
+enum {
+    PLAIN_EVERY = 128, /* steps of which one at least has no drafts: what such a step takes has to be known, ... */
+    PLAIN_FIRST = 4,   /* and soon */
+    LONG_ASKING = 4,   /* steps; asking that took longer was not the source's doing: the machine was busy elsewhere */
+};
+
+bool drafts_by_worth(const struct seq *s)
+{
+    return s->req->p.decoding.strategy == DECODE_AUTO;
+}
+
+bool drafts_may_ask(const struct seq *s, enum draft_source source)
+{
+    const struct engine *eng = s->req->eng;
+    return !drafts_by_worth(s) ||
+           (eng->n_since_plain < eng->plain_every && ledger_allows(&eng->ledger, (int32_t)source));
+}
+
+void drafts_asked(struct engine *eng, enum draft_source source, int64_t from_ns, int32_t n_auto, int32_t n)
+{
+    struct step_books *b = &eng->books;
+    double took = (double)(clock_ns() - from_ns) * 1e-9, most = LONG_ASKING * b->price * b->n_token;
+    if (n_auto > 0)
+        b->spent[source] += (took < most ? took : most) * n_auto / n;
+}
+
+void books_open(struct engine *eng, int32_t n_token)
+{
+    eng->books = (struct step_books){.n_token = n_token};
+    if (n_token > 0)
+        eng->books.price = cost_step(&eng->target.cost, n_token) / n_token;
+}
+
+void books_start(struct engine *eng)
+{
+    eng->plain_every = PLAIN_FIRST;
+    ledger_open(&eng->ledger);
+}
+
+void books_close(struct engine *eng)
+{
+    const struct step_books *b = &eng->books;
+    const struct step_cost *cost = &eng->target.cost;
+    int32_t n_row = eng->target.plan.n.n_row;
+    double row = b->n_drafted ? (cost_step(cost, n_row) - cost_step(cost, n_row - b->n_drafted)) / b->n_drafted : 0;
+    int32_t n_auto = 0;
+    if (b->n_token == 0)
+        return;
+    for (int32_t i = 0; i < N_DRAFT_SOURCE; i++) {
+        ledger_book(&eng->ledger, i, b->n_true[i] * b->price, b->spent[i] + b->n_row[i] * row);
+        eng->metrics.now.auto_asking_s[i] += b->spent[i];
+        n_auto += b->n_row[i];
+    }
+    ledger_step(&eng->ledger, b->price * b->n_token);
+    if (eng->n_since_plain == eng->plain_every && eng->plain_every < PLAIN_EVERY)
+        eng->plain_every *= 2;
+    eng->n_since_plain = n_auto > 0 ? eng->n_since_plain + 1 : 0;
+}

@@ -135,7 +135,8 @@ static int32_t draw(struct seq *s, int32_t node, const int32_t *tok, const float
     return n;
 }
 
-/* A child of the node, with the chance that it comes true; 0, and no child, where that is not worth its row. */
+/* A child of the node, with the chance that it comes true; 0, and no child, where that is not worth its row. What the
+ * drafter says first of all is kept in any case: whether it comes true is learnt from. */
 static float add_child(struct seq *s, int32_t node, int32_t tok, double p, bool later, bool named)
 {
     struct draft *d = &s->modelled;
@@ -143,7 +144,7 @@ static float add_child(struct seq *s, int32_t node, int32_t tok, double p, bool 
     float above = node < 0 ? 1 : d->chance[node],
           rate = later ? accept_rate(&s->model_rates.later, &s->drafter->rates.later, g, later_prior[g])
                        : accept_rate(&s->model_rates.first, &s->drafter->rates.first, g, first_prior[g]);
-    if (!named && above * rate < LEAST_CHANCE)
+    if (!named && (node >= 0 || later) && above * rate < LEAST_CHANCE)
         return 0;
     d->tok[d->n] = tok;
     d->parent[d->n] = (int16_t)node;

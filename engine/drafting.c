@@ -245,7 +245,11 @@ void drafting_count_step(struct engine *eng, struct seq *s)
 void drafting_count_true(struct engine *eng, struct seq *s, int32_t i)
 {
     struct request_decoding *d = &s->req->decoding;
-    eng->books.n_true[source_of(s)] += drafts_by_worth(s);
+    if (drafts_by_worth(s)) {
+        eng->books.n_true[source_of(s)]++;
+        if (i == 0)
+            ledger_hit(&eng->ledger, (int32_t)source_of(s));
+    }
     d->n_accepted++;
     d->accepted_at[i]++;
     if (s->draft->predicted)

@@ -27,11 +27,16 @@ void drafts_asked(struct engine *eng, enum draft_source source, int64_t from_ns,
         b->spent[source] += (took < most ? took : most) * n_auto / n;
 }
 
-void books_open(struct engine *eng, int32_t n_token)
+void books_open(struct engine *eng)
 {
-    eng->books = (struct step_books){.n_token = n_token};
-    if (n_token > 0)
-        eng->books.price = cost_step(&eng->target.cost, n_token) / n_token;
+    struct step_books *b = &eng->books;
+    *b = (struct step_books){0};
+    for (const struct seq *s = eng->running.head; s; s = s->next) {
+        b->n_token += seq_draws(s);
+        b->n_auto += seq_draws(s) && drafts_by_worth(s);
+    }
+    if (b->n_token > 0)
+        b->price = cost_step(&eng->target.cost, b->n_token) / b->n_token;
 }
 
 void books_start(struct engine *eng)
@@ -46,16 +51,16 @@ void books_close(struct engine *eng)
     const struct step_cost *cost = &eng->target.cost;
     int32_t n_row = eng->target.plan.n.n_row;
     double row = b->n_drafted ? (cost_step(cost, n_row) - cost_step(cost, n_row - b->n_drafted)) / b->n_drafted : 0;
-    int32_t n_auto = 0;
+    bool any = false;
     if (b->n_token == 0)
         return;
     for (int32_t i = 0; i < N_DRAFT_SOURCE; i++) {
         ledger_book(&eng->ledger, i, b->n_true[i] * b->price, b->spent[i] + b->n_row[i] * row);
         eng->metrics.now.auto_asking_s[i] += b->spent[i];
-        n_auto += b->n_row[i];
+        any |= b->n_row[i] > 0;
     }
-    ledger_step(&eng->ledger, b->price * b->n_token);
+    ledger_step(&eng->ledger, b->price * b->n_token, b->price * b->n_auto);
     if (eng->n_since_plain == eng->plain_every && eng->plain_every < PLAIN_EVERY)
         eng->plain_every *= 2;
-    eng->n_since_plain = n_auto > 0 ? eng->n_since_plain + 1 : 0;
+    eng->n_since_plain = any ? eng->n_since_plain + 1 : 0;
 }

@@ -152,15 +152,6 @@ static void try_rows(struct engine *eng, struct bid *bid, struct seq **bidder, i
     best->n = likely_rows(best);
 }
 
-/* Tokens that the step yields without any draft. */
-static int32_t tokens_for_certain(const struct engine *eng)
-{
-    int32_t n = 0;
-    for (const struct seq *s = eng->running.head; s; s = s->next)
-        n += seq_draws(s);
-    return n;
-}
-
 /* Tokens a second that the step yields, with and without its drafts, drafting counted as it was. */
 static void expect_gain(struct engine *eng, int32_t n_row, double n_token)
 {
@@ -179,8 +170,8 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
 {
     struct bid bid[ALLOT_MAX_BID];
     struct seq *bidder[ALLOT_MAX_BID];
-    int32_t n_token = tokens_for_certain(eng);
-    books_open(eng, n_token);
+    books_open(eng);
+    int32_t n_token = eng->books.n_token;
     eng->gain = (struct step_gain){.from_ns = clock_ns(), .n_token = eng->metrics.now.n_output_tokens};
     propose_copies(eng);
     trigrams_run(eng, n_row, n_token);

@@ -26,8 +26,8 @@ bool drafts_may_ask(const struct seq *s, enum draft_source source);
 void drafts_asked(struct engine *eng, enum draft_source source, int64_t from_ns, int32_t n_auto, int32_t n);
 /* Nothing is known yet of what drafts are worth. */
 void books_start(struct engine *eng);
-/* Of a step that yields n_token tokens without any draft, before its drafts are made and when all of it was settled. */
-void books_open(struct engine *eng, int32_t n_token);
+/* Before a step's drafts are made, and when all of it was settled. */
+void books_open(struct engine *eng);
 void books_close(struct engine *eng);
 
 int trigrams_create(struct engine *eng, struct err *e);

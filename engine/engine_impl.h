@@ -58,7 +58,8 @@ struct step_books {               /* what `auto` asked for in a step and what ca
     double price;                 /* seconds in which a step without drafts makes a token */
     double spent[N_DRAFT_SOURCE]; /* seconds of asking */
     int32_t n_row[N_DRAFT_SOURCE], n_true[N_DRAFT_SOURCE];
-    int32_t n_token, n_drafted; /* tokens that the step yields without drafts, drafted rows, of all requests */
+    int32_t n_token, n_auto; /* tokens that the step yields without drafts; `auto`'s */
+    int32_t n_drafted;       /* rows, of all requests */
 };
 
 _Static_assert((int)N_DRAFT_SOURCE <= (int)LEDGER_SOURCES, "an account for each");

@@ -9,10 +9,10 @@ void ledger_open(struct draft_ledger *l)
         l->credit[i] = INFINITY; /* the first step says how much that is */
 }
 
-void ledger_step(struct draft_ledger *l, double seconds)
+void ledger_step(struct draft_ledger *l, double seconds, double autos)
 {
     for (int32_t i = 0; i < LEDGER_SOURCES; i++)
-        l->credit[i] = fmin(l->credit[i] + LEDGER_SHARE * seconds, LEDGER_STEPS * seconds);
+        l->credit[i] = fmin(l->credit[i] + LEDGER_SHARE * autos, LEDGER_STEPS * seconds);
 }
 
 void ledger_book(struct draft_ledger *l, int32_t source, double earned, double spent)

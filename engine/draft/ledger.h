@@ -1,7 +1,7 @@
 /* What `auto` may lose by asking for drafts. Whether a source pays is estimated from rates and the cost of steps, and
  * estimates can be wrong; so each source has an account in seconds. Asking it and verifying what it said is spent; a
- * token that came true earns the time in which a step without drafts would have made it. All time that goes by adds
- * LEDGER_SHARE of itself, up to LEDGER_STEPS steps in all, and a source that is overdrawn is not asked.
+ * token that came true earns the time in which a step without drafts would have made it. All time of `auto`'s sequences
+ * adds LEDGER_SHARE of itself, up to LEDGER_STEPS steps in all, and a source that is overdrawn is not asked.
  *
  * So over any time a source costs `auto` at most LEDGER_SHARE of it, LEDGER_STEPS steps and one asking more than it
  * gains; three sources at most serve a sequence (copies, trigrams, a model), which makes 1.5 percent. And it is noticed
@@ -23,8 +23,8 @@ struct draft_ledger { /* owner: the engine thread; index: enum draft_source */
 
 /* All accounts full. */
 void ledger_open(struct draft_ledger *l);
-/* A step went by that would have taken so long without drafts. */
-void ledger_step(struct draft_ledger *l, double seconds);
+/* A step went by that would have taken so long without drafts, and so much of that for sequences that `auto` serves. */
+void ledger_step(struct draft_ledger *l, double seconds, double autos);
 void ledger_book(struct draft_ledger *l, int32_t source, double earned, double spent);
 /* The source may be asked, if it is expected to pay; */
 bool ledger_allows(const struct draft_ledger *l, int32_t source);

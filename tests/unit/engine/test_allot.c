@@ -58,7 +58,8 @@ START_TEST(rows_go_where_they_are_worth_most)
 }
 END_TEST
 
-/* Where a row takes as long as a token is worth, none is bought; beside a prompt's rows, which take long anyhow, neither. */
+/* Where a row takes as long as a token is worth, none is bought; beside a prompt's rows, which take long anyhow,
+ * neither. */
 START_TEST(a_prompt_makes_no_draft_cheap)
 {
     struct step_cost cost;
@@ -90,13 +91,13 @@ START_TEST(the_cost_curve_follows_what_is_measured)
     cost_set(&c, 4, 2.0);
     ck_assert_double_eq(cost_step(&c, 2), cost_step(&c, 1));
     ck_assert_double_eq_tol(cost_step(&c, 3), 1.5, 1e-12);
-    ck_assert_double_eq_tol(cost_step(&c, 8), 4.0, 1e-12); /* beyond the last point it goes on as it went */
-    ck_assert_int_eq(cost_rows_within(&c, 2, 2.5, 512), 3);    /* 1, 1, 2 s for 1, 2, 4 rows, then .5 s a row */
+    ck_assert_double_eq_tol(cost_step(&c, 8), 4.0, 1e-12);  /* beyond the last point it goes on as it went */
+    ck_assert_int_eq(cost_rows_within(&c, 2, 2.5, 512), 3); /* 1, 1, 2 s for 1, 2, 4 rows, then .5 s a row */
     ck_assert_int_eq(cost_rows_within(&c, 2, 2.5, 1), 1);
     ck_assert_int_eq(cost_rows_within(&c, 4, 2, 512), 4);
     ck_assert_int_eq(cost_rows_efficient(&c, 1.05, 512), 2);
     ck_assert_int_eq(cost_rows_efficient(&c, 3, 512), 1);
-    for (int i = 0; i < 400; i++) {                        /* in truth 4 rows cost five times one */
+    for (int i = 0; i < 400; i++) { /* in truth 4 rows cost five times one */
         cost_observe(&c, 1, 3.0);
         cost_observe(&c, 4, 15.0);
     }

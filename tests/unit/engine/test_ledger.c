@@ -24,7 +24,7 @@ static void waste(struct rnd *r, bool minds, double *lost, double *gone, double 
         step[i] = 1 + (i / 500 % 2) * rnd_int(r, 0, 300) * .01;
         double loss = !minds || ledger_allows(&l, SOURCE) ? some_loss(r, step[i]) : 0;
         ledger_book(&l, SOURCE, 0, loss);
-        ledger_step(&l, step[i]);
+        ledger_step(&l, step[i], step[i]);
         lost[i + 1] = lost[i] + loss;
         gone[i + 1] = gone[i] + step[i];
     }
@@ -66,11 +66,27 @@ START_TEST(what_pays_is_always_asked_and_what_does_not_is_refused)
             n_refused += !may;
             if (may)
                 ledger_book(&l, SOURCE, pays ? 2.1 : 1.9, 2);
-            ledger_step(&l, 1);
+            ledger_step(&l, 1, 1);
             ck_assert(ledger_allows(&l, SOURCE + 1)); /* another's account is its own */
         }
         ck_assert(pays ? n_refused == 0 : n_refused > N_STEP / 2);
     }
+}
+END_TEST
+
+/* Others' time is no time to lose. */
+START_TEST(only_the_time_of_autos_sequences_counts)
+{
+    struct draft_ledger l;
+    ledger_open(&l);
+    ledger_step(&l, 1, 0);
+    ledger_book(&l, SOURCE, 0, LEDGER_STEPS + 1);
+    for (int32_t i = 0; i < N_STEP; i++)
+        ledger_step(&l, 1, 0);
+    ck_assert(!ledger_allows(&l, SOURCE));
+    for (int32_t i = 0; i < N_STEP; i++)
+        ledger_step(&l, 1, 1);
+    ck_assert(ledger_allows(&l, SOURCE));
 }
 END_TEST
 
@@ -83,11 +99,11 @@ START_TEST(gains_are_no_licence)
         ledger_open(&l);
         for (int32_t i = 0; i < N_STEP; i++) {
             ledger_book(&l, SOURCE, rich, 0);
-            ledger_step(&l, 1);
+            ledger_step(&l, 1, 1);
         }
         for (n[rich] = 0; ledger_allows(&l, SOURCE); n[rich]++) {
             ledger_book(&l, SOURCE, 0, 1);
-            ledger_step(&l, 1);
+            ledger_step(&l, 1, 1);
         }
     }
     ck_assert_int_eq(n[0], n[1]);
@@ -99,7 +115,7 @@ START_TEST(chances_passed_over_are_taken_in_the_end)
 {
     struct draft_ledger l;
     ledger_open(&l);
-    ledger_step(&l, 1);
+    ledger_step(&l, 1, 1);
     for (int32_t i = 0; i < LEDGER_TRY; i++, ledger_pass(&l, SOURCE))
         ck_assert(!ledger_tries(&l, SOURCE));
     ck_assert(ledger_tries(&l, SOURCE));
@@ -118,6 +134,7 @@ int main(void)
     TCase *tc = tcase_create("ledger");
     tcase_add_test(tc, no_stretch_of_time_loses_more_than_the_contract_says);
     tcase_add_test(tc, what_pays_is_always_asked_and_what_does_not_is_refused);
+    tcase_add_test(tc, only_the_time_of_autos_sequences_counts);
     tcase_add_test(tc, gains_are_no_licence);
     tcase_add_test(tc, chances_passed_over_are_taken_in_the_end);
     return suite_run(tc);

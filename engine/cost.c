@@ -89,7 +89,7 @@ static void forget_unseen(struct step_cost *c, int32_t seen)
         if (c->unseen[i] < FORGOTTEN)
             c->unseen[i]++;
         else
-            c->s[i] *= pow(c->s[seen] * c->first[i] / (c->first[seen] * c->s[i]), FORGET_RATE);
+            c->s[i] += FORGET_RATE * (c->s[seen] * c->first[i] / c->first[seen] - c->s[i]);
     c->unseen[seen] = 0;
 }
 

@@ -61,8 +61,6 @@ double drafts_worth(const struct draft *d, int32_t most)
     return sum;
 }
 
-enum { TRIAL_MOST = 7 }; /* rows */
-static const float TRIAL_CHANCE = .5f;
 static const struct draft no_draft;
 
 static void propose_copies(struct engine *eng)
@@ -123,8 +121,9 @@ static int32_t collect_bids(struct engine *eng, struct bid *bid, struct seq **bi
     return n;
 }
 
-/* Rows that are more likely than not and were not bought, because they seemed too dear; what is not bought is not
- * timed. So now and then the best of them are, for one sequence. Their number. */
+enum { TRIAL_MOST = 7 }; /* rows */
+static const float TRIAL_CHANCE = .5f;
+
 static int32_t likely_rows(const struct bid *b)
 {
     int32_t n = 0;
@@ -133,6 +132,8 @@ static int32_t likely_rows(const struct bid *b)
     return n;
 }
 
+/* Rows that are more likely than not, and were not bought because they seem too dear: what is not bought is not timed.
+ * So now and then one sequence's are. */
 static void try_rows(struct engine *eng, struct bid *bid, struct seq **bidder, int32_t n, int32_t spare)
 {
     struct bid *best = NULL;

@@ -146,14 +146,14 @@ static void propose(struct engine *eng, struct seq *s)
     struct trigram_source *w = eng->trigram;
     struct request *r = s->req;
     bool named = r->p.decoding.source == DRAFT_SOURCE_TRIGRAM;
-    struct trigrams *shared = shared_table(eng, s);
+    struct trigrams *shared = shared_table(eng, s), *table = shared ? shared : &r->trigrams;
     struct history_text t = {
         .part = {NULL, r->prompt, s->out}, .n_part = {0, r->n_prompt, s->n_out}, .n = r->n_prompt + s->n_out};
     if (drafts_by_worth(s) && draft_began_right(&s->guessed, &t))
         ledger_hit(&eng->ledger, DRAFT_SOURCE_TRIGRAM);
     trigram_follow(&s->trigram, &w->rates, &t, &s->guessed);
     if (shared) /* others learn from what this one says */
-        take_in(s, shared, &t);
+        take_in(s, table, &t);
     if (drafts_most(s) <= 0)
         return;
     if (!named && !pays(eng, s)) {
@@ -163,8 +163,8 @@ static void propose(struct engine *eng, struct seq *s)
     if (drafts_by_worth(s))
         ledger_ask(&eng->ledger, DRAFT_SOURCE_TRIGRAM);
     int64_t from = clock_ns();
-    take_in(s, shared ? shared : &r->trigrams, &t);
-    search(eng, s, shared ? shared : &r->trigrams, &t);
+    take_in(s, table, &t);
+    search(eng, s, table, &t);
     drafts_asked(eng, DRAFT_SOURCE_TRIGRAM, from, drafts_by_worth(s), 1);
     s->guessed.strong = named;
     if (!named && gain(eng, &s->guessed, eng->opt.max_draft) <= gain(eng, s->draft, drafts_most(s)))

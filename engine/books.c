@@ -50,16 +50,17 @@ void books_close(struct engine *eng)
     const struct step_books *b = &eng->books;
     const struct step_cost *cost = &eng->target.cost;
     int32_t n_row = eng->target.plan.n.n_row;
+    double plain = b->price * b->n_token;
     double row = b->n_drafted ? (cost_step(cost, n_row) - cost_step(cost, n_row - b->n_drafted)) / b->n_drafted : 0;
     bool any = false;
     if (b->n_token == 0)
         return;
     for (int32_t i = 0; i < N_DRAFT_SOURCE; i++) {
-        ledger_book(&eng->ledger, i, b->n_true[i] * b->price, b->spent[i] + b->n_row[i] * row);
+        ledger_book(&eng->ledger, i, b->n_true[i] * b->price / plain, (b->spent[i] + b->n_row[i] * row) / plain);
         eng->metrics.now.auto_asking_s[i] += b->spent[i];
         any |= b->n_row[i] > 0;
     }
-    ledger_step(&eng->ledger, b->price * b->n_token, b->price * b->n_auto);
+    ledger_step(&eng->ledger, (double)b->n_auto / b->n_token);
     if (eng->n_since_plain == eng->plain_every && eng->plain_every < PLAIN_EVERY)
         eng->plain_every *= 2;
     eng->n_since_plain = any ? eng->n_since_plain + 1 : 0;

@@ -6,13 +6,13 @@ void ledger_open(struct draft_ledger *l)
 {
     *l = (struct draft_ledger){0};
     for (int32_t i = 0; i < LEDGER_SOURCES; i++)
-        l->credit[i] = INFINITY; /* the first step says how much that is */
+        l->credit[i] = LEDGER_STEPS;
 }
 
-void ledger_step(struct draft_ledger *l, double seconds, double autos)
+void ledger_step(struct draft_ledger *l, double share)
 {
     for (int32_t i = 0; i < LEDGER_SOURCES; i++)
-        l->credit[i] = fmin(l->credit[i] + LEDGER_SHARE * autos, LEDGER_STEPS * seconds);
+        l->credit[i] = fmin(l->credit[i] + LEDGER_SHARE * share, LEDGER_STEPS);
 }
 
 void ledger_book(struct draft_ledger *l, int32_t source, double earned, double spent)

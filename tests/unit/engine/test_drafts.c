@@ -280,10 +280,10 @@ static void set_costs(double row)
 static const enum draft_source any_source[] = {DRAFT_SOURCE_COPY, DRAFT_SOURCE_MODEL, DRAFT_SOURCE_EXIT,
                                                DRAFT_SOURCE_TRIGRAM};
 
-static void set_credit(double seconds)
+static void set_credit(double steps)
 {
     for (size_t i = 0; i < sizeof any_source / sizeof *any_source; i++)
-        eng->ledger.credit[any_source[i]] = seconds;
+        eng->ledger.credit[any_source[i]] = steps;
 }
 
 /* Drafted tokens of an answer; each step has costs as set_costs, and accounts that hold `credit`, 0: what is left. */

@@ -1,6 +1,7 @@
 /* What a step costs: seconds as a function of its rows, timed at start-up and kept current by every step. Only ratios
  * matter to those who ask, so the curve's shape is learnt slowly and the level, which follows context lengths and the
- * machine's mood, quickly. Private to engine/. */
+ * machine's mood, quickly; but what a point says that was not seen for long is news about the shape. Private to
+ * engine/. */
 #ifndef GALLEY_COST_H
 #define GALLEY_COST_H
 
@@ -10,9 +11,11 @@ enum { COST_MAX_POINT = 16 };
 
 struct step_cost { /* owner: the engine thread */
     int32_t n_point;
-    int32_t row[COST_MAX_POINT]; /* ascending: 1, 2, 4, ... */
-    double s[COST_MAX_POINT];    /* seconds, never falling */
-    double level;                /* how much dearer steps are now than the curve says */
+    int32_t row[COST_MAX_POINT];    /* ascending: 1, 2, 4, ... */
+    double s[COST_MAX_POINT];       /* seconds at level 1 */
+    double first[COST_MAX_POINT];   /* as timed at the start */
+    int32_t unseen[COST_MAX_POINT]; /* steps since one of about so many rows */
+    double level;                   /* how much dearer steps are now than the curve says */
 };
 
 void cost_init(struct step_cost *c);

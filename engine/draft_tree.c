@@ -35,6 +35,8 @@ static uint8_t class_of(double p, const double *above)
 static void learn(struct seq *s)
 {
     struct history_text t = drafts_text(s);
+    if (drafts_by_worth(s) && draft_began_right(&s->modelled, &t))
+        ledger_hit(&s->req->eng->ledger, drafter_source(s->drafter));
     draft_learn(&s->modelled, &t, &s->model_rates);
     if (!s->verified) /* its drafts were drawn by another law */
         draft_learn(&s->modelled, &t, &s->drafter->rates);
@@ -133,7 +135,8 @@ static int32_t draw(struct seq *s, int32_t node, const int32_t *tok, const float
     return n;
 }
 
-/* A child of the node, with the chance that it comes true; 0, and no child, where that is not worth its row. */
+/* A child of the node, with the chance that it comes true; 0, and no child, where that is not worth its row. What the
+ * drafter says first of all is kept in any case: whether it comes true is learnt from. */
 static float add_child(struct seq *s, int32_t node, int32_t tok, double p, bool later, bool named)
 {
     struct draft *d = &s->modelled;
@@ -141,7 +144,7 @@ static float add_child(struct seq *s, int32_t node, int32_t tok, double p, bool 
     float above = node < 0 ? 1 : d->chance[node],
           rate = later ? accept_rate(&s->model_rates.later, &s->drafter->rates.later, g, later_prior[g])
                        : accept_rate(&s->model_rates.first, &s->drafter->rates.first, g, first_prior[g]);
-    if (!named && above * rate < LEAST_CHANCE)
+    if (!named && (node >= 0 || later) && above * rate < LEAST_CHANCE)
         return 0;
     d->tok[d->n] = tok;
     d->parent[d->n] = (int16_t)node;
@@ -154,7 +157,8 @@ static void drafted(struct seq *s)
 {
     s->draft = &s->modelled;
     s->modelled.strong = true;
-    s->n_undrafted = 0;
+    if (drafts_by_worth(s))
+        ledger_ask(&s->req->eng->ledger, drafter_source(s->drafter));
 }
 
 float tree_grow_depth(struct seq *s, const int32_t *node, int32_t n)

@@ -61,25 +61,34 @@ double drafts_worth(const struct draft *d, int32_t most)
     return sum;
 }
 
+static const struct draft no_draft;
+
 static void propose_copies(struct engine *eng)
 {
+    int64_t from = clock_ns();
+    int32_t n = 0, n_auto = 0;
     for (struct seq *s = eng->running.head; s; s = s->next) {
         s->rows.n = 0;
         s->rows.is_chain = true;
-        s->draft = &s->copied;
-        if (!s->copy.on || !drafts_now(s))
+        s->draft = &no_draft;
+        if (!s->copy.on || !drafts_now(s) || !drafts_may_ask(s, DRAFT_SOURCE_COPY))
             continue;
         struct history_text t = drafts_text(s);
         copy_propose(&s->copy, &eng->copy_rates, &t, &s->copied);
+        s->draft = &s->copied;
+        n_auto += drafts_by_worth(s);
+        n++;
     }
+    drafts_asked(eng, DRAFT_SOURCE_COPY, from, n_auto, n);
 }
 
+/* Of its draft; AUTO: it has none. */
 static enum draft_source source_of(const struct seq *s)
 {
-    return s->draft == &s->copied    ? DRAFT_SOURCE_COPY
+    return s->draft == &no_draft     ? DRAFT_SOURCE_AUTO
+           : s->draft == &s->copied  ? DRAFT_SOURCE_COPY
            : s->draft == &s->guessed ? DRAFT_SOURCE_TRIGRAM
-           : s->drafter->is_exit     ? DRAFT_SOURCE_EXIT
-                                     : DRAFT_SOURCE_MODEL;
+                                     : drafter_source(s->drafter);
 }
 
 /* Rows where the request names drafting but no number; a draft model's tree has as many nodes as are wanted. */
@@ -112,13 +121,36 @@ static int32_t collect_bids(struct engine *eng, struct bid *bid, struct seq **bi
     return n;
 }
 
-/* Tokens that the step yields without any draft. */
-static double tokens_for_certain(const struct engine *eng)
+enum { TRIAL_MOST = 7 }; /* rows */
+static const float TRIAL_CHANCE = .5f;
+
+static int32_t likely_rows(const struct bid *b)
 {
-    double n = 0;
-    for (const struct seq *s = eng->running.head; s; s = s->next)
-        n += seq_draws(s);
+    int32_t n = 0;
+    while (n < b->max && n < TRIAL_MOST && b->draft->chance[n] >= TRIAL_CHANCE)
+        n++;
     return n;
+}
+
+/* Rows that are more likely than not, and were not bought because they seem too dear: what is not bought is not timed.
+ * So now and then one sequence's are. */
+static void try_rows(struct engine *eng, struct bid *bid, struct seq **bidder, int32_t n, int32_t spare)
+{
+    struct bid *best = NULL;
+    for (int32_t i = 0; i < n; i++) {
+        spare -= bid[i].n;
+        if (drafts_by_worth(bidder[i]) && likely_rows(&bid[i]) > bid[i].n &&
+            (!best || likely_rows(&bid[i]) > likely_rows(best)))
+            best = &bid[i];
+    }
+    if (!best || likely_rows(best) - best->n > spare)
+        return;
+    if (!ledger_tries(&eng->ledger, DRAFT_SOURCE_AUTO)) {
+        ledger_pass(&eng->ledger, DRAFT_SOURCE_AUTO);
+        return;
+    }
+    ledger_ask(&eng->ledger, DRAFT_SOURCE_AUTO);
+    best->n = likely_rows(best);
 }
 
 /* Tokens a second that the step yields, with and without its drafts, drafting counted as it was. */
@@ -139,7 +171,8 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
 {
     struct bid bid[ALLOT_MAX_BID];
     struct seq *bidder[ALLOT_MAX_BID];
-    double n_token = tokens_for_certain(eng);
+    books_open(eng);
+    int32_t n_token = eng->books.n_token;
     eng->gain = (struct step_gain){.from_ns = clock_ns(), .n_token = eng->metrics.now.n_output_tokens};
     propose_copies(eng);
     trigrams_run(eng, n_row, n_token);
@@ -148,6 +181,7 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
     if (rc || n == 0 || spare <= 0)
         return rc;
     draft_allot(bid, n, spare, n_row, n_token, &eng->target.cost);
+    try_rows(eng, bid, bidder, n, spare);
     for (int32_t i = 0; i < n; i++) {
         struct seq *s = bidder[i];
         if (bid[i].n && seq_reserve(&eng->target, &s->kv, s->n_want + bid[i].n))
@@ -161,10 +195,11 @@ int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *
 
 /* ---- What came of it ---- */
 
-void drafting_count_gain(struct engine *eng)
+void drafting_settle(struct engine *eng)
 {
     const struct step_gain *g = &eng->gain;
     struct engine_metrics *m = &eng->metrics.now;
+    books_close(eng);
     if (!(g->plain > 0))
         return;
     m->n_gain++;
@@ -188,8 +223,11 @@ void drafting_count_step(struct engine *eng, struct seq *s)
     m->n_drafts += rows->n > 0;
     m->n_draft_tokens += (uint64_t)rows->n;
     m->n_drafted_by[source] += (uint64_t)rows->n;
-    if (s->req->p.decoding.strategy == DECODE_AUTO)
+    eng->books.n_drafted += rows->n;
+    if (drafts_by_worth(s)) {
+        eng->books.n_row[source] += rows->n;
         m->n_auto_step[rows->n ? source : DRAFT_SOURCE_AUTO]++;
+    }
     for (int32_t i = 0; i < n_depth; i++)
         d->drafted_at[i]++;
     if (rows->n && s->draft->predicted)
@@ -199,6 +237,11 @@ void drafting_count_step(struct engine *eng, struct seq *s)
 void drafting_count_true(struct engine *eng, struct seq *s, int32_t i)
 {
     struct request_decoding *d = &s->req->decoding;
+    if (drafts_by_worth(s)) {
+        eng->books.n_true[source_of(s)]++;
+        if (i == 0)
+            ledger_hit(&eng->ledger, (int32_t)source_of(s));
+    }
     d->n_accepted++;
     d->accepted_at[i]++;
     if (s->draft->predicted)

@@ -7,6 +7,7 @@
 
 #include "backend.h"
 #include "cost.h"
+#include "draft/ledger.h"
 #include "engine.h"
 #include "kv.h"
 #include "metrics.h"
@@ -53,6 +54,16 @@ struct step_gain {          /* what a step's drafts are worth; owner: drafting.c
     double plain, expected; /* tokens a second without drafts (0: there are none), and with them */
 };
 
+struct step_books {               /* what `auto` asked for in a step and what came of it; owner: books.c */
+    double price;                 /* seconds in which a step without drafts makes a token */
+    double spent[N_DRAFT_SOURCE]; /* seconds of asking */
+    int32_t n_row[N_DRAFT_SOURCE], n_true[N_DRAFT_SOURCE];
+    int32_t n_token, n_auto; /* tokens that the step yields without drafts; `auto`'s */
+    int32_t n_drafted;       /* rows, of all requests */
+};
+
+_Static_assert((int)N_DRAFT_SOURCE <= (int)LEDGER_SOURCES, "an account for each");
+
 enum { MAX_WOKEN = 16 };
 
 struct engine {
@@ -78,7 +89,10 @@ struct engine {
     struct step_cost exit_cost[MAX_EXIT]; /* of waves to the model's exits */
     struct wave *wave;                    /* waves.c's */
     struct step_gain gain;                /* of this step */
-    char *text;                           /* one token's text and whatever was held back before it */
+    struct step_books books;
+    struct draft_ledger ledger;
+    int32_t n_since_plain, plain_every; /* steps since one without drafts of `auto`'s, and how many there may be */
+    char *text;                         /* one token's text and whatever was held back before it */
 
     /* shared */
     struct queue inbox;
@@ -142,11 +156,15 @@ int32_t sched_pick(struct engine *eng);
 
 /* The model that drafts for a request, or NULL: for `auto` the draft model, where there is one. */
 struct drafter *drafter_of(struct engine *eng, const struct decoding_params *d);
+static inline enum draft_source drafter_source(const struct drafter *by)
+{
+    return by->is_exit ? DRAFT_SOURCE_EXIT : DRAFT_SOURCE_MODEL;
+}
 /* Decides the drafted rows of every running sequence, in a step that has n_row rows and room for `spare` more. -ERR_*:
  * the draft model failed. */
 int drafting_pick(struct engine *eng, int32_t n_row, int32_t spare, struct err *e);
-/* All of the step was settled: what its drafts were worth, beside what was expected of them. */
-void drafting_count_gain(struct engine *eng);
+/* All of the step was settled: what its drafts were worth, beside what was expected of them and what they cost. */
+void drafting_settle(struct engine *eng);
 /* A step of the sequence was settled; and a drafted token came true, i others before it. */
 void drafting_count_step(struct engine *eng, struct seq *s);
 void drafting_count_true(struct engine *eng, struct seq *s, int32_t i);

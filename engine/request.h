@@ -66,7 +66,6 @@ struct seq { /* owner: the engine thread from submission until its request is do
     bool live;                       /* a member that has work */
     int16_t held[DRAFT_MAX];         /* nodes of `modelled` that it has read, in the order of their slots */
     int32_t n_held, n_draft_ctx;     /* slots before them */
-    int32_t n_undrafted;             /* steps in a row that the draft model was not asked */
     int32_t exit_done;      /* of the request's exits, the deepest that this step's waves took all decided tokens to */
     int32_t span, readout0; /* in the step's plan; -1: not in it */
 };

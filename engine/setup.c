@@ -308,6 +308,7 @@ static int set_up_drafting(struct engine *eng, struct err *e)
     struct lane *target = &eng->target, *draft = &eng->draft;
     const struct model *m = &eng->model;
     int rc = calibrate(eng, target, target->env.n_layer, &target->cost, e);
+    books_start(eng);
     if (draft->model)
         eng->drafter[DRAFTER_MODEL] =
             (struct drafter){.lane = draft, .cost = &draft->cost, .n_layer = draft->env.n_layer};

@@ -134,7 +134,7 @@ static bool compute(struct engine *eng, struct err *e)
         hist_add(&eng->metrics.now.step_rows, lane->plan.n.n_row);
         eng->now_ns = clock_ns();
         settle(eng);
-        drafting_count_gain(eng);
+        drafting_settle(eng);
     }
     return gather(eng) || busy;
 }

@@ -14,7 +14,6 @@
 enum {
     N_TENANT = 8, /* tables; more tenants at once than these learn for each request alone */
     TENANT_CONTEXTS = 1 << 13,
-    TRY_AGAIN = 128, /* steps after which a table that did not pay is asked once more */
 };
 static const int64_t TENANT_KEEP_NS = 60000000000; /* a table not used for so long may become another tenant's */
 static const double FIRST_SEARCH_S = 100e-6, ADAPT = .05;
@@ -29,7 +28,7 @@ struct trigram_source { /* owner: the engine thread */
     struct trigram_search search;
     struct tree_rates rates; /* of all sequences; they tell shares apart, not words */
     double search_s;         /* what a search takes */
-    double seconds, n_token; /* what the step costs and yields so far */
+    double seconds, n_token; /* what the step costs, but for prompts, and yields so far */
     int32_t n_row;           /* rows it has */
     struct tenant tenant[N_TENANT];
     struct trigram_context *memory; /* [N_TENANT][TENANT_CONTEXTS] */
@@ -81,11 +80,18 @@ static struct trigrams *tenant_table(struct engine *eng, const char *salt)
     return &oldest->table;
 }
 
-static struct trigrams *table_of(struct engine *eng, struct seq *s)
+/* NULL: its request's own. */
+static struct trigrams *shared_table(struct engine *eng, struct seq *s)
 {
-    struct request *r = s->req;
-    struct trigrams *shared = r->p.decoding.scope == DRAFT_SCOPE_TENANT ? tenant_table(eng, r->p.cache_salt) : NULL;
-    return shared ? shared : &r->trigrams;
+    const struct gen_params *p = &s->req->p;
+    return p->decoding.scope == DRAFT_SCOPE_TENANT ? tenant_table(eng, p->cache_salt) : NULL;
+}
+
+/* What the table does not know yet. */
+static void take_in(struct seq *s, struct trigrams *table, const struct history_text *t)
+{
+    trigrams_take(table, t, &s->req->n_taken, s->req->n_prompt);
+    trigrams_take(table, t, &s->trigram.n_taken, t->n);
 }
 
 /* ---- Whether to search ---- */
@@ -110,9 +116,10 @@ static bool pays(const struct engine *eng, const struct seq *s)
     const struct trigram_source *w = eng->trigram;
     double rate = (double)trigram_mean_rate(&s->trigram, &w->rates), expected = rate / (1 - rate + 1e-6);
     double row = cost_step(&eng->target.cost, w->n_row + 1) - cost_step(&eng->target.cost, w->n_row);
-    if (s->copied.n > 0 && gain(eng, &s->copied, drafts_most(s)) >= expected)
+    if (!drafts_may_ask(s, DRAFT_SOURCE_TRIGRAM) ||
+        (s->draft->n > 0 && gain(eng, s->draft, drafts_most(s)) >= expected))
         return false;
-    return s->trigram.n_unasked >= TRY_AGAIN || rate / (w->search_s + row) >= w->n_token / w->seconds;
+    return ledger_tries(&eng->ledger, DRAFT_SOURCE_TRIGRAM) || rate / (w->search_s + row) >= w->n_token / w->seconds;
 }
 
 static void search(struct engine *eng, struct seq *s, struct trigrams *table, const struct history_text *t)
@@ -139,20 +146,28 @@ static void propose(struct engine *eng, struct seq *s)
     struct trigram_source *w = eng->trigram;
     struct request *r = s->req;
     bool named = r->p.decoding.source == DRAFT_SOURCE_TRIGRAM;
-    struct trigrams *table = table_of(eng, s);
+    struct trigrams *shared = shared_table(eng, s), *table = shared ? shared : &r->trigrams;
     struct history_text t = {
         .part = {NULL, r->prompt, s->out}, .n_part = {0, r->n_prompt, s->n_out}, .n = r->n_prompt + s->n_out};
-    trigrams_take(table, &t, &r->n_taken, r->n_prompt);
-    trigram_follow(&s->trigram, table, &w->rates, &t, &s->guessed);
+    if (drafts_by_worth(s) && draft_began_right(&s->guessed, &t))
+        ledger_hit(&eng->ledger, DRAFT_SOURCE_TRIGRAM);
+    trigram_follow(&s->trigram, &w->rates, &t, &s->guessed);
+    if (shared) /* others learn from what this one says */
+        take_in(s, table, &t);
     if (drafts_most(s) <= 0)
         return;
     if (!named && !pays(eng, s)) {
-        s->trigram.n_unasked++;
+        ledger_pass(&eng->ledger, DRAFT_SOURCE_TRIGRAM);
         return;
     }
+    if (drafts_by_worth(s))
+        ledger_ask(&eng->ledger, DRAFT_SOURCE_TRIGRAM);
+    int64_t from = clock_ns();
+    take_in(s, table, &t);
     search(eng, s, table, &t);
+    drafts_asked(eng, DRAFT_SOURCE_TRIGRAM, from, drafts_by_worth(s), 1);
     s->guessed.strong = named;
-    if (!named && gain(eng, &s->guessed, eng->opt.max_draft) <= gain(eng, &s->copied, drafts_most(s)))
+    if (!named && gain(eng, &s->guessed, eng->opt.max_draft) <= gain(eng, s->draft, drafts_most(s)))
         return;
     s->draft = &s->guessed;
     if (s->guessed.n) {
@@ -168,7 +183,7 @@ void trigrams_run(struct engine *eng, int32_t n_row, double n_token)
         return;
     w->n_row = n_row;
     w->n_token = n_token;
-    w->seconds = cost_step(&eng->target.cost, n_row);
+    w->seconds = cost_step(&eng->target.cost, (int32_t)n_token);
     for (struct seq *s = eng->running.head; s; s = s->next)
         if (s->trigram.on && drafts_now(s))
             propose(eng, s);

@@ -21,9 +21,12 @@ struct wave { /* one step's drafting; owner: the engine thread */
     struct unit unit[MAX_UNIT]; /* a sequence's units stand together */
     struct unit next[MAX_UNIT];
     int32_t n;
-    int32_t n_row, spare;    /* rows the target has, rows it can still take */
-    double seconds, n_token; /* what the step costs and yields so far */
-    struct draft_heap heap;  /* the trees of DySpec */
+    int32_t n_row, spare;     /* rows the target has, rows it can still take */
+    double seconds, n_token;  /* what the step costs, but for prompts, and yields so far */
+    int32_t n_asking, n_auto; /* sequences that would ask, and of them `auto`'s */
+    const struct seq *trial;  /* is asked for though it is not expected to pay; NULL: none */
+    uint32_t n_trial;         /* so far: all sequences have their turn */
+    struct draft_heap heap;   /* the trees of DySpec */
 };
 
 /* Layers that are run to ask a unit. */

@@ -13,7 +13,6 @@
 #include "wave.h"
 
 enum {
-    TRY_AGAIN = 128,     /* steps after which a model that did not pay is asked once more */
     CATCH_UP_SHARE = 32, /* steps that share the cost of what the draft model has missed */
     EXIT_MOST = 4,       /* tokens that the target has not computed */
 };
@@ -44,7 +43,8 @@ static bool has_place(struct engine *eng, struct seq *s)
 /* The target's first layers read what it has not computed yet, and that is to be a token or two and not a prompt. */
 static bool wants_model(const struct drafter *by, const struct seq *s)
 {
-    return s->drafter == by && drafts_now(s) && drafts_most(s) > 0 && (!by->is_exit || s->n_want <= EXIT_MOST) &&
+    return s->drafter == by && drafts_now(s) && drafts_may_ask(s, drafter_source(by)) && drafts_most(s) > 0 &&
+           (!by->is_exit || s->n_want <= EXIT_MOST) &&
            (s->req->p.decoding.source > DRAFT_SOURCE_COPY || !draft_suffices(s));
 }
 
@@ -58,9 +58,9 @@ static void borrow_blocks(struct seq *s)
 }
 
 /* The shape was named, or it is time to try once more. */
-static bool must_expand(const struct unit *u)
+static bool must_expand(const struct wave *w, const struct unit *u)
 {
-    return tree_shape(u->seq).named || (u->node < 0 && u->seq->n_undrafted >= TRY_AGAIN);
+    return tree_shape(u->seq).named || (u->node < 0 && u->seq == w->trial);
 }
 
 /* A wave pays where what it adds, by the second it takes, is more than what the step yields by the second so far. Units
@@ -77,10 +77,10 @@ static void drop_unworthy(struct wave *w, double n_row_draft)
         before = w->n;
         for (int32_t i = 0; i < w->n; i++) {
             struct unit *u = &w->unit[i];
-            if (must_expand(u) || chance_of(u) * tree_mean_rate(u->seq) >= needed)
+            if (must_expand(w, u) || chance_of(u) * tree_mean_rate(u->seq) >= needed)
                 w->unit[kept++] = *u;
             else if (u->node < 0)
-                u->seq->n_undrafted++;
+                ledger_pass(&w->eng->ledger, drafter_source(w->by));
         }
         w->n = kept;
     }
@@ -94,6 +94,7 @@ static void choose(struct wave *w)
         if (w->n == ALLOT_MAX_BID || !wants_model(w->by, s) || !has_place(eng, s))
             continue;
         tree_restart(s);
+        w->n_auto += drafts_by_worth(s);
         if (w->by->is_exit)
             borrow_blocks(s);
         else if (s->draft_kv.n_block == 0)
@@ -104,6 +105,9 @@ static void choose(struct wave *w)
         if (verified_shares(s->verified))
             draft_heap_join(&w->heap, s);
     }
+    w->n_asking = w->n;
+    if (w->n > 0 && ledger_tries(&eng->ledger, drafter_source(w->by)))
+        w->trial = w->unit[w->n_trial++ % (uint32_t)w->n].seq;
     drop_unworthy(w, n_row_draft);
 }
 
@@ -247,7 +251,9 @@ static int run_drafter(struct wave *w, struct err *e)
 {
     struct lane *lane = w->by->lane;
     const struct step_cost *target = &w->eng->target.cost;
-    w->n = 0;
+    int64_t from = clock_ns();
+    w->n = w->n_auto = 0;
+    w->trial = NULL;
     draft_heap_reset(&w->heap);
     choose(w);
     while (w->n > 0 && w->spare > 0) {
@@ -265,6 +271,7 @@ static int run_drafter(struct wave *w, struct err *e)
         w->seconds += cost_step(target, w->n_row) - before;
         drop_unworthy(w, 0);
     }
+    drafts_asked(w->eng, drafter_source(w->by), from, w->n_auto, w->n_asking);
     return 0;
 }
 
@@ -274,7 +281,7 @@ int waves_run(struct engine *eng, int32_t n_row, int32_t spare, double n_token, 
     int rc = 0;
     w->n_row = n_row;
     w->spare = spare;
-    w->seconds = cost_step(&eng->target.cost, n_row);
+    w->seconds = cost_step(&eng->target.cost, (int32_t)n_token);
     w->n_token = n_token;
     for (int i = 0; i < N_DRAFTER && !rc; i++) {
         w->by = &eng->drafter[i];

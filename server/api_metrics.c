@@ -64,20 +64,28 @@ static void write_by_source(struct text_buf *b, const char *name, const char *he
         tb_printf(b, "%s{%s,source=\"%s\"} %llu\n", name, labels, source_label(i), (unsigned long long)n[i]);
 }
 
+static void write_doubles_by_source(struct text_buf *b, const char *name, const char *help, const char *labels,
+                                    const double *value)
+{
+    head(b, name, "counter", help);
+    for (int32_t i = DRAFT_SOURCE_COPY; i < N_DRAFT_SOURCE; i++) {
+        tb_printf(b, "%s{%s,source=\"%s\"} ", name, labels, source_label(i));
+        tb_double(b, value[i]);
+        tb_str(b, "\n");
+    }
+}
+
 /* What drafts are expected to bring, and what they bring. */
 static void write_drafts(struct text_buf *b, const char *labels, const struct engine_metrics *m)
 {
-    const char *expected = "galley_draft_expected_tokens_total";
     write_by_source(b, "galley_auto_steps_total", "Steps of sequences decoded by auto, by the draft it chose.", labels,
                     DRAFT_SOURCE_AUTO, m->n_auto_step);
+    write_doubles_by_source(b, "galley_auto_asking_seconds_total", "Time that auto took to make drafts.", labels,
+                            m->auto_asking_s);
     write_by_source(b, "galley_draft_tokens_total", "Tokens drafted, by where they came from.", labels,
                     DRAFT_SOURCE_COPY, m->n_drafted_by);
-    head(b, expected, "counter", "Of them how many were expected to come true.");
-    for (int32_t i = DRAFT_SOURCE_COPY; i < N_DRAFT_SOURCE; i++) {
-        tb_printf(b, "%s{%s,source=\"%s\"} ", expected, labels, source_label(i));
-        tb_double(b, m->expected_by[i]);
-        tb_str(b, "\n");
-    }
+    write_doubles_by_source(b, "galley_draft_expected_tokens_total", "Of them how many were expected to come true.",
+                            labels, m->expected_by);
     write_by_source(b, "galley_draft_accepted_tokens_total", "Of them those that came true.", labels, DRAFT_SOURCE_COPY,
                     m->n_accepted_by);
     one(b, "galley_draft_gain_count", "counter", "Steps with drafts.", labels, (double)m->n_gain);

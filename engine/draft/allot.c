@@ -17,8 +17,9 @@ static void take_musts(struct bid *bid, int32_t n, int32_t *budget, int32_t *n_r
 void draft_allot(struct bid *bid, int32_t n, int32_t budget, int32_t n_row, double n_token,
                  const struct step_cost *cost)
 {
+    double prompts = cost_step(cost, n_row) - cost_step(cost, (int32_t)n_token);
     take_musts(bid, n, &budget, &n_row, &n_token);
-    double next[ALLOT_MAX_BID], best = n_token / cost_step(cost, n_row);
+    double next[ALLOT_MAX_BID], best = n_token / (cost_step(cost, n_row) - prompts);
     int32_t order[ALLOT_MAX_ROW], n_order = 0, n_best = 0;
     for (int32_t i = 0; i < n; i++)
         next[i] = bid[i].n < bid[i].max ? bid[i].draft->chance[bid[i].n] : 0;
@@ -33,7 +34,7 @@ void draft_allot(struct bid *bid, int32_t n, int32_t budget, int32_t n_row, doub
         order[n_order++] = top;
         bid[top].n++;
         next[top] = bid[top].n < bid[top].max ? bid[top].draft->chance[bid[top].n] : 0;
-        double rate = n_token / cost_step(cost, n_row + n_order);
+        double rate = n_token / (cost_step(cost, n_row + n_order) - prompts);
         if (rate > best) {
             best = rate;
             n_best = n_order;

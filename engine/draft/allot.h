@@ -17,7 +17,9 @@ struct bid { /* one sequence's draft */
 };
 
 /* Shares out at most `budget` rows among n bids, in a step that has n_row rows already and yields n_token tokens for
- * certain: the rows up to that number for which expected tokens per second are highest. n <= ALLOT_MAX_BID. */
+ * certain, one row for each: the rows up to that number for which expected tokens per second are highest. What the
+ * other rows (prompts') take is not counted: it is taken once, and makes no token cheaper to come by later.
+ * n <= ALLOT_MAX_BID. */
 void draft_allot(struct bid *bid, int32_t n, int32_t budget, int32_t n_row, double n_token,
                  const struct step_cost *cost);
 

@@ -39,6 +39,9 @@ static inline int32_t draft_child(const struct draft *d, int32_t parent, int32_t
     return -1;
 }
 
+/* The text went on with what the drafter said first. */
+bool draft_began_right(const struct draft *d, const struct history_text *t);
+
 /* Puts the nodes in falling order of chance, parents before their children; place[i]: where node i went. */
 void draft_sort(struct draft *d, int16_t *place);
 

@@ -23,6 +23,12 @@ void draft_sort(struct draft *d, int16_t *place)
     *d = sorted;
 }
 
+bool draft_began_right(const struct draft *d, const struct history_text *t)
+{
+    int32_t came = d->n > 0 && d->n_text < t->n ? draft_child(d, -1, history_tok(t, d->n_text)) : -1;
+    return came >= 0 && !(d->guess[came] & GUESS_LATER);
+}
+
 void draft_learn(const struct draft *d, const struct history_text *t, struct tree_rates *rates)
 {
     for (int32_t node = -1, at = d->n_text; d->n > 0 && at < t->n; at++) {

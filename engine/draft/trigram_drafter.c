@@ -10,13 +10,11 @@ static const float above[N_GUESS_CLASS - 1] = {.05F, .12F, .22F, .35F, .5F, .65F
 static const float first_prior[N_GUESS_CLASS] = {.08F, .12F, .18F, .25F, .35F, .45F, .55F, .65F};
 static const float later_prior[N_GUESS_CLASS] = {.01F, .02F, .05F, .09F, .14F, .2F, .25F, .3F};
 
-void trigram_follow(struct trigram_drafter *g, struct trigrams *table, struct tree_rates *all,
-                    const struct history_text *t, struct draft *d)
+void trigram_follow(struct trigram_drafter *g, struct tree_rates *all, const struct history_text *t, struct draft *d)
 {
     draft_learn(d, t, &g->rates);
     draft_learn(d, t, all);
     *d = (struct draft){.n_text = t->n};
-    trigrams_take(table, t, &g->n_taken, t->n);
 }
 
 float trigram_mean_rate(const struct trigram_drafter *g, const struct tree_rates *all)
@@ -113,7 +111,6 @@ void trigram_propose(struct trigram_drafter *g, struct trigrams *table, struct t
     int32_t node[TRIGRAM_PREFIXES], place[TRIGRAM_MAX_NODE];
     struct growth w = {.g = g, .all = all, .d = d};
     *d = (struct draft){.n_text = t->n};
-    g->n_unasked = 0;
     if (t->n < 2 || max_node < 1 || max_depth < 1)
         return;
     trigram_search(s, table, noise, history_tok(t, t->n - 2), history_tok(t, t->n - 1), max_depth, (uint64_t)t->n);

@@ -12,14 +12,12 @@ enum {
 
 struct trigram_drafter { /* owner: its sequence. The table is its request's, or its tenant's */
     bool on;
-    int32_t n_taken;   /* tokens of prompt and output that the table has from here on; starts behind the prompt */
-    int32_t n_unasked; /* steps in a row without a search */
+    int32_t n_taken; /* tokens of prompt and output that the table has from here on; starts behind the prompt */
     struct tree_rates rates;
 };
 
-/* Learns from the draft before, whether or not it was verified, empties it, and takes in what is new of the text. */
-void trigram_follow(struct trigram_drafter *g, struct trigrams *table, struct tree_rates *all,
-                    const struct history_text *t, struct draft *d);
+/* Learns from the draft before, whether or not it was verified, and empties it. */
+void trigram_follow(struct trigram_drafter *g, struct tree_rates *all, const struct history_text *t, struct draft *d);
 
 /* How often its first choices come true. */
 float trigram_mean_rate(const struct trigram_drafter *g, const struct tree_rates *all);

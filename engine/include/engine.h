@@ -391,6 +391,7 @@ struct engine_metrics { /* a snapshot; counters since start */
     uint64_t n_auto_step[N_DRAFT_SOURCE]; /* steps of `auto`, by what it chose; AUTO: no draft */
     uint64_t n_gain;                      /* steps with drafts; sums of their tokens a second against no drafts': */
     double gain_expected, gain;           /* as was expected beforehand, and as it came */
+    double auto_asking_s[N_DRAFT_SOURCE]; /* that `auto` spent on asking sources */
     uint64_t n_trigram_search;            /* searches of trigram tables; their time */
     double trigram_search_s;
     uint64_t n_verified, n_optimum;             /* steps of named verifiers; of them sampled: */

@@ -255,6 +255,8 @@ class NoDraftModel(unittest.TestCase):
         self.assertGreater(chosen["copy"], 0)
         self.assertEqual(sum(chosen.values()), a["decoding"]["steps"])
         self.assertGreater(value("galley_draft_expected_tokens_total", "copy"), 0)
+        self.assertGreater(value("galley_auto_asking_seconds_total", "copy"), 0)
+        self.assertEqual(value("galley_auto_asking_seconds_total", "model"), 0)  # there is none
         s.stop()
 
     def test_model_is_refused_by_name(self):

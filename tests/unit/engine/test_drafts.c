@@ -253,13 +253,155 @@ START_TEST(auto_does_not_search_where_it_cannot_pay)
     struct gen_params p = params(N_OUT);
     struct heard *h = ask(prompt, N_PROMPT, &p);
     finish(h);
-    ck_assert_uint_le(eng->metrics.now.n_trigram_search, 1); /* beside the prompt's rows one more is cheap */
+    ck_assert_uint_eq(eng->metrics.now.n_trigram_search, 0);
     forget(h);
     h = ask_tenant(prompt, &p, DRAFT_SCOPE_REQUEST, NULL);
     finish(h);
     ck_assert_uint_gt(eng->metrics.now.n_trigram_search, N_OUT / 2);
     forget(h);
     close_engine();
+}
+END_TEST
+
+/* ---- What `auto` can afford ---- */
+
+/* A step's rows cost `row` steps each beside the first, and asking the draft model next to nothing, whatever the fake
+ * took. */
+static void set_costs(double row)
+{
+    cost_init(&eng->target.cost);
+    cost_init(&eng->draft.cost);
+    for (int32_t n = 1; n <= 64; n *= 2) {
+        cost_set(&eng->target.cost, n, 1 + row * (n - 1));
+        cost_set(&eng->draft.cost, n, 1e-3);
+    }
+}
+
+static const enum draft_source any_source[] = {DRAFT_SOURCE_COPY, DRAFT_SOURCE_MODEL, DRAFT_SOURCE_EXIT,
+                                               DRAFT_SOURCE_TRIGRAM};
+
+static void set_credit(double steps)
+{
+    for (size_t i = 0; i < sizeof any_source / sizeof *any_source; i++)
+        eng->ledger.credit[any_source[i]] = steps;
+}
+
+/* Drafted tokens of an answer; each step has costs as set_costs, and accounts that hold `credit`, 0: what is left. */
+static int64_t drafted_at(const int32_t *prompt, const struct gen_params *p, double row, double credit)
+{
+    struct heard *h = ask(prompt, N_PROMPT, p);
+    while (!h->done) {
+        set_costs(row);
+        if (credit != 0)
+            set_credit(credit);
+        step();
+    }
+    int64_t n = request_decoding(h->r)->n_drafted;
+    forget(h);
+    return n;
+}
+
+/* Nothing is asked that cannot be afforded, unless it is named; and the text is the same. */
+START_TEST(who_is_overdrawn_is_not_asked)
+{
+    struct rnd r = rnd_begin("who_is_overdrawn_is_not_asked", 72);
+    int32_t prompt[N_PROMPT];
+    random_prompt(&r, prompt, N_PROMPT);
+    rig_add_draft(1, 0);
+    open_engine(512, 64, 512, 8);
+    struct gen_params p = params(N_OUT);
+    ck_assert_int_gt(drafted_at(prompt, &p, .01, 100), N_OUT / 2);
+    struct engine_metrics before = eng->metrics.now;
+    ck_assert_int_eq(drafted_at(prompt, &p, .01, -1), 0);
+    ck_assert_uint_eq(eng->metrics.now.n_trigram_search, before.n_trigram_search);
+    for (size_t i = 0; i < sizeof any_source / sizeof *any_source; i++)
+        ck_assert_double_eq(eng->metrics.now.auto_asking_s[any_source[i]], before.auto_asking_s[any_source[i]]);
+    p.decoding = (struct decoding_params){.strategy = DECODE_SPECULATIVE, .source = DRAFT_SOURCE_MODEL};
+    ck_assert_int_gt(drafted_at(prompt, &p, .01, -1), N_OUT / 2);
+    ck_assert_double_eq(eng->metrics.now.auto_asking_s[DRAFT_SOURCE_MODEL],
+                        before.auto_asking_s[DRAFT_SOURCE_MODEL]); /* what is named is not on the account */
+    close_engine();
+}
+END_TEST
+
+/* A draft model that was never right, and is from now on: it is tried again, and then used. Where it cannot be afforded
+ * it is not. */
+START_TEST(a_model_that_begins_to_pay_is_noticed)
+{
+    struct rnd r = rnd_begin("a_model_that_begins_to_pay_is_noticed", 73);
+    enum { N_ANSWER = 20 };
+    int32_t prompt[N_PROMPT];
+    rig_add_draft(1, 0);
+    for (int poor = 0; poor < 2; poor++) {
+        open_engine(512, 64, 512, 8);
+        struct gen_params p = params(N_OUT);
+        int64_t first = 0, last = 0;
+        for (int32_t c = 0; c < N_GUESS_CLASS; c++)
+            eng->drafter[DRAFTER_MODEL].rates.first.seen[c] = 60;
+        for (int32_t i = 0; i < N_ANSWER; i++) {
+            random_prompt(&r, prompt, N_PROMPT);
+            uint64_t before = eng->metrics.now.n_drafted_by[DRAFT_SOURCE_MODEL];
+            drafted_at(prompt, &p, .3, poor ? -1 : 0);
+            int64_t n = (int64_t)(eng->metrics.now.n_drafted_by[DRAFT_SOURCE_MODEL] - before);
+            first += i < 2 ? n : 0;
+            last = n;
+        }
+        ck_assert_int_eq(first, 0);
+        ck_assert(poor ? last == 0 : last > N_OUT / 4);
+        close_engine();
+    }
+}
+END_TEST
+
+/* Where drafts pay in every step, what a step without them takes would never be seen again. */
+START_TEST(now_and_then_a_step_is_plain)
+{
+    struct rnd r = rnd_begin("now_and_then_a_step_is_plain", 74);
+    enum { N_ANSWER = 20, NEVER = 1 << 20 };
+    int32_t prompt[N_PROMPT];
+    uint64_t n_plain[2];
+    rig_add_draft(1, 0);
+    for (int never = 0; never < 2; never++) {
+        open_engine(512, 64, 512, 8);
+        struct gen_params p = params(N_OUT);
+        if (never)
+            eng->plain_every = NEVER;
+        for (int32_t i = 0; i < N_ANSWER; i++) {
+            random_prompt(&r, prompt, N_PROMPT);
+            drafted_at(prompt, &p, .3, 100);
+            eng->n_since_plain += never ? 0 : N_OUT; /* an answer's last step may well have no draft */
+        }
+        n_plain[never] = eng->metrics.now.n_auto_step[DRAFT_SOURCE_AUTO];
+        close_engine();
+    }
+    ck_assert_uint_ge(n_plain[0], n_plain[1] + N_ANSWER / 4);
+}
+END_TEST
+
+/* The curve says that no row can pay, however sure its token is, and it is wrong: a row is bought to see, and what it
+ * took is seen. Where tokens are unlikely none is. */
+START_TEST(rows_that_seem_too_dear_are_tried)
+{
+    struct rnd r = rnd_begin("rows_that_seem_too_dear_are_tried", 75);
+    enum { N_ANSWER = 8 };
+    int32_t prompt[N_PROMPT];
+    random_prompt(&r, prompt, N_PROMPT);
+    for (int likely = 0; likely < 2; likely++) {
+        open_engine(512, 64, 512, 8);
+        struct gen_params p = params(N_OUT);
+        struct heard *h = ask_and_finish(prompt, N_PROMPT, &p);
+        int32_t other[N_OUT];
+        random_prompt(&r, other, N_OUT);
+        p.prediction = likely ? h->tok[0] : other;
+        p.n_prediction = N_OUT;
+        int64_t n = 0;
+        eng->ledger.n_passed[DRAFT_SOURCE_AUTO] = 0;
+        for (int32_t i = 0; i < N_ANSWER; i++)
+            n += drafted_at(prompt, &p, 2, 0);
+        ck_assert(likely ? n >= 1 && n <= 7 * (N_ANSWER * N_OUT / LEDGER_TRY + 1) : n == 0);
+        forget(h);
+        close_engine();
+    }
 }
 END_TEST
 
@@ -460,6 +602,10 @@ int main(void)
     tcase_add_loop_test(tc, what_a_tenant_learnt_does_not_change_the_text, 0, 3);
     tcase_add_test(tc, a_table_is_its_tenants_alone);
     tcase_add_test(tc, auto_does_not_search_where_it_cannot_pay);
+    tcase_add_test(tc, who_is_overdrawn_is_not_asked);
+    tcase_add_test(tc, a_model_that_begins_to_pay_is_noticed);
+    tcase_add_test(tc, now_and_then_a_step_is_plain);
+    tcase_add_test(tc, rows_that_seem_too_dear_are_tried);
     tcase_add_test(tc, a_right_prediction_saves_steps);
     tcase_add_test(tc, a_perfect_draft_model_saves_steps);
     tcase_add_test(tc, a_chain_ends_where_its_drafter_is_unsure);

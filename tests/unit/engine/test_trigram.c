@@ -338,7 +338,8 @@ START_TEST(a_draft_is_a_tree_in_order_of_chance)
         for (int32_t i = 0; i < n; i++)
             tok[i] = rnd_int(&r, 0, alphabet - 1);
         struct history_text text = text_from(tok, n, n / 2);
-        trigram_follow(&g, &t, &all, &text, &d);
+        trigram_follow(&g, &all, &text, &d);
+        trigrams_take(&t, &text, &g.n_taken, text.n);
         trigram_propose(&g, &t, &s, &all, &text, NULL, most, depth, &d);
         ck_assert_int_le(d.n, most);
         for (int32_t i = 0; i < d.n; i++) {
@@ -370,7 +371,8 @@ START_TEST(chances_are_learnt)
             tok[i] = noise ? rnd_int(&r, 0, 3) : i * i % 17;
         for (int32_t n = 2; n < N; n++) {
             struct history_text text = text_from(tok, n, 1);
-            trigram_follow(&g, &t, &all, &text, &d);
+            trigram_follow(&g, &all, &text, &d);
+            trigrams_take(&t, &text, &g.n_taken, text.n);
             trigram_propose(&g, &t, &s, &all, &text, NULL, DRAFT_MAX, TRIGRAM_DEPTH + 1, &d);
             n_right += n >= N / 2 && d.n && d.tok[0] == tok[n];
         }

@@ -17,7 +17,8 @@ struct upload_work { /* units that lie one after the other on the device */
     upload_fn make;  /* with arg */
     const void *arg; /* borrowed */
     int64_t n_unit;
-    size_t unit_bytes, file_bytes; /* of one; file_bytes: as progress counts it, of all */
+    size_t unit_bytes; /* of one, on the device */
+    size_t file_bytes; /* of all, as progress counts them */
 };
 
 struct upload {              /* owner: cuda_load, which zeroes it and sets the first three */
@@ -33,13 +34,13 @@ struct upload {              /* owner: cuda_load, which zeroes it and sets the f
 };
 
 void upload_plan(struct upload *u, const struct upload_work *w);
-/* Once all is planned. Nothing must be closed when it fails. -ERR_NOMEM, -ERR_IO: no thread, -ERR_DEVICE. */
+/* Once all is planned. upload_close also after a failure. -ERR_NOMEM, -ERR_IO: no thread, -ERR_DEVICE. */
 int upload_open(struct upload *u, struct err *e);
 /* Makes w's units and queues their copies to device memory at `to`. -ERR_CANCELED: progress says so. */
 int upload_run(struct upload *u, const struct upload_work *w, void *to, struct err *e);
 /* Until all copies are done. */
 int upload_finish(struct upload *u, struct err *e);
-/* Waits as well: nothing fetches from what is freed. Zeroes or a failed upload_open are legal. */
+/* Waits as well: nothing fetches from what is freed. Legal without upload_open. */
 void upload_close(struct upload *u);
 
 /* Threads for this rank, itself included: its share of --threads, or of the cores that this process may use. */

@@ -73,8 +73,12 @@ static void fifth_bits_pack(uint8_t *p, const uint8_t q[QK_LEN])
 static void q6k_unpack(const uint8_t *lo, const uint8_t *hi, uint8_t q[QK_LEN])
 {
     for (int half = 0; half < 2; half++, lo += 64, hi += 32, q += 128)
-        for (int i = 0; i < 128; i++)
-            q[i] = (uint8_t)((lo[i % 64] >> (i < 64 ? 0 : 4) & 15) | (hi[i % 32] >> i / 32 * 2 & 3) << 4);
+        for (int i = 0; i < 32; i++) {
+            q[i] = (uint8_t)((lo[i] & 15) | (hi[i] & 3) << 4);
+            q[32 + i] = (uint8_t)((lo[32 + i] & 15) | (hi[i] >> 2 & 3) << 4);
+            q[64 + i] = (uint8_t)(lo[i] >> 4 | (hi[i] >> 4 & 3) << 4);
+            q[96 + i] = (uint8_t)(lo[32 + i] >> 4 | (hi[i] >> 6) << 4);
+        }
 }
 
 static void q6k_pack(uint8_t *lo, uint8_t *hi, const uint8_t q[QK_LEN])
@@ -127,8 +131,11 @@ void q6k_to_f32(const uint8_t *src, float *dst, int64_t n_block)
         q6k_unpack(src, src + 128, q);
         const int8_t *sc = (const int8_t *)src + 192;
         float d = f16_to_f32(load_u16(src + 208));
-        for (int i = 0; i < QK_LEN; i++)
-            dst[i] = d * (float)sc[i / GROUP6_LEN] * (float)(q[i] - 32);
+        for (int g = 0; g < QK_LEN / GROUP6_LEN; g++) {
+            float scale = d * (float)sc[g];
+            for (int i = GROUP6_LEN * g; i < GROUP6_LEN * (g + 1); i++)
+                dst[i] = scale * (float)(q[i] - 32);
+        }
     }
 }
 

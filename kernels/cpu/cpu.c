@@ -40,9 +40,7 @@ static int open_pool(struct backend *b, struct err *e)
     struct topology t;
     topology_allowed(&allowed);
     topology_read(&t, root, &allowed);
-    int32_t n = b->opt.n_thread, quota = topology_quota(root);
-    if (n <= 0)
-        n = t.n_core < quota ? t.n_core : quota;
+    int32_t n = b->opt.n_thread > 0 ? b->opt.n_thread : topology_threads(&t, root);
     if (n > MAX_WORKER)
         return err_set(e, ERR_INVALID, "--threads %d: at most %d", n, MAX_WORKER);
     placement_make(&b->place, &t, n);

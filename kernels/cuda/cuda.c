@@ -3,6 +3,7 @@
 
 #include "cuda.h"
 #include "mem.h"
+#include "upload.h"
 
 enum { BLOCKS_PER_SM = 2 }; /* what shared memory leaves room for */
 
@@ -34,6 +35,7 @@ int cuda_device_open(const struct backend_options *opt, const struct cuda_librar
         return rc;
     }
     b->n_block = BLOCKS_PER_SM * b->device.n_sm;
+    b->upload_bytes = UPLOAD_BYTES;
     *out = b;
     return 0;
 }

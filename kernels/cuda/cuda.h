@@ -4,7 +4,7 @@
  *   devices.c   what this machine has, and in what words it cannot be used
  *   ranks.c     a thread for each of several devices; parallel.c: the operations over them
  *   shard.c     what part of a model a rank has
- *   model.c     weights: packed on the host into one device allocation
+ *   model.c     weights: what they become in one device allocation; upload.c: packed by threads, and on their way to it
  *   pool.c      KV cache and scratch: one device allocation, planned from the limits; nothing is allocated after it
  *   step.c      a plan's arrays and the lists made from it, in one upload; results back
  *   forward.c   the kernels of a pass, in order; feed_forward.c: those of a layer's second half
@@ -51,6 +51,7 @@ struct backend {                     /* one device; of several, the engine has t
     struct CUstream_st *stream; /* owned */
     int32_t index, n_rank;      /* of the device, which is its rank, of so many */
     int32_t n_block;            /* blocks that keep the device busy */
+    size_t upload_bytes;        /* of each of the two pinned buffers that weights go through */
     /* The rest: NULL where n_rank is 1. */
     const struct comm_api *comm_api; /* borrowed */
     _Atomic(struct comm *) comm;     /* owned; every rank's own */

@@ -82,8 +82,8 @@ int gemm_format_of(int type);
 int gemm_plan(enum gemm_format format, int32_t n_matrix, int32_t n_out, int32_t n_in, struct gemm_weight *w);
 size_t gemm_weight_bytes(const struct gemm_weight *w);
 /* Packs n_row rows of n_in elements of `type` (row_bytes apart; may be unaligned) as outputs row0 .. of a matrix. row0
- * is a multiple of 16, and so is n_row unless the rows are the matrix's last. w->data is zeroed memory. Calls for other
- * rows may run at the same time. -ERR_INVALID: not the weight's format. */
+ * is a multiple of 16, and so is n_row unless the rows are the matrix's last. Every byte of their panels is written.
+ * Calls for other rows may run at the same time. -ERR_INVALID: not the weight's format. */
 int gemm_pack(const struct gemm_weight *w, int32_t matrix, int32_t row0, int type, const void *rows, size_t row_bytes,
               int32_t n_row);
 

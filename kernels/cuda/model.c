@@ -1,50 +1,33 @@
 /* Weights: a walk over the model's tensors, done twice. The first only counts, then one allocation holds all, and the
- * second packs tensor after tensor in host memory, a piece at a time, and copies the pieces over. */
+ * second has the tensors made and sent there (upload.c). */
 #include <string.h>
 
 #include "cuda.h"
 #include "mem.h"
-
-enum { STAGING_BYTES = 1 << 20, ROW_ALIGN = 16 };
+#include "upload.h"
 
 struct loader { /* owner: cuda_load */
     struct bmodel *m;
     struct cuda_arena arena; /* on the device; base NULL: this walk counts */
-    char *staging;           /* pinned */
-    size_t staging_bytes;
-    load_progress progress;
-    void *arg;
-    size_t done, total; /* of the tensors as they are in the file */
+    struct upload upload;
     struct err *e;
 };
 
-static bool counts_only(const struct loader *ld)
+static int place(struct loader *ld, const struct upload_work *w, void *to)
 {
-    return !ld->arena.base;
+    if (ld->arena.base)
+        return upload_run(&ld->upload, w, to, ld->e);
+    upload_plan(&ld->upload, w);
+    return 0;
 }
 
-/* Staging must hold at least this much at a time. */
-static void need_staging(struct loader *ld, size_t bytes)
-{
-    if (counts_only(ld) && bytes > ld->staging_bytes)
-        ld->staging_bytes = bytes;
-}
+/* ---- Vectors ---- */
 
-/* `bytes` of staging to the device; staging is free again on return. */
-static int send(struct loader *ld, void *to, size_t bytes)
+static int make_vector(const void *arg, int64_t first, int64_t n, char *to)
 {
-    const struct backend *b = ld->m->b;
-    int code = b->api->copy(to, ld->staging, bytes, b->stream);
-    if (!code)
-        code = b->api->stream_wait(b->stream);
-    return cuda_check(b, code, "copying weights", ld->e);
-}
-
-static int read_bytes(struct loader *ld, size_t bytes)
-{
-    ld->done += bytes;
-    if (ld->progress && ld->progress(ld->arg, ld->done, ld->total))
-        return err_set(ld->e, ERR_CANCELED, "loading was stopped");
+    const struct view *t = arg;
+    (void)first, (void)n; /* it is one unit */
+    dtype_to_f32(t->type, t->data, (float *)(void *)to, t->n_col);
     return 0;
 }
 
@@ -52,73 +35,85 @@ static int load_vector(struct loader *ld, struct view t, const float **out)
 {
     if (!t.data)
         return 0;
-    size_t n = (size_t)t.n_col, bytes = n * sizeof(float), from_bytes = dtype_row_bytes(t.type, t.n_col);
+    size_t n = (size_t)t.n_col;
+    const struct upload_work w = {.make = make_vector,
+                                  .arg = &t,
+                                  .n_unit = 1,
+                                  .unit_bytes = n * sizeof(float),
+                                  .file_bytes = dtype_row_bytes(t.type, t.n_col)};
     float *to = cuda_arena_take(&ld->arena, n, sizeof *to);
-    need_staging(ld, bytes);
-    if (counts_only(ld)) {
-        ld->total += from_bytes;
-        return 0;
-    }
-    dtype_to_f32(t.type, t.data, (float *)(void *)ld->staging, t.n_col);
-    int rc = send(ld, to, bytes);
     *out = to;
-    return rc ? rc : read_bytes(ld, from_bytes);
+    return place(ld, &w, to);
 }
 
 /* ---- The embedding table ---- */
 
+enum { TABLE_COLUMNS = 256 }; /* whole blocks of any type */
+
+struct table {
+    struct view from;
+    int type;
+};
+
+static void make_row(const struct table *t, const char *from, char *to)
+{
+    float wide[TABLE_COLUMNS];
+    for (int64_t at = 0; at < t->from.n_col; at += TABLE_COLUMNS) {
+        int64_t n = t->from.n_col - at < TABLE_COLUMNS ? t->from.n_col - at : TABLE_COLUMNS;
+        dtype_to_f32(t->from.type, from + dtype_row_bytes(t->from.type, at), wide, n);
+        dtype_from_f32(t->type, wide, to + dtype_row_bytes(t->type, at), n);
+    }
+}
+
+static int make_rows(const void *arg, int64_t first, int64_t n, char *to)
+{
+    const struct table *t = arg;
+    size_t bytes = dtype_row_bytes(t->type, t->from.n_col);
+    if (t->type == t->from.type)
+        memcpy(to, view_row(&t->from, first), bytes * (size_t)n);
+    else
+        for (int64_t r = 0; r < n; r++)
+            make_row(t, view_row(&t->from, first + r), to + bytes * (size_t)r);
+    return 0;
+}
+
 /* Lookups are by row, so the table stays in its own type where the kernel reads it. Quantised rows become f16, which
  * has more mantissa than any of them has bits. */
-static int load_table(struct loader *ld, struct view t)
+static int load_table(struct loader *ld, struct view from)
 {
-    bool plain = t.type == DT_F32 || t.type == DT_F16 || t.type == DT_BF16;
-    int type = plain ? t.type : DT_F16;
-    size_t from_bytes = dtype_row_bytes(t.type, t.n_col), bytes = dtype_row_bytes(type, t.n_col),
-           wide = (size_t)t.n_col * sizeof(float);
-    char *to = cuda_arena_take(&ld->arena, (size_t)t.n_row, bytes);
-    need_staging(ld, bytes + wide + ROW_ALIGN);
-    if (counts_only(ld)) {
-        ld->total += from_bytes * (size_t)t.n_row;
-        return 0;
-    }
+    bool plain = from.type == DT_F32 || from.type == DT_F16 || from.type == DT_BF16;
+    struct table t = {from, plain ? from.type : DT_F16};
+    const struct upload_work w = {.make = make_rows,
+                                  .arg = &t,
+                                  .n_unit = from.n_row,
+                                  .unit_bytes = dtype_row_bytes(t.type, from.n_col),
+                                  .file_bytes = from.row_bytes * (size_t)from.n_row};
+    void *to = cuda_arena_take(&ld->arena, (size_t)from.n_row, w.unit_bytes);
     ld->m->table = to;
-    ld->m->table_type = type;
-    size_t room = (ld->staging_bytes - wide) / ROW_ALIGN * ROW_ALIGN; /* then one row in f32 */
-    float *row = (float *)(void *)(ld->staging + room);
-    int64_t step = (int64_t)(room / bytes);
-    int rc = 0;
-    for (int64_t at = 0; !rc && at < t.n_row; at += step) {
-        int64_t n = t.n_row - at < step ? t.n_row - at : step;
-        if (plain)
-            memcpy(ld->staging, view_row(&t, at), bytes * (size_t)n);
-        for (int64_t r = 0; !plain && r < n; r++) {
-            dtype_to_f32(t.type, view_row(&t, at + r), row, t.n_col);
-            dtype_from_f32(type, row, ld->staging + bytes * (size_t)r, t.n_col);
-        }
-        rc = send(ld, to + bytes * (size_t)at, bytes * (size_t)n);
-        if (!rc)
-            rc = read_bytes(ld, from_bytes * (size_t)n);
-    }
-    return rc;
+    ld->m->table_type = t.type;
+    return place(ld, &w, to);
 }
 
 /* ---- Matrices ---- */
 
-/* Packs outputs row0 .. row0 + n - 1 of the matrices into staging as a weight of their own: panels of a part are a part
- * of the panels. */
-static int pack_part(struct loader *ld, const struct gemm_weight *w, const struct view *t, int32_t row0, int32_t n,
-                     size_t *bytes)
+struct matrices { /* n_matrix of one shape and format */
+    const struct gemm_weight *w;
+    const struct view *from; /* [n_matrix] */
+};
+
+/* A unit is 16 outputs of all of them. Units make a weight of their own: panels of a part are a part of the panels. */
+static int make_panels(const void *arg, int64_t first, int64_t n, char *to)
 {
-    struct gemm_weight part = *w;
-    part.n_out = n;
-    part.n_panel = (n + GEMM_PANEL - 1) / GEMM_PANEL * w->n_matrix;
-    part.data = ld->staging;
-    *bytes = gemm_weight_bytes(&part);
-    memset(ld->staging, 0, *bytes);
+    const struct matrices *m = arg;
+    struct gemm_weight part = *m->w;
+    int64_t row0 = first * GEMM_PANEL, left = m->w->n_out - row0;
+    part.n_out = (int32_t)(left < n * GEMM_PANEL ? left : n * GEMM_PANEL);
+    part.n_panel = (int32_t)n * part.n_matrix;
+    part.data = to;
     int rc = 0;
-    for (int32_t i = 0; !rc && i < w->n_matrix; i++)
-        rc = gemm_pack(&part, i, 0, t[i].type, view_row(&t[i], row0), t[i].row_bytes, n);
-    return rc ? err_set(ld->e, -rc, "a weight does not fit its packed form") : 0;
+    for (int32_t i = 0; !rc && i < part.n_matrix; i++)
+        rc = gemm_pack(&part, i, 0, m->from[i].type, view_row(&m->from[i], row0), m->from[i].row_bytes, part.n_out);
+    return rc;
 }
 
 /* Room for n weights of the shape of one: a matrix, or two of one shape and format whose panels alternate. */
@@ -136,25 +131,14 @@ static int plan_matrices(struct loader *ld, const char *name, const struct view 
 /* The i-th of them. */
 static int fill_matrix(struct loader *ld, const struct view *t, const struct gemm_weight *w, int32_t i)
 {
-    size_t panels = (size_t)w->n_matrix * w->panel_bytes, row_bytes = dtype_row_bytes(t[0].type, t[0].n_col);
-    need_staging(ld, panels);
-    if (counts_only(ld)) {
-        ld->total += row_bytes * (size_t)(t[0].n_row * w->n_matrix);
-        return 0;
-    }
-    char *to = (char *)w->data + gemm_weight_bytes(w) * (size_t)i;
-    int32_t step = (int32_t)(ld->staging_bytes / panels) * GEMM_PANEL;
-    int rc = 0;
-    for (int32_t at = 0; !rc && at < w->n_out; at += step) {
-        int32_t n = w->n_out - at < step ? w->n_out - at : step;
-        size_t bytes;
-        rc = pack_part(ld, w, t, at, n, &bytes);
-        if (!rc)
-            rc = send(ld, to + (size_t)(at / GEMM_PANEL) * panels, bytes);
-        if (!rc)
-            rc = read_bytes(ld, row_bytes * (size_t)(n * w->n_matrix));
-    }
-    return rc;
+    struct matrices m = {w, t};
+    const struct upload_work work = {.make = make_panels,
+                                     .arg = &m,
+                                     .n_unit = w->n_panel / w->n_matrix,
+                                     .unit_bytes = (size_t)w->n_matrix * w->panel_bytes,
+                                     .file_bytes =
+                                         dtype_row_bytes(t[0].type, t[0].n_col) * (size_t)(t[0].n_row * w->n_matrix)};
+    return place(ld, &work, w->data ? (char *)w->data + gemm_weight_bytes(w) * (size_t)i : NULL);
 }
 
 static int load_matrix(struct loader *ld, const char *name, const struct view *t, int32_t n_matrix,
@@ -246,16 +230,19 @@ static int load_expert_part(struct loader *ld, const char *name, const struct ex
     return rc;
 }
 
+static int make_numbers(const void *arg, int64_t first, int64_t n, char *to)
+{
+    const struct alike *like = arg;
+    memcpy(to, like->number + first, (size_t)n * sizeof *like->number);
+    return 0;
+}
+
 static int load_numbers(struct loader *ld, const struct alike *like, const int32_t **out)
 {
-    size_t bytes = (size_t)like->n * sizeof *like->number;
     int32_t *to = cuda_arena_take(&ld->arena, (size_t)like->n, sizeof *to);
-    need_staging(ld, bytes);
-    if (counts_only(ld))
-        return 0;
-    memcpy(ld->staging, like->number, bytes);
+    const struct upload_work w = {.make = make_numbers, .arg = like, .n_unit = like->n, .unit_bytes = sizeof *to};
     *out = to;
-    return send(ld, to, bytes);
+    return place(ld, &w, to);
 }
 
 static int load_alike(struct loader *ld, const struct expert_weights *expert, const struct alike *like, bool paired,
@@ -408,23 +395,23 @@ static int weights_alloc(struct bmodel *m, size_t bytes, struct err *e)
     return cuda_check(m->b, api->alloc(&m->weights, bytes), "allocating weights", e);
 }
 
-static int load_all(struct bmodel *m, const struct model_weights *w, struct loader *ld)
+static int load_all(struct loader *ld, const struct model_weights *w)
 {
-    const struct cuda_api *api = m->b->api;
-    void *staging = NULL;
+    struct bmodel *m = ld->m;
     int rc = networks_alloc(m, w, ld->e);
     if (!rc)
         rc = walk(ld, w);
     if (!rc)
         rc = weights_alloc(m, ld->arena.at, ld->e);
     if (!rc)
-        rc = cuda_check(m->b, api->host_alloc(&staging, ld->staging_bytes), "allocating pinned memory", ld->e);
+        rc = upload_open(&ld->upload, ld->e);
     if (!rc) {
         ld->arena = (struct cuda_arena){.base = m->weights};
-        ld->staging = staging;
         rc = walk(ld, w);
     }
-    api->host_free(staging);
+    if (!rc)
+        rc = upload_finish(&ld->upload, ld->e);
+    upload_close(&ld->upload);
     return rc;
 }
 
@@ -454,8 +441,8 @@ int cuda_load(struct backend *b, const struct model_desc *d, const struct model_
     m->shard = shard;
     m->limits = b->opt.limits;
     m->limits.n_vocab = d->n_vocab;
-    struct loader ld = {.m = m, .staging_bytes = STAGING_BYTES, .progress = progress, .arg = arg, .e = e};
-    rc = load_all(m, w, &ld);
+    struct loader ld = {.m = m, .upload = {.b = b, .progress = progress, .arg = arg}, .e = e};
+    rc = load_all(&ld, w);
     if (!rc)
         cuda_blas_open(m);
     if (rc) {

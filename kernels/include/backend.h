@@ -125,7 +125,7 @@ enum backend_pin {           /* what a worker thread of the cpu is kept to */
 };
 
 struct backend_options {
-    int32_t n_thread; /* 0: one for each physical core available to the process */
+    int32_t n_thread; /* 0: one for each physical core available to the process. cuda: they load weights, no more */
     enum backend_pin pin;
     const char *root;          /* tests: where /sys and /proc are looked for; NULL: "" */
     struct plan_limits limits; /* the largest plan that will be submitted: scratch is sized by it, at kv_create */

@@ -71,41 +71,71 @@ static void *random_blocks(int type, size_t bytes)
     return p;
 }
 
+static size_t model_bytes(const struct model_shape *s, int type)
+{
+    size_t n_q = (size_t)(s->n_head * s->head_dim), n_kv = (size_t)(s->n_head_kv * s->head_dim), n = (size_t)s->n_embd;
+    size_t layer = 2 * n * n_q + 2 * n * n_kv + 3 * n * (size_t)s->n_ff, table = n * (size_t)s->n_vocab;
+    const struct dtype_info *info = dtype_info(type);
+    return (layer * (size_t)s->n_layer + table * (s->own_head ? 2 : 1)) / (size_t)info->block_len *
+           (size_t)info->block_bytes;
+}
+
+/* The next matrix: behind the one before, or, where none is apart, in the same place. */
+static struct tensor next_matrix(struct random_weights *r, int type, int64_t n_row, int64_t n_col)
+{
+    struct tensor t = {(char *)r->matrices + r->at, type, n_row, n_col};
+    if (r->apart)
+        r->at += dtype_row_bytes(type, n_col) * (size_t)n_row;
+    return t;
+}
+
+void random_weights_make(struct random_weights *r, const struct model_shape *s, int type, bool apart)
+{
+    int64_t n_q = s->n_head * s->head_dim, n_kv = s->n_head_kv * s->head_dim, n = s->n_embd, n_ff = s->n_ff;
+    *r = (struct random_weights){.apart = apart};
+    r->bytes = apart ? model_bytes(s, type) : dtype_row_bytes(type, n) * (size_t)s->n_vocab;
+    r->matrices = random_blocks(type, r->bytes);
+    r->ones = malloc(sizeof *r->ones * (size_t)n);
+    for (int64_t i = 0; i < n; i++)
+        r->ones[i] = 1;
+    r->w = (struct model_weights){.tok_embd = next_matrix(r, type, s->n_vocab, n),
+                                  .out_norm = {r->ones, DT_F32, 1, n},
+                                  .layer = calloc((size_t)s->n_layer, sizeof *r->w.layer)};
+    if (s->own_head)
+        r->w.out = next_matrix(r, type, s->n_vocab, n);
+    for (struct layer_weights *l = r->w.layer; l < r->w.layer + s->n_layer; l++) {
+        l->attn_norm = l->ffn_norm = r->w.out_norm;
+        if (s->flags & MODEL_QK_NORM)
+            l->q_norm = l->k_norm = (struct tensor){r->ones, DT_F32, 1, s->head_dim};
+        l->wq = next_matrix(r, type, n_q, n);
+        l->wk = next_matrix(r, type, n_kv, n);
+        l->wv = next_matrix(r, type, n_kv, n);
+        l->wo = next_matrix(r, type, n, n_q);
+        l->gate = next_matrix(r, type, n_ff, n);
+        l->up = next_matrix(r, type, n_ff, n);
+        l->down = next_matrix(r, type, n, n_ff);
+    }
+}
+
+void random_weights_free(struct random_weights *r)
+{
+    free(r->matrices);
+    free(r->ones);
+    free(r->w.layer);
+}
+
 struct bmodel *random_model_load(const struct backend_ops *ops, struct backend *b, const struct model_shape *s,
                                  int type)
 {
     struct model_desc d;
-    model_shape_describe(s, &d);
-    int64_t n_q = s->n_head * s->head_dim, n_kv = s->n_head_kv * s->head_dim, n = s->n_embd, n_ff = s->n_ff;
-    void *w = random_blocks(type, dtype_row_bytes(type, n) * (size_t)s->n_vocab);
-    float *ones = malloc(sizeof *ones * (size_t)n);
-    for (int64_t i = 0; i < n; i++)
-        ones[i] = 1;
-    struct layer_weights layer = {.attn_norm = {ones, DT_F32, 1, n},
-                                  .ffn_norm = {ones, DT_F32, 1, n},
-                                  .wq = {w, type, n_q, n},
-                                  .wk = {w, type, n_kv, n},
-                                  .wv = {w, type, n_kv, n},
-                                  .wo = {w, type, n, n_q},
-                                  .gate = {w, type, n_ff, n},
-                                  .up = {w, type, n_ff, n},
-                                  .down = {w, type, n, n_ff}};
-    if (s->flags & MODEL_QK_NORM)
-        layer.q_norm = layer.k_norm = (struct tensor){ones, DT_F32, 1, s->head_dim};
-    struct model_weights all = {.tok_embd = {w, type, s->n_vocab, n},
-                                .out_norm = {ones, DT_F32, 1, n},
-                                .layer = malloc(sizeof layer * (size_t)s->n_layer)};
-    if (s->own_head)
-        all.out = all.tok_embd;
-    for (int32_t l = 0; l < s->n_layer; l++)
-        all.layer[l] = layer;
+    struct random_weights r;
     struct bmodel *m;
     struct err e = {0};
+    model_shape_describe(s, &d);
+    random_weights_make(&r, s, type, false);
     double start = (double)clock_ns();
-    bench_check(ops->load(b, &d, &all, NULL, NULL, &m, &e), &e);
+    bench_check(ops->load(b, &d, &r.w, NULL, NULL, &m, &e), &e);
     printf("load: %.2f s\n", ((double)clock_ns() - start) * 1e-9);
-    free(w);
-    free(ones);
-    free(all.layer);
+    random_weights_free(&r);
     return m;
 }

@@ -4,6 +4,8 @@
 #ifndef GALLEY_RANDOM_MODEL_H
 #define GALLEY_RANDOM_MODEL_H
 
+#include <stdbool.h>
+
 #include "backend.h"
 
 struct model_shape {
@@ -16,7 +18,17 @@ struct model_shape {
 /* NULL: none has this name. */
 const struct model_shape *model_shape_find(const char *name);
 void model_shape_describe(const struct model_shape *s, struct model_desc *d);
-/* Matrices of one type; they share one buffer, which `load` copies. Prints how long it took; exits on an error. */
+struct random_weights { /* owner: the bench */
+    struct model_weights w;
+    void *matrices; /* [bytes] */
+    float *ones;
+    size_t bytes, at;
+    bool apart;
+};
+/* Matrices of one type. `apart`: each lies in a place of its own, as in a file; else all begin at the same. */
+void random_weights_make(struct random_weights *r, const struct model_shape *s, int type, bool apart);
+void random_weights_free(struct random_weights *r);
+/* Matrices share one buffer, which `load` copies. Prints how long it took; exits on an error. */
 struct bmodel *random_model_load(const struct backend_ops *ops, struct backend *b, const struct model_shape *s,
                                  int type);
 /* Exits with the program's name and the error, if rc says that there is one. */

@@ -1,5 +1,6 @@
 #include "fake_runtime.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,7 +18,8 @@ enum {
     LOST = 719,
     NO_SUCH_DEVICE = 101,
     N_SM = 4,
-    RUNTIME_VERSION = 13000
+    RUNTIME_VERSION = 13000,
+    MAX_PENDING = 64
 };
 
 struct fake_faults fake_faults;
@@ -31,13 +33,25 @@ static struct {
 static long n_host, n_stream, n_alloc;
 static size_t used_bytes[MAX_DEVICE];
 static bool lost[MAX_DEVICE];
-static bool skips;
+static bool skips, defers;
 static _Thread_local int32_t current; /* device of the calling thread */
 static struct {                       /* as struct fake_calls */
     atomic_long n_kernel, n_copy, n_graph;
 } calls;
 
+struct copying { /* n rows of `width` bytes */
+    char *dst;
+    const char *src; /* NULL: zeros */
+    size_t dst_stride, src_stride, width, n;
+};
+static struct { /* queued and not done */
+    const struct CUstream_st *stream;
+    struct copying copy;
+} pending[MAX_PENDING];
+static int n_pending;
+
 static bool take_launch(const struct simt_call *c, void *stream);
+static void run_pending_locked(const struct CUstream_st *s);
 
 void fake_runtime_reset(void)
 {
@@ -47,7 +61,8 @@ void fake_runtime_reset(void)
         abort();
     n_alloc = 0;
     memset(lost, 0, sizeof lost);
-    skips = false;
+    skips = defers = false;
+    n_pending = 0;
     fake_runtime_calls();
     simt_on_launch(take_launch);
 }
@@ -73,6 +88,11 @@ long fake_runtime_allocs(void)
 void fake_runtime_skip(void)
 {
     skips = true;
+}
+
+void fake_runtime_defer(void)
+{
+    defers = true;
 }
 
 struct fake_calls fake_runtime_calls(void)
@@ -248,6 +268,11 @@ static int host_alloc(void **out, size_t bytes)
 static void host_free(void *p)
 {
     pthread_mutex_lock(&lock);
+    for (int i = 0; p && i < n_pending; i++)
+        if ((size_t)((uintptr_t)pending[i].copy.src - (uintptr_t)p) < malloc_usable_size(p)) {
+            fprintf(stderr, "fake runtime: pinned memory is freed that is still to be copied\n");
+            abort();
+        }
     n_host -= p != NULL;
     pthread_mutex_unlock(&lock);
     free(p);
@@ -275,24 +300,18 @@ static void stream_destroy(struct CUstream_st *s)
 
 static int stream_wait(struct CUstream_st *s)
 {
-    (void)s;
     if (fake_graph_spoil())
         return FAKE_RECORDING;
     pthread_mutex_lock(&lock);
     if (current == fake_faults.device && fake_faults.lose_after > 0 && --fake_faults.lose_after == 0)
         lost[current] = true;
     int code = state_locked();
+    run_pending_locked(s);
     pthread_mutex_unlock(&lock);
     return code;
 }
 
 /* ---- What is queued ---- */
-
-struct copying { /* n rows of `width` bytes */
-    char *dst;
-    const char *src; /* NULL: zeros */
-    size_t dst_stride, src_stride, width, n;
-};
 
 static void run_copy(void *arg)
 {
@@ -303,6 +322,37 @@ static void run_copy(void *arg)
         else
             memset(c->dst + i * c->dst_stride, 0, c->width);
     }
+}
+
+/* A lost device does none of it. */
+static void run_pending_locked(const struct CUstream_st *s)
+{
+    int left = 0;
+    for (int i = 0; i < n_pending; i++)
+        if (pending[i].stream != s)
+            pending[left++] = pending[i];
+        else if (!lost[s->device])
+            run_copy(&pending[i].copy);
+    n_pending = left;
+}
+
+static void run_pending(const struct CUstream_st *s)
+{
+    pthread_mutex_lock(&lock);
+    run_pending_locked(s);
+    pthread_mutex_unlock(&lock);
+}
+
+static void add_pending(const struct CUstream_st *s, const struct copying *c)
+{
+    pthread_mutex_lock(&lock);
+    if (n_pending == MAX_PENDING)
+        run_pending_locked(s);
+    if (n_pending == MAX_PENDING)
+        abort();
+    pending[n_pending].stream = s;
+    pending[n_pending++].copy = *c;
+    pthread_mutex_unlock(&lock);
 }
 
 /* Memory of another device, or what does not lie within one piece of it, is nobody's to copy. */
@@ -336,7 +386,9 @@ static int queue_copy(struct copying c, struct CUstream_st *s)
     if (fake_graph_record(s, run_copy, &c, sizeof c))
         return 0;
     calls.n_copy++;
-    if (!is_lost())
+    if (defers)
+        add_pending(s, &c);
+    else if (!is_lost())
         run_copy(&c);
     return state();
 }
@@ -362,6 +414,7 @@ static bool take_launch(const struct simt_call *c, void *stream)
     check_stream(stream);
     if (fake_graph_record_launch(stream, c))
         return true;
+    run_pending(stream);
     calls.n_kernel++;
     return skips;
 }
@@ -388,6 +441,7 @@ static int graph_end(struct CUstream_st *s, struct CUgraphExec_st **out)
 static int graph_launch(struct CUgraphExec_st *g, struct CUstream_st *s)
 {
     check_stream(s);
+    run_pending(s);
     calls.n_graph++;
     if (!is_lost())
         fake_graph_run(g, skips);

@@ -27,6 +27,10 @@ struct CUstream_st {
     int32_t device;
 };
 
+/* From now on, until the reset: copies and zeros are not done when they are queued but at the last moment, when
+ * somebody waits for the stream or a kernel follows. Who changes or frees what is still to be copied is found out. */
+void fake_runtime_defer(void);
+
 void fake_runtime_reset(void); /* one healthy device of 1 GiB; all must have been freed */
 extern struct fake_faults fake_faults;
 long fake_runtime_live(void);   /* allocations, streams and graphs not given back */

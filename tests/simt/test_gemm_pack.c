@@ -1,9 +1,11 @@
 /* gemm_pack.c and gemm_shape.c: no value changes on its way into fragments, and what a grid and its memory must hold.
  */
+#include <inttypes.h>
 #include <string.h>
 
 #include "err.h"
 #include "gemm_case.h"
+#include "rng.h"
 #include "values.h"
 #include "../unit/suite.h"
 
@@ -35,12 +37,53 @@ START_TEST(test_round_trip)
 }
 END_TEST
 
+/* A weight of random bytes, all of its packed form as one number (FNV-1a). */
+static uint64_t packed_sum(enum gemm_format f, int32_t n_matrix, int32_t n_out, int32_t n_in, uint64_t sum)
+{
+    int type = gemm_case_type(f);
+    struct gemm_weight w;
+    ck_assert_int_eq(gemm_plan(f, n_matrix, n_out, n_in, &w), 0);
+    size_t stride = dtype_row_bytes(type, n_in) + 3, n = stride * (size_t)(n_out * n_matrix);
+    uint8_t *rows = malloc(n), *packed = malloc(gemm_weight_bytes(&w));
+    for (size_t i = 0; i < n; i++)
+        rows[i] = (uint8_t)(rng_mix(i + ((uint64_t)n_out << 32)) >> 24);
+    memset(packed, 0xa5, gemm_weight_bytes(&w));
+    w.data = packed;
+    for (int32_t m = 0; m < n_matrix; m++)
+        ck_assert_int_eq(gemm_pack(&w, m, 0, type, rows + stride * (size_t)(m * n_out), stride, n_out), 0);
+    for (size_t i = 0; i < gemm_weight_bytes(&w); i++)
+        sum = (sum ^ packed[i]) * UINT64_C(0x100000001b3);
+    free(rows), free(packed);
+    return sum;
+}
+
+/* What kernels were built for, bytes of missing rows and columns included: as the first packer made it, an element at a
+ * time. */
+START_TEST(test_packed_form)
+{
+    static const int32_t outs[] = {1, 8, 9, 16, 37};
+    static const uint64_t want[GEMM_N_FORMAT] = {
+        UINT64_C(0x8b9f349556105246), UINT64_C(0x8b9f349556105246), UINT64_C(0x1d72d3b1dd037ded),
+        UINT64_C(0x1d9e22d2b9cfe3c2), UINT64_C(0x0d921ecea00a3b08), UINT64_C(0xcfe08ea8873d1142),
+        UINT64_C(0x8aaade0f302da79f), UINT64_C(0xc52e6921957a5ce6), UINT64_C(0xcf87429954023d16),
+        UINT64_C(0x2376f89d5a36435a),
+    };
+    for (int f = 0; f < GEMM_N_FORMAT; f++) {
+        uint64_t sum = UINT64_C(0xcbf29ce484222325);
+        for (int o = 0; o < 5; o++)
+            for (int32_t n_block = 1; n_block <= 11; n_block += 2)
+                sum = packed_sum((enum gemm_format)f, 1 + o % 2, outs[o], n_block * block_of((enum gemm_format)f), sum);
+        ck_assert_msg(sum == want[f], "format %d: %#" PRIx64, f, sum);
+    }
+}
+END_TEST
+
 START_TEST(test_rows_in_pieces)
 {
     struct gemm_source s;
     gemm_case_open(&s, GEMM_Q4_K, 2, 53, 256, 9);
     struct gemm_weight w = s.weight;
-    w.data = calloc(1, gemm_weight_bytes(&w));
+    w.data = malloc(gemm_weight_bytes(&w));
     size_t row = dtype_row_bytes(DT_Q4_K, 256);
     static const int32_t from[] = {48, 0, 16, 53};
     for (int m = 0; m < 2; m++)
@@ -171,6 +214,7 @@ int main(void)
 {
     TCase *tc = tcase_create("gemm_pack");
     tcase_add_test(tc, test_round_trip);
+    tcase_add_test(tc, test_packed_form);
     tcase_add_test(tc, test_rows_in_pieces);
     tcase_add_test(tc, test_plan);
     tcase_add_test(tc, test_memory_of_a_block);

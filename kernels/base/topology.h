@@ -1,7 +1,7 @@
 /* The processors that this process may use, as Linux describes them: physical cores, NUMA nodes, and how much of them a
- * control group grants. Private to kernels/cpu. */
-#ifndef GALLEY_CPU_TOPOLOGY_H
-#define GALLEY_CPU_TOPOLOGY_H
+ * control group grants. Open to all floors. */
+#ifndef GALLEY_TOPOLOGY_H
+#define GALLEY_TOPOLOGY_H
 
 #include <stdint.h>
 
@@ -41,5 +41,7 @@ void topology_read(struct topology *t, const char *root, const struct cpu_mask *
 /* Processors' worth of time that the control group (version 2: ROOT/proc/self/cgroup, ROOT/sys/fs/cgroup) and those
  * above it grant, rounded up; INT32_MAX without a limit. More threads than that only get each other stopped. */
 int32_t topology_quota(const char *root);
+/* Threads that find work at once: one for each core, within the quota. */
+int32_t topology_threads(const struct topology *t, const char *root);
 
 #endif

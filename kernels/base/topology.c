@@ -147,3 +147,9 @@ int32_t topology_quota(const char *root)
         *slash = 0;
     }
 }
+
+int32_t topology_threads(const struct topology *t, const char *root)
+{
+    int32_t quota = topology_quota(root);
+    return t->n_core < quota ? t->n_core : quota;
+}

@@ -1,6 +1,6 @@
 /* What the rest of the back end asks of an instruction set: one table of functions for each, compiled from the same
- * sources in simd/ with other flags, chosen once by cpuid. Every table gives the same bits (see simd/vec.h). Private to
- * kernels/cpu. */
+ * sources in simd/ with other flags, chosen once by cpuid. Every table gives the same bits (see simd/vec.h), but for bf16
+ * weights by AMX (see simd/product_amx.c). Private to kernels/cpu. */
 #ifndef GALLEY_CPU_ISA_H
 #define GALLEY_CPU_ISA_H
 

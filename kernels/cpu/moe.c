@@ -81,6 +81,7 @@ static struct acts acts_of(const struct worker *w, int32_t expert, int32_t n)
 static void prepare_places(const struct worker *w, int32_t l, const float *x, size_t stride, int32_t n,
                            const float *norm, int by_row)
 {
+    const struct cpu_isa *isa = w->m->b->isa;
     const struct layer *y = &w->m->layer[l];
     const struct routes *r = &w->routes;
     int32_t from, to;
@@ -91,8 +92,7 @@ static void prepare_places(const struct worker *w, int32_t l, const float *x, si
             continue;
         const struct expert *e = &y->expert[x_id];
         struct acts a = acts_of(w, x_id, n);
-        int uses =
-            by_row ? act_use(w->m->b->isa, &e->gate) | act_use(w->m->b->isa, &e->up) : act_use(w->m->b->isa, &e->down);
+        int uses = by_row ? act_use(isa, &e->gate) | act_use(isa, &e->up) : act_use(isa, &e->down);
         for (int32_t p = first > from ? first : from; p < end && p < to; p++) {
             size_t at = (size_t)(by_row ? w->row[r->row[p]] : p);
             cpu_prepare_row(w, p - first, x + at * stride, n, norm, uses, &a);

@@ -17,7 +17,8 @@ void CPU_FN(product_q6_k)(const struct panel_job *j);
 void CPU_FN(product_mxfp4)(const struct panel_job *j);
 void CPU_FN(lines_f32)(const float *x, int32_t n, union act_line *line, size_t stride);
 void CPU_FN(lines_int)(const float *x, int32_t n, union act_line *line, size_t stride);
-void CPU_FN(product_bf16_tiles)(const struct panel_job *j); /* of AMX alone, like */
+/* With AMX alone: */
+void CPU_FN(product_bf16_tiles)(const struct panel_job *j);
 void CPU_FN(lines_bf16)(const float *x, int32_t n, union act_line *line, size_t stride);
 void CPU_FN(rms_norm)(const float *x, const float *weight, float *out, int32_t n, float eps);
 void CPU_FN(silu_mul)(float *gate, const float *up, int32_t n);
